@@ -1,0 +1,1 @@
+"""Dataparser: a video, a folder of frames or a scene folder in, nerfstudio's `DataparserOutputs` out."""

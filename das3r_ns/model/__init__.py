@@ -1,0 +1,1 @@
+"""Model: splatfacto with staticness. Never imports the predictor or the dataparser."""
