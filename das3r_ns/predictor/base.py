@@ -1,0 +1,54 @@
+"""What a predictor is: frames and whatever the user knows go in, a `Scene` comes out.
+
+Adding a predictor is adding a file with a config and a class that satisfies `Predictor`; nothing downstream learns
+its name.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from das3r_ns.scene import Scene
+from das3r_ns.video import Clip
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the user brings along; None where the predictor has to find out itself."""
+
+    T_world_camera: Float[Tensor, "n 4 4"] | None = None
+    """Camera-to-world of each frame, OpenCV axes, in the user's world and units, which the result keeps."""
+    K: Float[Tensor, "n 3 3"] | None = None
+    """Intrinsics of each frame in pixels of the clip. Given together with `T_world_camera`."""
+    focal_px: float | None = None
+    """Focal length in pixels of the clip, when it alone is known."""
+    dynamic_mask: Float[Tensor, "n h w"] | None = None
+    """1 where something moves, 0 elsewhere, at the clip's size; taken as truth."""
+
+    def __post_init__(self) -> None:
+        if (self.T_world_camera is None) != (self.K is None):
+            raise ValueError("known cameras need both T_world_camera and K")
+
+
+class Predictor(Protocol):
+    """Turns a clip into a scene. Building one is cheap and checks its settings; calling it is the long work."""
+
+    name: str
+
+    def __call__(self, clip: Clip, known: Known = ...) -> Scene:
+        """Predict cameras, depth and dynamic maps.
+
+        Returns:
+            One camera per frame, in order, none dropped. Unless the cameras were given, the world is levelled
+            (`geometry.level_world`: z up, median static depth about 1).
+
+        Raises:
+            PredictionError: the clip cannot be reconstructed; the message says why and what to try.
+        """
+        ...
+
+
+class PredictionError(RuntimeError):
+    """A clip that this predictor cannot reconstruct. The message says what was found and what to try."""
