@@ -7,6 +7,7 @@ Everything works on float32 and float64, on any device, and is differentiable.
 """
 
 import math
+from typing import cast
 
 import roma
 import torch
@@ -117,7 +118,10 @@ def similarity(
     """
     if source.shape[0] < 3:
         raise ValueError(f"a similarity needs at least 3 matched points, got {source.shape[0]}")
-    R, t, s = roma.rigid_points_registration(source, target, weights=weights, compute_scaling=True)
+    R, t, s = cast(
+        tuple[Tensor, Tensor, Tensor],
+        roma.rigid_points_registration(source, target, weights=weights, compute_scaling=True),
+    )
     T = torch.eye(4, dtype=source.dtype, device=source.device)
     T[:3, :3] = s * R
     T[:3, 3] = t
