@@ -1,0 +1,66 @@
+"""The `das3r` command. Each subcommand is a typed function of its own room, imported when it is called, so that
+`das3r --help` is instant."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "predict": ("das3r_ns.dataparser.predict:predict", "a video or folder of pictures -> a scene folder"),
+    "eval": ("das3r_ns.evaluation.evaluate:evaluate", "one result against a truth: poses, masks, PSNR"),
+    "bench": ("das3r_ns.evaluation.bench:bench", "a whole set of clips by the paper's protocol, one table"),
+    "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),
+    "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving things"),
+    "train-predictor": ("das3r_ns.predictor.training.train:train_predictor", "train the dynamic predictor"),
+    "prepare": ("das3r_ns.predictor.training.prepare:prepare", "dynamic masks of a training set"),
+    "demo": ("das3r_ns.demo:demo", "from a synthetic clip, or yours, to a measured splat"),
+}
+
+
+def main() -> None:
+    """Entry point of the `das3r` command."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return
+    if arguments[0] in ("-V", "--version"):
+        from das3r_ns import __version__
+
+        print(f"das3r_ns {__version__}")
+        return
+    name = arguments[0]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean `das3r {near[0]}`?" if near else ""
+        sys.exit(f"das3r has no command {name!r}.{hint}\n\n{_help()}")
+    import tyro
+
+    command = load(name)
+    try:
+        tyro.cli(command, prog=f"das3r {name}", args=arguments[1:])
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        # What a user can mend is told in one line; set DAS3R_TRACEBACK=1 for where it arose.
+        import os
+
+        if os.environ.get("DAS3R_TRACEBACK"):
+            raise
+        sys.exit(f"das3r {name}: {error}")
+
+
+def load(name: str) -> Callable[..., object]:
+    """The function behind a subcommand."""
+    module, attribute = COMMANDS[name][0].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: das3r COMMAND [OPTIONS]      (das3r COMMAND --help lists the options)\n\n"
+        f"{rows}\n\n"
+        "Training, viewing, rendering and export are nerfstudio's own commands:\n"
+        "  ns-train das3r --data VIDEO,  ns-viewer,  ns-render,  ns-export,  ns-eval"
+    )
