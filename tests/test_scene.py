@@ -9,6 +9,7 @@ import torch
 from plyfile import PlyData
 
 from das3r_ns import geometry, scene
+from das3r_ns.scene import writing
 
 
 def make_scene(n: int = 3) -> tuple[scene.Scene, torch.Tensor]:
@@ -92,7 +93,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scene, "_write_points", full_disk)
+    monkeypatch.setattr(writing, "_write_points", full_disk)
     with pytest.raises(OSError, match="No space"):
         scene.write_scene(made, frames, tmp_path / "s")
     assert list(tmp_path.iterdir()) == []

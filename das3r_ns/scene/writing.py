@@ -1,0 +1,184 @@
+"""Write a scene folder, whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from plyfile import PlyData, PlyElement
+from torch import Tensor
+
+from das3r_ns import __version__, geometry
+from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, frame_name
+
+
+def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, overwrite: bool = False) -> Path:
+    """Write a scene folder, whole or not at all.
+
+    Args:
+        frames: the pictures, RGB, at `scene.image_size`.
+        overwrite: replace a scene folder that is there. Anything else that is there is never replaced.
+    Raises:
+        FileExistsError: something is at `folder` already.
+        ValueError: frames and scene do not fit together, or a camera or map is not finite.
+        OSError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    folder = Path(folder)
+    _check_before_writing(scene, frames)
+    replaces = folder.exists() and any(folder.iterdir()) if folder.is_dir() else folder.exists()
+    if replaces and not (overwrite and (folder / "predictor.json").is_file()):
+        raise FileExistsError(
+            f"{folder} is already there. Choose another place, or "
+            + (
+                "allow overwriting."
+                if (folder / "predictor.json").is_file()
+                else "move it away: it is no scene folder."
+            )
+        )
+    with written_whole(folder) as temporary:
+        _write_maps(scene, frames, temporary)
+        _write_points(scene.points, temporary / "sparse_pc.ply")
+        _write_json(
+            temporary / "predictor.json",
+            {
+                **scene.provenance,
+                "format_version": FORMAT_VERSION,
+                "das3r_ns_version": __version__,
+                "fps": scene.fps,
+                "names": list(scene.names),
+                "pose_known": scene.pose_known.tolist(),
+            },
+        )
+        _write_json(temporary / "transforms.json", _transforms(scene))
+    return folder
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` to fill; move it there when the block ends well, else remove it."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes it private; a result is as readable as any file
+        yield temporary
+        retired = None
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+            os.replace(folder, retired / "old")
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if retired is not None:
+                os.replace(retired / "old", folder)
+            raise
+        if retired is not None:
+            shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _check_before_writing(scene: Scene, frames: Tensor) -> None:
+    n = len(scene)
+    if frames.shape != (n, *scene.image_size, 3):
+        raise ValueError(
+            f"frames of shape {tuple(frames.shape)} do not fit a scene of {n} frames of "
+            f"{scene.image_size[1]}x{scene.image_size[0]}"
+        )
+    for name in ("T_world_camera", "K", "depth", "confidence", "dynamic_prob"):
+        if not torch.isfinite(getattr(scene, name)).all():
+            raise ValueError(f"{name} has values that are not finite: this scene would not train")
+
+
+def _write_maps(scene: Scene, frames: Tensor, folder: Path) -> None:
+    for name in ("images", "masks", "dynamic_prob", "depth", "confidence"):
+        (folder / name).mkdir()
+    height, width = scene.image_size
+
+    def write(i: int) -> None:
+        name = frame_name(i)
+        probability = scene.dynamic_prob[i].numpy()
+        large = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+        keep = np.where(large > DYNAMIC_THRESHOLD, 0, 255).astype(np.uint8)
+        _write_picture(folder / "images" / f"{name}.png", frames[i].numpy()[..., ::-1])
+        _write_picture(folder / "masks" / f"{name}.png", keep)
+        _write_picture(
+            folder / "dynamic_prob" / f"{name}.png", np.round(probability.clip(0, 1) * 65535).astype(np.uint16)
+        )
+        np.save(folder / "depth" / f"{name}.npy", scene.depth[i].numpy().astype(np.float32))
+        np.save(folder / "confidence" / f"{name}.npy", scene.confidence[i].numpy().astype(np.float16))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(len(scene))))
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    encoded, buffer = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    if not encoded:
+        raise OSError(f"could not encode {path.name}")
+    path.write_bytes(buffer.tobytes())  # unlike cv2.imwrite, this raises when the disk is full
+
+
+def _write_points(points: PointCloud, path: Path) -> None:
+    rows = np.empty(
+        len(points),
+        dtype=[(a, "f4") for a in "xyz"]
+        + [(c, "u1") for c in ("red", "green", "blue")]
+        + [("staticness", "f4"), ("frame", "i4")],
+    )
+    for column, axis in enumerate("xyz"):
+        rows[axis] = points.xyz[:, column].numpy()
+    for column, colour in enumerate(("red", "green", "blue")):
+        rows[colour] = points.rgb[:, column].numpy()
+    rows["staticness"] = points.staticness.numpy()
+    rows["frame"] = points.frame.numpy()
+    with path.open("wb") as file:
+        PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(file)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _transforms(scene: Scene) -> dict[str, Any]:
+    T_gl = geometry.to_opengl(scene.T_world_camera.double())
+    height, width = scene.image_size
+    frames = []
+    for i in range(len(scene)):
+        K = scene.K[i].double()
+        frames.append(
+            {
+                "file_path": f"images/{frame_name(i)}.png",
+                "mask_path": f"masks/{frame_name(i)}.png",
+                "depth_file_path": f"depth/{frame_name(i)}.npy",
+                "fl_x": float(K[0, 0]),
+                "fl_y": float(K[1, 1]),
+                "cx": float(K[0, 2]),
+                "cy": float(K[1, 2]),
+                "w": width,
+                "h": height,
+                "transform_matrix": T_gl[i].tolist(),
+            }
+        )
+    return {
+        "camera_model": "OPENCV",
+        "ply_file_path": "sparse_pc.ply",
+        "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0,
+        "applied_transform": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+        "frames": frames,
+    }  # fmt: skip

@@ -1,0 +1,35 @@
+"""What a synthetic clip shows."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class SyntheticConfig:
+    """What the clip shows."""
+
+    num_frames: int = 40
+    """Frames in the clip."""
+    height: int = 180
+    """Pixels."""
+    width: int = 320
+    """Pixels."""
+    field_of_view: float = 60.0
+    """Horizontal, in degrees. Phones have 45 to 75."""
+    fps: float = 15.0
+    """Frames per second of the written video."""
+    seed: int = 0
+    """Everything random (furniture, textures, paths, noise) follows from it."""
+    camera: Literal["handheld", "rotation", "tripod", "forward", "orbit"] = "handheld"
+    """How the camera moves: a sideways sweep with shake; turning on the spot; not at all; straight ahead; an arc
+    around the middle of the room."""
+    movers: int = 2
+    """Things that move. 0 gives a static scene."""
+    mover_size: float = 1.0
+    """Size of the largest mover. 1 covers about a fifth of the picture, 2 more than half."""
+    contrast: float = 1.0
+    """Strength of all textures. 0 leaves nothing to track."""
+    exposure_drift: float = 0.0
+    """Brightness of the last frame over the first, in stops."""
+    noise: float = 1.0
+    """Sensor noise, standard deviation in grey levels of 255."""
