@@ -4,6 +4,34 @@ Written from the published descriptions; parameter names are those of the publis
 """
 
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
+from das3r_ns.predictor.network.inference import InferenceConfig, PairPredictions, predict_pairs
 from das3r_ns.predictor.network.model import PairPrediction, PairwiseNetwork
+from das3r_ns.predictor.network.preprocess import Framing, framing, preprocess_frames
+from das3r_ns.predictor.network.weights import (
+    DEFAULT_WEIGHTS,
+    WeightsError,
+    WeightsReport,
+    download_weights,
+    load_network,
+    save_weights,
+    weights_available,
+)
 
-__all__ = ["PairPrediction", "PairwiseNetwork", "PairwiseNetworkConfig"]
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "Framing",
+    "InferenceConfig",
+    "PairPrediction",
+    "PairPredictions",
+    "PairwiseNetwork",
+    "PairwiseNetworkConfig",
+    "WeightsError",
+    "WeightsReport",
+    "download_weights",
+    "framing",
+    "load_network",
+    "predict_pairs",
+    "preprocess_frames",
+    "save_weights",
+    "weights_available",
+]
