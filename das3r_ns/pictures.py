@@ -1,0 +1,144 @@
+"""Single pictures: find them in natural order, read them upright as 8-bit RGB, ask them for their focal length.
+
+The one place that knows of EXIF, palettes, alpha and bit depth. Masks are read here too: their values mean something
+else than colours.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image, ImageOps
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
+"""Kinds of pictures that cameras write and that need another program to become one of the above."""
+
+DIAGONAL_OF_35MM = math.hypot(36.0, 24.0)
+"""Millimetres; EXIF's "focal length in 35 mm film" refers to this diagonal."""
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which `img2` comes before `img10`, whatever the case of the letters."""
+    parts = re.split(r"(\d+)", name.casefold())
+    # Numbers and text never meet in a comparison: the first number of each part tells them apart.
+    key = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part)
+    return (*key, (2, 0, name))  # names that differ in case or in leading zeros only: a fixed order all the same
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Pictures of a folder (not of its subfolders), hidden files left out, in natural order.
+
+    Raises:
+        ValueError: there are none; the message says what was found instead.
+    """
+    files = sorted(
+        (p for p in Path(folder).iterdir() if not p.name.startswith(".")), key=lambda path: natural_key(path.name)
+    )
+    pictures = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+    if pictures:
+        return pictures
+    foreign = [p for p in files if p.suffix.lower() in UNREADABLE_SUFFIXES]
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {len(foreign)} pictures of kind {foreign[0].suffix}, which cannot be read here. "
+            "Convert them to JPEG or PNG."
+        )
+    below = [p for p in files if p.is_dir() and any(q.suffix.lower() in PICTURE_SUFFIXES for q in p.iterdir())]
+    if below:
+        raise ValueError(f"{folder} holds no pictures itself, but {below[0]} does. Give that folder.")
+    found = f"{len(files)} other files (first: {files[0].name})" if files else "nothing"
+    raise ValueError(
+        f"{folder} holds no pictures ({', '.join(sorted(s[1:] for s in PICTURE_SUFFIXES))}), but {found}. "
+        "Give a folder of pictures, a video file or a scene folder."
+    )
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width as the picture is meant to be seen (EXIF orientation applied); reads the header only.
+
+    Raises:
+        ValueError: it is no picture.
+    """
+    with _opened(path) as picture:
+        width, height = picture.size
+        sideways = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if sideways else (height, width)
+
+
+def read_picture(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture as 8-bit RGB, upright.
+
+    Grey is repeated, 16 bits are reduced to 8, transparent parts are laid over white.
+
+    Args:
+        size: height and width to resize to (with anti-aliasing).
+    Raises:
+        ValueError: it is no picture, it is cut short, or it holds floating-point values.
+    """
+    with _opened(path) as picture:
+        try:
+            upright = ImageOps.exif_transpose(picture)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
+    if upright.mode == "F":
+        raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
+    if upright.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
+        values = np.asarray(upright).astype(np.int64) >> 8
+        upright = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        opaque = upright.convert("RGBA")
+        white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
+        upright = Image.alpha_composite(white, opaque)
+    upright = upright.convert("RGB")
+    if size is not None and upright.size != (size[1], size[0]):
+        upright = upright.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(upright)
+
+
+def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
+    """A mask as values from 0 (black) to 1 (white), upright.
+
+    In a palette picture (DAVIS annotations are such) and in one with no value above 1, every value but 0 counts as
+    white: the values are labels there.
+
+    Raises:
+        ValueError: it is no picture.
+    """
+    with _opened(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("P", "1"):
+        return (np.array(upright) > 0).astype(np.float32)
+    values = np.array(upright if upright.mode.startswith("I") else upright.convert("L")).astype(np.float32)
+    largest = values.max()
+    if largest <= 1:
+        return values
+    return values / (65535.0 if largest > 255 else 255.0)
+
+
+def exif_focal_px(path: Path) -> float | None:
+    """Focal length in pixels of the picture's own size, from "focal length in 35 mm film"; None if it does not say.
+
+    A hint: phones crop and zoom digitally without always saying so.
+    """
+    with _opened(path) as picture:
+        tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+        width, height = picture.size
+    try:
+        focal_mm = float(tags[ExifTags.Base.FocalLengthIn35mmFilm])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not 5 <= focal_mm <= 1000:  # 0 means unknown; the rest would be a slip of the camera
+        return None
+    return focal_mm / DIAGONAL_OF_35MM * math.hypot(width, height)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}).") from error
