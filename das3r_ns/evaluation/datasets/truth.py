@@ -1,0 +1,239 @@
+"""What is known to be true about a clip, and the folder layout that holds it.
+
+    SEQUENCE/
+      images/00000.jpg ...          the clip
+      dynamic_masks/00000.png ...   255 where something moves             (optional)
+      clean/00000.jpg ...           the same views without moving things  (optional)
+      T_world_camera.txt            one row a frame: 4x4 camera-to-world, row by row, OpenCV axes  (optional)
+      K.txt                         3x3 intrinsics of the clip in pixels  (optional)
+
+Files of one frame share their name (before the suffix); frames are in the order of their names.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+LARGEST_LABEL = 32
+"""A grey mask with no value above this holds object numbers, not brightness."""
+
+
+class TruthError(ValueError):
+    """A truth that is missing, damaged or does not fit its clip. The message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class TruthClip:
+    """What is known about a clip of n frames; None where nothing is."""
+
+    name: str
+    folder: Path
+    """Where it was read from: for messages."""
+    num_frames: int
+    images: tuple[Path, ...] | None = None
+    dynamic_mask: Callable[[int], Bool[Tensor, "h w"] | None] | None = None
+    """Reads (or computes) the mask of a frame; None for a frame without one."""
+    clean: tuple[Path, ...] | None = None
+    """Pictures of the same views without the moving things."""
+    T_world_camera: Float[Tensor, "n 4 4"] | None = None
+    K: Float[Tensor, "n 3 3"] | None = None
+    """In pixels of the images."""
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def only(self, frames: Sequence[int]) -> "TruthClip":
+        """The clip made of these frames, in this order."""
+        chosen, read_mask = list(frames), self.dynamic_mask
+
+        def mask_of_chosen(i: int) -> Tensor | None:
+            assert read_mask is not None
+            return read_mask(chosen[i])
+
+        return replace(
+            self,
+            num_frames=len(chosen),
+            images=None if self.images is None else tuple(self.images[i] for i in chosen),
+            dynamic_mask=None if read_mask is None else mask_of_chosen,
+            clean=None if self.clean is None else tuple(self.clean[i] for i in chosen),
+            T_world_camera=None if self.T_world_camera is None else self.T_world_camera[chosen],
+            K=None if self.K is None else self.K[chosen],
+        )
+
+
+def is_truth_folder(folder: Path) -> bool:
+    """Whether `folder` has the layout of this module's first lines."""
+    return (folder / "images").is_dir()
+
+
+def read_truth_folder(folder: Path) -> TruthClip:
+    """Read a truth folder; only what is there.
+
+    Raises:
+        TruthError: there are no pictures, or the files of a frame do not fit together.
+    """
+    images = pictures_of(folder / "images")
+    names = [path.stem for path in images]
+    masks = _of_the_same_frames(folder / "dynamic_masks", names) if (folder / "dynamic_masks").is_dir() else None
+    clean = _of_the_same_frames(folder / "clean", names) if (folder / "clean").is_dir() else None
+    poses = None
+    if (folder / "T_world_camera.txt").is_file():
+        poses = read_poses(folder / "T_world_camera.txt")
+        if len(poses) != len(images):
+            raise TruthError(
+                f"{folder / 'T_world_camera.txt'} has {len(poses)} poses and {folder / 'images'} {len(images)} "
+                "pictures. Give one row for each picture."
+            )
+    return TruthClip(
+        name=folder.name,
+        folder=folder,
+        num_frames=len(images),
+        images=images,
+        dynamic_mask=None if masks is None else lambda i: read_dynamic_mask(masks[i]),
+        clean=clean,
+        T_world_camera=poses,
+        K=read_intrinsics(folder / "K.txt", len(images)) if (folder / "K.txt").is_file() else None,
+    )
+
+
+def pictures_of(folder: Path) -> tuple[Path, ...]:
+    """Picture files of a folder in the order of their names.
+
+    Raises:
+        TruthError: the folder is missing or holds none.
+    """
+    if not folder.is_dir():
+        raise TruthError(f"{folder} is missing or no folder.")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise TruthError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}).")
+    return tuple(found)
+
+
+def _of_the_same_frames(folder: Path, names: list[str]) -> tuple[Path, ...]:
+    by_name = {path.stem: path for path in pictures_of(folder)}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise TruthError(
+            f"{folder} has no picture named {missing[0]} ({len(missing)} of {len(names)} frames lack theirs). "
+            "Name the files as those of images/, or remove the folder to leave it out."
+        )
+    return tuple(by_name[name] for name in names)
+
+
+def read_picture(path: Path) -> UInt8[Tensor, "h w 3"]:
+    """A picture as RGB.
+
+    Raises:
+        TruthError: it is missing or no picture.
+    """
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise TruthError(f"{path} is missing or no picture that OpenCV reads.")
+    return torch.from_numpy(picture[..., ::-1].copy())
+
+
+def read_dynamic_mask(path: Path) -> Bool[Tensor, "h w"]:
+    """A mask picture: True where something moves.
+
+    In palette pictures (DAVIS) and grey ones with no value above 32 every object number but 0 moves, all objects
+    together; in other grey pictures what is brighter than half.
+
+    Raises:
+        TruthError: it is missing, no picture, or a colour picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            mode, values = picture.mode, np.asarray(picture)
+    except (OSError, SyntaxError) as error:
+        raise TruthError(f"{path} is missing or no picture ({error}).") from error
+    if values.ndim != 2:
+        raise TruthError(
+            f"{path} is a colour picture ({mode}); a mask is grey (255 moves) or a palette picture (0 is background)."
+        )
+    if mode == "P" or values.dtype == bool or values.max(initial=0) <= LARGEST_LABEL:
+        return torch.from_numpy(values > 0)
+    half = np.iinfo(np.uint16).max // 2 if values.max() > 255 else 127
+    return torch.from_numpy(values > half)
+
+
+def read_poses(path: Path) -> Float[Tensor, "n 4 4"]:
+    """Camera-to-world poses from text, one row a frame: 16 numbers (4x4, row by row), 12 (its upper three rows) or
+    8 (TUM: timestamp tx ty tz qx qy qz qw). Lines that start with # are comments.
+
+    Raises:
+        TruthError: the file is missing, a row has another length, or a value is not finite.
+    """
+    rows = numbers_of(path)
+    width = rows.shape[1]
+    if width == 8:
+        from das3r_ns.evaluation.datasets.tum import read_tum_trajectory
+
+        return read_tum_trajectory(path)[1]
+    if width not in (12, 16):
+        raise TruthError(
+            f"{path} has {width} numbers a row; expected 16 (4x4), 12 (3x4) or 8 (TUM: timestamp, position, "
+            "quaternion x y z w)."
+        )
+    T = np.tile(np.eye(4), (len(rows), 1, 1))
+    T[:, : width // 4] = rows.reshape(len(rows), width // 4, 4)
+    return torch.from_numpy(T)
+
+
+def read_intrinsics(path: Path, num_frames: int) -> Float[Tensor, "n 3 3"]:
+    """Intrinsics from text: one 3x3 matrix for the clip, or one row of 9 numbers for each frame.
+
+    Raises:
+        TruthError: the file is missing, has another shape, or a focal length is not positive.
+    """
+    rows = numbers_of(path)
+    if rows.shape == (3, 3) or rows.shape == (1, 9):
+        K = np.tile(rows.reshape(3, 3), (num_frames, 1, 1))
+    elif rows.shape == (num_frames, 9):
+        K = rows.reshape(num_frames, 3, 3)
+    else:
+        raise TruthError(
+            f"{path} holds {rows.shape[0]} rows of {rows.shape[1]} numbers; expected one 3x3 matrix, or "
+            f"{num_frames} rows of 9 numbers (one matrix for each frame)."
+        )
+    if not (K[:, [0, 1], [0, 1]] > 0).all():
+        raise TruthError(f"{path} holds a focal length that is not positive.")
+    return torch.from_numpy(K)
+
+
+def numbers_of(path: Path) -> np.ndarray:
+    """A table of numbers from a text file; # starts a comment.
+
+    Raises:
+        TruthError: the file is missing, empty, ragged, or holds something that is no finite number.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TruthError(f"{path} cannot be read as text ({error}).") from error
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split("#", 1)[0].replace(",", " ").split()
+        if not words:
+            continue
+        try:
+            row = [float(word) for word in words]
+        except ValueError as error:
+            raise TruthError(f"{path}, line {number}: {error}.") from error
+        if not np.isfinite(row).all():
+            raise TruthError(f"{path}, line {number}: a value is not finite (NaN or infinity).")
+        if rows and len(row) != len(rows[0]):
+            raise TruthError(f"{path}, line {number}: {len(row)} numbers, the lines before have {len(rows[0])}.")
+        rows.append(row)
+    if not rows:
+        raise TruthError(f"{path} holds no numbers.")
+    return np.array(rows, dtype=np.float64)
