@@ -1,0 +1,210 @@
+"""Where predicted scenes are kept, and how one is found again.
+
+A scene lies in `<cache>/<clip name>-<content>-<options>`: a digest of the input files and one of the options, the
+predictor's name and the scene format. Every nerfstudio command builds the dataparser (twice) and finds the scene
+there without decoding a frame or importing a predictor. One run at a time predicts a scene; others wait for it.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich import get_console
+
+from das3r_ns import geometry
+from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
+from das3r_ns.dataparser.naming import clip_name
+from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.predictor.auto import PredictorName, build_predictor, resolve
+from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
+from das3r_ns.video import Clip
+
+DEFAULT_CACHE = Path("outputs") / "das3r_scenes"
+"""Beside nerfstudio's own outputs."""
+
+
+def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
+    """The scene folder of `data`: itself if it is one, else from the cache, else predicted now and kept there.
+
+    Raises:
+        FileNotFoundError, ValueError: the data or an option are not as they must be.
+        OSError: the cache cannot be written or has too little room; said before the prediction starts.
+        PredictionError: the predictor cannot reconstruct the clip.
+    """
+    options.check()
+    if kind_of(data) == "scene":
+        if options.masks is not None or options.cameras is not None or options.fov_deg is not None:
+            raise ValueError(
+                f"{data} is a scene folder, predicted before: --masks, --cameras and --fov-deg cannot change it. "
+                f"Replace the pictures in {data / 'masks'} or the cameras in its transforms.json instead."
+            )
+        return data
+    if not data.exists():
+        return _scene_of_lost_data(data, options, cache)
+    content = digest_of_inputs(data, options)
+    # A run that asked for `auto` finds its scene again even if the network's weights have come or gone since.
+    names: tuple[PredictorName, ...] = ("network", "geometric") if options.predictor == "auto" else (options.predictor,)
+    for name in names:
+        folder = cache / _folder_name(data, content, options, name)
+        if is_scene_folder(folder):
+            _tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
+            return folder
+    name, reason = resolve(options.predictor)
+    get_console().print(f"Predictor: {name}, {reason}.")
+    folder = cache / _folder_name(data, content, options, name)
+    check_writable(cache)
+    with only_one_at_a_time(folder):
+        if not is_scene_folder(folder):  # another run may have predicted it while this one waited
+            predict_scene(data, replace(options, predictor=name), folder)
+    return folder
+
+
+def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrite: bool = False) -> Scene:
+    """Read `data`, predict, and write the scene folder.
+
+    Raises:
+        as `cached_scene`.
+    """
+    predictor, _ = build_predictor(options.predictor, options.geometric)
+    clip, known = read_inputs(data, options)
+    check_free_space(folder.parent, clip)
+    scene = predictor(clip, known)
+    assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
+    assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
+    provenance = {
+        "predictor": predictor.name,
+        **scene.provenance,
+        "input": str(data),
+        "cameras_given": known.T_world_camera is not None,
+        "masks_given": known.dynamic_mask is not None,
+        "options": {o.name: _plain(getattr(options, o.name)) for o in fields(PredictionOptions)},
+    }
+    scene = replace(scene, provenance=provenance)
+    write_scene(scene, clip.frames, folder, overwrite=overwrite)
+    get_console().print(summary(scene, folder))
+    return scene
+
+
+def summary(scene: Scene, folder: Path) -> str:
+    """One line about a scene: how many frames were posed, the lens, how much moves, where it lies."""
+    focal = float(scene.K[:, 0, 0].mean())
+    known = scene.depth > 0
+    moving = float((scene.dynamic_prob > DYNAMIC_THRESHOLD).float().mean())
+    return (
+        f"{int(scene.pose_known.sum())} of {len(scene)} frames posed, focal length {focal:.0f} px "
+        f"({geometry.field_of_view(focal, float(scene.image_size[1])):.0f} degrees across), {moving:.0%} of the pictures "
+        f"moving, depth for {float(known.float().mean()):.0%}: {folder}"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """
+    Raises:
+        OSError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror or error}), and predicted scenes are kept there. "
+            "Choose another place with --cache-dir, or --out of das3r predict."
+        ) from error
+
+
+def check_free_space(folder: Path, clip: Clip) -> None:
+    """
+    Raises:
+        OSError: less room is left than the scene of `clip` may take.
+    """
+    pixels = clip.frames.shape[0] * clip.frames.shape[1] * clip.frames.shape[2]
+    needed = pixels * (3 + 1 + 8)  # picture and mask as PNG at worst; depth, confidence, dynamic map: 4 + 2 + 2 bytes
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder} has {free / 2**20:.0f} MiB left, and the scene of {len(clip)} frames of {clip.size[1]}x"
+            f"{clip.size[0]} may take {needed / 2**20:.0f} MiB. Make room, choose another place with --cache-dir (or "
+            "--out), or read less with --video.max-frames or --video.longest-side."
+        )
+
+
+@contextmanager
+def only_one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the lock of a scene folder that is about to be written, and clear away what dead runs left beside it."""
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        get_console().print(f"Another run is predicting {folder}; waiting for it.")
+        lock.acquire()
+    try:
+        # Whoever wrote these held this lock and is gone: an interrupted run cannot clean up after itself.
+        for stale in folder.parent.glob(f".{folder.name}.*.part"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _folder_name(data: Path, content: str, options: PredictionOptions, predictor: PredictorName) -> str:
+    return f"{clip_name(data)}-{content[:10]}-{_digest_of_options(options, predictor)}"
+
+
+def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> str:
+    settings = {
+        "format": FORMAT_VERSION,
+        "predictor": predictor,
+        "settings": asdict(options.geometric) if predictor == "geometric" else None,
+        "video": asdict(options.video),
+        "masks": options.masks is not None,
+        "masks_white_is_static": options.masks_white_is_static,
+        "cameras": options.cameras is not None,
+        "fov_deg": options.fov_deg,
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:6]
+
+
+def _scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:
+    """The scene of a clip that is not there any more, if exactly one in the cache fits its name and the options."""
+    names: tuple[PredictorName, ...] = ("network", "geometric") if options.predictor == "auto" else (options.predictor,)
+    candidates = [
+        folder
+        for name in names
+        for folder in sorted(cache.glob(f"{clip_name(data)}-*-{_digest_of_options(options, name)}"))
+        if is_scene_folder(folder)
+    ]
+    if len(candidates) == 1:
+        _tell_once(f"{data} is not here; using the scene predicted from it before, {candidates[0]}.")
+        return candidates[0]
+    where = "" if data.is_absolute() else f" in {Path.cwd()}"
+    several = f" (the cache {cache} holds {len(candidates)} scenes of that name)" if candidates else ""
+    raise FileNotFoundError(
+        f"{data} does not exist{where}{several}. Give a video file, a folder of pictures, a nerfstudio dataset or a "
+        "scene folder"
+        + (
+            "; a run that is loaded again looks for it where it was trained from: go to that folder first."
+            if not data.is_absolute()
+            else "."
+        )
+    )
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+_told: set[str] = set()
+
+
+def _tell_once(text: str) -> None:
+    if text not in _told:  # nerfstudio builds the dataparser twice a run
+        _told.add(text)
+        get_console().print(text)

@@ -1,0 +1,130 @@
+"""From what the user gave to what a predictor takes: the clip, and what is known about it already.
+
+Three kinds of data: a clip (video or folder of pictures), a plain nerfstudio dataset (a `transforms.json` with
+cameras, and masks or not), and a scene folder, which needs no prediction at all.
+"""
+
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from das3r_ns import pictures
+from das3r_ns.dataparser.known_cameras import cameras_of_clip, match_cameras, read_cameras, read_json, undistort
+from das3r_ns.dataparser.known_masks import match_masks, read_masks
+from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.predictor.base import Known
+from das3r_ns.scene import is_scene_folder
+from das3r_ns.video import Clip, choose_frames, digest, digest_of_file, read_clip, read_pictures
+
+DataKind = Literal["scene", "dataset", "clip"]
+
+
+def kind_of(data: Path) -> DataKind:
+    """What lies at `data`, by its name and the files in it."""
+    if is_scene_folder(data):
+        return "scene"
+    if data.suffix == ".json" or (data / "transforms.json").is_file():
+        return "dataset"
+    return "clip"
+
+
+def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
+    """Read the frames and everything the user brings along.
+
+    Frames for which a given file of cameras has no camera are left out, with a line that says so.
+
+    Raises:
+        FileNotFoundError, ValueError: an input is missing, damaged, or does not fit the others.
+    """
+    if kind_of(data) == "dataset":
+        paths, masks = _dataset_files(data, options)
+        clip = read_pictures(paths, options.video, data)
+    else:
+        clip = read_clip(data, options.video)
+        masks = match_masks(pictures.list_pictures(options.masks), clip.names, options.masks) if options.masks else None
+    cameras_file = _cameras_file(data, options)
+    if cameras_file is None:
+        known = Known(focal_px=_focal_px(options.fov_deg, clip), dynamic_mask=_mask_maps(masks, clip, data, options))
+        return clip, known
+    cameras = read_cameras(cameras_file)
+    matched = match_cameras(cameras, clip.names)
+    kept = [i for i, row in enumerate(matched) if row is not None]
+    if len(kept) < len(clip):
+        gone = [clip.names[i] for i in range(len(clip)) if i not in set(kept)]
+        print(f"{len(gone)} of {len(clip)} frames have no camera in {cameras_file} and are left out: {gone[0]}, ...")
+        clip = replace(clip, frames=clip.frames[kept], names=tuple(clip.names[i] for i in kept))
+        masks = None if masks is None else [masks[i] for i in kept]
+    T_world_camera, K, distortion = cameras_of_clip(cameras, [row for row in matched if row is not None], clip.size)
+    dynamic_mask = _mask_maps(masks, clip, data, options)
+    clip, K, dynamic_mask = undistort(clip, K, distortion, dynamic_mask)
+    return clip, Known(T_world_camera=T_world_camera, K=K, dynamic_mask=dynamic_mask)
+
+
+def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
+    """Digest of the content of everything that `read_inputs` would read. Decodes nothing.
+
+    Raises:
+        FileNotFoundError, ValueError: an input is missing.
+    """
+    if kind_of(data) == "dataset":
+        paths, masks = _dataset_files(data, options)
+        files = [*paths, *(masks or [])]
+        parts = [f"{path.name} {digest_of_file(path)}" for path in files]
+    else:
+        parts = [digest(data, options.video)]
+        if options.masks:
+            parts += [f"{path.name} {digest_of_file(path)}" for path in pictures.list_pictures(options.masks)]
+    cameras = _cameras_file(data, options)
+    if cameras is not None:
+        files = [cameras] if cameras.is_file() else sorted(p for p in cameras.rglob("*.*") if p.is_file())
+        parts += [digest_of_file(path) for path in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _cameras_file(data: Path, options: PredictionOptions) -> Path | None:
+    if options.cameras is not None or kind_of(data) != "dataset":
+        return options.cameras
+    return data if data.suffix == ".json" else data / "transforms.json"
+
+
+def _dataset_files(data: Path, options: PredictionOptions) -> tuple[list[Path], list[Path] | None]:
+    """Pictures of a nerfstudio dataset, chosen and in natural order, and their masks if it has any."""
+    transforms = data if data.suffix == ".json" else data / "transforms.json"
+    frames = read_json(transforms).get("frames") or []
+    try:
+        frames = sorted(frames, key=lambda frame: pictures.natural_key(frame["file_path"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{transforms} lists a frame without a file_path: it is no nerfstudio dataset.") from error
+    rate = options.video.folder_fps
+    frames = [frames[i] for i in choose_frames(tuple(i / rate for i in range(len(frames))), options.video)]
+    if len(frames) < 2:
+        raise ValueError(f"{transforms} gives {len(frames)} frames, and at least 2 are needed.")
+    paths = [transforms.parent / frame["file_path"] for frame in frames]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{transforms} lists {len(missing)} pictures that do not exist (first: {missing[0]}).")
+    if options.masks is not None:
+        return paths, match_masks(
+            pictures.list_pictures(options.masks), tuple(path.name for path in paths), options.masks
+        )
+    if all("mask_path" in frame for frame in frames):
+        return paths, [transforms.parent / frame["mask_path"] for frame in frames]
+    return paths, None
+
+
+def _mask_maps(
+    paths: list[Path] | None, clip: Clip, data: Path, options: PredictionOptions
+) -> Float[Tensor, "n h w"] | None:
+    if paths is None:
+        return None
+    from_dataset = options.masks is None and kind_of(data) == "dataset"  # then they have nerfstudio's meaning
+    return read_masks(paths, clip.size, white_is_static=from_dataset or options.masks_white_is_static)
+
+
+def _focal_px(fov_deg: float | None, clip: Clip) -> float | None:
+    return None if fov_deg is None else clip.size[1] / (2 * math.tan(math.radians(fov_deg) / 2))

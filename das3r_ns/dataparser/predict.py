@@ -1,0 +1,55 @@
+"""`das3r predict`: a video in, a scene folder out, which `ns-train das3r --data SCENE` and every other nerfstudio
+method read, and which can be corrected by hand in between."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich import get_console
+
+from das3r_ns.dataparser.cache import check_writable, only_one_at_a_time, predict_scene
+from das3r_ns.dataparser.inputs import kind_of
+from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.predictor.auto import resolve
+from das3r_ns.scene import is_scene_folder
+
+
+def predict(
+    data: Path,
+    out: Path,
+    options: Annotated[PredictionOptions, tyro.conf.arg(name="")] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Predict cameras, depth and moving parts of a clip and write them to a scene folder.
+
+    Args:
+        data: video file, folder of pictures, or folder with a transforms.json whose cameras are kept.
+        out: the scene folder to write; its parent folders are made.
+        options: how to read and predict.
+        overwrite: replace a scene folder that is already at `out`.
+
+    Returns:
+        The scene folder.
+
+    Raises:
+        FileExistsError: there is something at `out`.
+        FileNotFoundError, ValueError: the data or an option are not as they must be.
+        OSError: `out` cannot be written or has too little room; said before the prediction starts.
+        PredictionError: the predictor cannot reconstruct the clip.
+    """
+    options = options or PredictionOptions()
+    options.check()
+    if not data.exists():
+        raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of pictures.")
+    if kind_of(data) == "scene":
+        raise ValueError(f"--data {data} is a scene folder already. Train from it: ns-train das3r --data {data}")
+    if out.exists() and not (overwrite and is_scene_folder(out)):
+        hint = "give --overwrite to replace it" if is_scene_folder(out) else "it is no scene folder; move it away"
+        raise FileExistsError(f"--out {out} is already there: {hint}, or choose another place.")
+    check_writable(out.parent)
+    name, reason = resolve(options.predictor)
+    get_console().print(f"Predictor: {name}, {reason}.")
+    with only_one_at_a_time(out):
+        predict_scene(data, replace(options, predictor=name), out, overwrite=overwrite)
+    return out
