@@ -10,7 +10,17 @@ from das3r_ns.predictor.training.loading import PairBatch, PairDataset, collate,
 from das3r_ns.predictor.training.order import Draw, Order
 from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, ProblemLog
 from das3r_ns.predictor.training.strides import pool_of_pairs, stride_frequencies, stride_quotas
-from das3r_ns.predictor.training.views import AugmentConfig, crop_box, crop_intrinsics, make_view, nearest
+from das3r_ns.predictor.training.views import (
+    AugmentConfig,
+    brighten,
+    crop_box,
+    crop_intrinsics,
+    make_view,
+    nearest,
+    saturate,
+    stretch,
+    turn_hue,
+)
 
 STILL = AugmentConfig(crop=0.0, enlarge=0, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
 ORDER = Order(pool_sizes=(50, 7), pairs_per_epoch=24, global_batch=8, sizes=((32, 48), (48, 48)), seed=3)
@@ -102,10 +112,10 @@ def test_a_view_is_centred_on_the_principal_point_and_truth_stays_on_its_pixels(
 
 
 def test_the_box_keeps_the_published_bounds():
-    config, rng = AugmentConfig(), np.random.default_rng(0)
+    config, rng, big = AugmentConfig(), np.random.default_rng(0), frame(400, 600, 300.0, 200.0)
     scales = []
     for _ in range(300):
-        left, top, right, bottom = crop_box(frame(400, 600, 300, 200), (288, 432), config, rng)
+        left, top, right, bottom = crop_box(big, (288, 432), config, rng)
         assert (left + right, top + bottom) == pytest.approx((600, 400))
         scales.append((right - left) / 600)
     assert 0.9 * 288 / (288 + 15) - 1e-6 < min(scales) < 0.88
@@ -134,6 +144,22 @@ def test_jitter_is_seeded_and_touches_colours_only():
     still, jittered = (make_view(frame(), (32, 48), c, np.random.default_rng(1)) for c in (STILL, colours_only))
     np.testing.assert_array_equal(still.depth, jittered.depth)
     assert np.abs(still.rgb.astype(int) - jittered.rgb).max() > 20
+
+
+def test_colour_changes_are_those_of_torchvision():
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    rgb = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    picture = Image.fromarray(rgb)
+    for found, expected, tolerance in (
+        (brighten(rgb, 1.3), functional.adjust_brightness(picture, 1.3), 1),
+        (stretch(rgb, 0.6), functional.adjust_contrast(picture, 0.6), 2),
+        (saturate(rgb, 1.4), functional.adjust_saturation(picture, 1.4), 2),
+        (turn_hue(rgb, -0.07), functional.adjust_hue(picture, -0.07), 12),  # both count hues in 256ths, rounded
+    ):
+        assert np.abs(found.astype(int) - np.asarray(expected)).max() <= tolerance
+        assert np.abs(found.astype(int) - rgb).max() > 20
 
 
 def test_the_same_draw_gives_the_same_views_in_any_process():

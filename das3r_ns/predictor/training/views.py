@@ -9,7 +9,9 @@ middle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -117,20 +119,35 @@ def nearest(values: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
 def jitter(
     rgb: UInt8[np.ndarray, "h w 3"], config: AugmentConfig, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Change brightness, contrast, saturation and hue, in random order."""
-    from torchvision.transforms import functional
-
-    picture = Image.fromarray(rgb)
-    changes = (
-        (config.brightness, functional.adjust_brightness),
-        (config.contrast, functional.adjust_contrast),
-        (config.saturation, functional.adjust_saturation),
-    )
-    draws = [rng.uniform(max(0.0, 1 - strength), 1 + strength) for strength, _ in changes]
+    """Change brightness, contrast, saturation and hue, in random order (the usual "colour jitter")."""
+    strengths = (config.brightness, config.contrast, config.saturation)
+    factors = [rng.uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths]
     turn = rng.uniform(-config.hue, config.hue)
+    changes = [partial(change, factor=factor) for change, factor in zip((brighten, stretch, saturate), factors)]
     for number in rng.permutation(4):
-        if number == 3:
-            picture = functional.adjust_hue(picture, turn) if config.hue else picture
-        elif changes[number][0]:
-            picture = changes[number][1](picture, draws[number])
-    return np.asarray(picture)
+        rgb = changes[number](rgb) if number < 3 else turn_hue(rgb, turn)
+    return rgb
+
+
+def brighten(rgb: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Multiply all colours."""
+    return cv2.convertScaleAbs(rgb, alpha=factor)
+
+
+def stretch(rgb: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Multiply each colour's difference from the picture's mean grey."""
+    mean = float(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).mean())
+    return np.clip(mean + factor * (rgb.astype(np.float32) - mean), 0, 255).astype(np.uint8)
+
+
+def saturate(rgb: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Multiply each colour's difference from its own grey."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
+    return np.clip(grey + factor * (rgb.astype(np.float32) - grey), 0, 255).astype(np.uint8)
+
+
+def turn_hue(rgb: UInt8[np.ndarray, "h w 3"], turn: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Turn the hue by a share of a full turn."""
+    hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV_FULL)  # hue in 256ths of a turn: bytes wrap around as hues do
+    hsv[..., 0] += np.uint8(round(256 * turn) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
