@@ -1,0 +1,221 @@
+"""The model: splatfacto's Gaussians, with staticness on every training pixel and every Gaussian.
+
+In: a frame a step. Out: `rgb`, `depth`, `accumulation`, `staticness`, `unseen`, `background`.
+A training frame is known by its number (`cam_idx`, `image_idx`); a frame of the clip by `frame_index`.
+
+A step never waits for the GPU: no `.item()`, no branch on a tensor, no tensor made on the host. Numbers that change
+over the steps (resolution, degree of the harmonics) follow from `step`, which is a Python int.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from das3r_ns.model import frame_metrics, losses
+from das3r_ns.model.density import prune
+from das3r_ns.model.poses import view_matrix
+from das3r_ns.model.remarking import ErrorMemory, missed_motion, support
+from das3r_ns.model.rendering import View, draw
+from das3r_ns.model.state import Das3rState
+
+
+class Das3rModel(Das3rState):
+    """Gaussian splatting of what does not move."""
+
+    def populate_modules(self) -> None:
+        """Build what the state consists of, and what a step remembers."""
+        super().populate_modules()
+        self.errors: ErrorMemory | None = None
+        self.perceptual = frame_metrics.PerceptualMetric()
+        self._compared: tuple[tuple[int, bool, int], tuple[Tensor, Tensor]] | None = None
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Splatfacto's, and what happens to the maps between steps."""
+        return [
+            *super().get_training_callbacks(training_callback_attributes),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step),
+        ]
+
+    def after_step(self, step: int) -> None:
+        """Keep the maps in range; now and then look for moving pixels that were missed."""
+        if self.maps is None:
+            return
+        self.maps.confine()
+        if step + 1 in self.config.remarking.at_steps:
+            self.remark()
+
+    @torch.no_grad()
+    def remark(self) -> None:
+        """Mark what the render fails to explain near motion evidence, then judge every Gaussian by where it paints."""
+        maps, config = self.maps, self.config.remarking
+        if maps is None or self.errors is None:
+            return
+        static = torch.stack([maps.values(i) for i in range(maps.num_frames)])
+        missed = missed_motion(self.errors.errors, self.dynamic_prob, static, config)
+        lowered = torch.where(missed, config.staticness, 1.0)
+        for frame in range(maps.num_frames):
+            maps.lower(frame, lowered[frame])
+        newly = float((missed & (static > 0.5)).float().mean())
+        removed = self._judge_gaussians() if "staticness" in self.gauss_params else 0
+        CONSOLE.log(
+            f"Step {self.step}: {newly:.1%} of all pixels newly marked as moving, "
+            f"{removed} Gaussians removed that paint moving or hidden places"
+        )
+
+    def _judge_gaussians(self) -> int:
+        """Lower staticness to the static share of what a Gaussian paints; remove those that paint little static."""
+        maps = self.maps
+        assert maps is not None
+        splats = self.splats(shown=False)
+
+        def render(frame: int, values: Tensor) -> Tensor:
+            return draw(splats.carrying(values), self.training_view(frame), self.config.rasterize_mode).color
+
+        def weight(frame: int) -> Tensor:
+            return maps.weight(frame, *self.picture_sizes[frame])
+
+        values = self.means.new_zeros(self.num_points, 2)
+        contribution = support(render, weight, self.num_train_data, values)
+        share = contribution[:, 0] / contribution[:, 1].clamp_min(1e-6)
+        seen = contribution[:, 1] > 1e-2
+        # The share is what the pixels say; it may lower a Gaussian's staticness, training may raise it again.
+        logits = self.gauss_params["staticness"]
+        by_share = torch.logit(share.clamp(1e-3, 1 - 1e-3))[:, None]
+        logits.copy_(torch.where(seen[:, None], torch.minimum(logits, by_share), logits))
+        doomed = (share < self.config.remarking.min_support) | ~seen
+        return prune(self.gauss_params, self.optimizers, self.strategy_state, doomed)
+
+    def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]
+        """Render a camera: a training frame while training, any camera otherwise."""
+        return self._training_outputs(camera) if self.training else self._shown_outputs(camera)
+
+    def _training_outputs(self, camera: Cameras) -> dict[str, Tensor]:
+        assert camera.metadata is not None
+        frame = camera.metadata["cam_idx"]
+        background = self._get_background_color()
+        picture = draw(
+            self.splats(shown=False),
+            self.training_view(frame).shrunk(self._get_downscale_factor()),
+            self.config.rasterize_mode,
+            background,
+            with_depth=self.depth_supervision is not None and self.step < self.config.depth_until,
+            absgrad=self.strategy.absgrad,
+        )
+        self.info = picture.info
+        rgb = picture.color if self.exposure is None else self.exposure.expose(picture.color, frame)
+        outputs = {"rgb": rgb, "accumulation": picture.alpha, "background": background}
+        return outputs if picture.depth is None else {**outputs, "depth": picture.depth}
+
+    @torch.no_grad()
+    def _shown_outputs(self, camera: Cameras) -> dict[str, Tensor]:
+        height, width = int(camera.height.item()), int(camera.width.item())
+        background = self.background_color.to(self.device)
+        splats, staticness = self.splats(shown=True), self.gaussian_staticness[:, None]
+        if self.crop_box is not None:
+            inside = self.crop_box.within(self.means).flatten()
+            splats, staticness = splats[inside], staticness[inside]
+        place = (camera.metadata or {}).get("frame_index")
+        pose, factor = camera.camera_to_worlds, torch.ones(1)
+        if place is not None:
+            pose, factor = self.camera_optimizer.refine(camera, place)
+        view = View(
+            view_matrix(pose.to(self.device), factor[0].to(self.device)),
+            camera.get_intrinsics_matrices().to(self.device),
+            height,
+            width,
+        )
+        picture = draw(splats, view, self.config.rasterize_mode, background, extra=staticness, with_depth=True)
+        rgb, alpha, depth = picture.color, picture.alpha, picture.depth
+        assert depth is not None
+        if self.exposure is not None and place is not None:
+            rgb = self.exposure.expose_at(rgb, place.flatten()[:1])
+        return {
+            "rgb": rgb.clamp(0, 1),
+            "depth": torch.where(alpha > 0, depth, depth.max()),
+            "accumulation": alpha,
+            "staticness": picture.extra / alpha.clamp_min(1e-6),
+            # Less than half covered: no static surface was ever seen there, and none is made up.
+            "unseen": (alpha < 0.5).float(),
+            "background": background.expand(height, width, 3),
+        }
+
+    def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The picture to compare with and the weight of its pixels, made once a step for metrics and loss alike."""
+        frame = int(batch["image_idx"])
+        key = (self.step, self.training, frame)
+        if self._compared is not None and self._compared[0] == key:
+            return self._compared[1]
+        picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        height, width = picture.shape[:2]
+        if self.training and self.maps is not None:
+            weight = self.maps.weight(frame, height, width)
+        elif "mask" in batch:
+            weight = self._downscale_if_required(batch["mask"].to(self.device).float())
+        else:
+            weight = torch.ones_like(picture[..., :1])
+        self._compared = (key, (picture, weight))
+        return picture, weight
+
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
+        """Static PSNR of the frame and the number of Gaussians."""
+        picture, weight = self._target(outputs, batch)
+        with torch.no_grad():
+            return {"psnr": losses.psnr(outputs["rgb"], picture, weight), "gaussian_count": self.num_points}
+
+    def get_loss_dict(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """All terms of the loss, weighted."""
+        config, frame = self.config, int(batch["image_idx"])
+        picture, weight = self._target(outputs, batch)
+        compare = losses.published_loss if config.loss == "published" else losses.photometric_loss
+        photometric = compare(outputs["rgb"], picture, weight, config.ssim_lambda)
+        if not self.training:
+            return {"photometric": photometric}
+        result = {"photometric": photometric * self.frame_weight[frame]}
+        if self.maps is not None and config.remarking.at_steps:
+            if self.errors is None:
+                self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
+            self.errors.remember(frame, (outputs["rgb"] - picture).detach().abs().mean(dim=-1, keepdim=True))
+        if self.maps is not None and config.staticness.learn != "off" and config.staticness.prior_weight > 0:
+            result["staticness_prior"] = config.staticness.prior_weight * self.maps.prior(frame)
+        if self.depth_supervision is not None and "depth" in outputs:
+            error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], weight, frame)
+            result["depth"] = config.depth_weight * error
+        if self.exposure is not None:
+            result["exposure"] = self.exposure.regularizer(frame)
+        if self.camera_optimizer.learns:
+            result["camera_opt"] = self.camera_optimizer.regularizer(frame)
+            self._gate_cameras(outputs["rgb"], picture, weight)
+        if config.use_scale_regularization and self.step % 10 == 0:
+            ratio = (self.scales.amax(dim=-1) - self.scales.amin(dim=-1)).exp()
+            result["scale_reg"] = 0.1 * (ratio - config.max_gauss_ratio).clamp_min(0).mean()
+        return result
+
+    @torch.no_grad()
+    def _gate_cameras(self, rgb: Tensor, picture: Tensor, weight: Tensor) -> None:
+        """Let this step move the camera only if its picture is explained well enough already."""
+        least = self.config.camera_optimizer.min_psnr
+        if least is not None and "camera_opt" in self.optimizers:
+            self.optimizers["camera_opt"].gate = losses.published_psnr(rgb, picture, weight) > least
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of one rendered frame (see `frame_metrics.metrics`), and picture, render and mask side by side."""
+        picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        mask = batch.get("mask")
+        static = torch.ones_like(picture[..., :1]) if mask is None else mask.to(picture)
+        values = frame_metrics.metrics(outputs["rgb"], picture, static, has_mask=mask is not None)
+        perceptual = self.perceptual(outputs["rgb"], picture, static)
+        if perceptual is not None:
+            values["lpips"] = perceptual
+        return values, {"img": torch.cat((picture, outputs["rgb"], static.expand_as(picture)), dim=1)}

@@ -1,0 +1,103 @@
+"""Learning rates over the steps, and the Adam that follows them.
+
+Nerfstudio's own exponential schedule leaves NumPy numbers in the checkpoint, which `torch.load` refuses since torch
+2.6; ours computes with Python floats. The formula is the one of 3D Gaussian splatting: a straight line between the
+logarithms of the first and the last rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def log_linear(step: int, first: float, last: float, num_steps: int) -> float:
+    """Learning rate at `step`: `first` at step 0, `last` from `num_steps` on, a straight line in log between."""
+    t = min(max(step / num_steps, 0.0), 1.0)
+    return math.exp((1 - t) * math.log(first) + t * math.log(last))
+
+
+@dataclass
+class LogLinearSchedulerConfig(SchedulerConfig):
+    """From the optimizer's learning rate down to `lr_final`, log-linearly, after an optional wait."""
+
+    _target: type = field(default_factory=lambda: LogLinearScheduler)
+    lr_final: float = 1e-6
+    """Learning rate from `max_steps` on."""
+    max_steps: int = 30000
+    """Steps until `lr_final` is reached."""
+    start_step: int = 0
+    """Steps at the start during which the learning rate is 0: what the group refines has to settle first."""
+
+
+class LogLinearScheduler(Scheduler):
+    """The schedule of `log_linear` as a torch scheduler."""
+
+    config: LogLinearSchedulerConfig
+
+    def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LambdaLR:
+        """Scheduler that multiplies the optimizer's learning rate. Its state holds Python numbers only."""
+        config = self.config
+
+        def factor(step: int) -> float:
+            if step < config.start_step:
+                return 0.0
+            return log_linear(step, lr_init, config.lr_final, config.max_steps) / lr_init
+
+        return LambdaLR(optimizer, factor)
+
+
+@dataclass
+class FusedAdamConfig(AdamOptimizerConfig):
+    """Adam in one kernel where the parameters live on a GPU. eps as in 3D Gaussian splatting, whose gradients are
+    tiny."""
+
+    eps: float = 1e-15
+    """Added to the root of the second moment."""
+
+    def setup(self, params: Iterable[torch.nn.Parameter]) -> torch.optim.Adam:
+        """Build the optimizer for `params`."""
+        params = list(params)
+        fused = all(p.is_cuda for p in params)
+        return self._target(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
+
+
+@dataclass
+class GatedAdamConfig(FusedAdamConfig):
+    """Adam whose steps can be refused without asking the host: see `GatedAdam`."""
+
+    _target: type = field(default_factory=lambda: GatedAdam)
+
+
+class GatedAdam(torch.optim.Adam):
+    """Adam that takes a step only where `gate` says so.
+
+    The gate is a tensor, so refusing a step needs no word from the GPU to the host. A refused step leaves parameters
+    and moments as they were: the gradient is thrown away. Meant for few, small parameters, which it copies.
+    """
+
+    gate: Tensor | None = None
+    """A boolean without dimensions; None takes every step."""
+
+    @torch.no_grad()
+    def step(self, closure=None):  # type: ignore[override]
+        """Take the step, then put everything back where the gate is closed."""
+        if self.gate is None:
+            return super().step(closure)
+        stepped = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        before = [(p.clone(), {k: v.clone() for k, v in self.state[p].items()}) for p in stepped]
+        loss = super().step(closure)
+        for p, (value, state) in zip(stepped, before):
+            p.copy_(torch.where(self.gate, p, value))
+            for key, new in self.state[p].items():
+                old = state[key] if key in state else torch.zeros_like(new)
+                new.copy_(torch.where(self.gate.to(new.device), new, old))
+        return loss

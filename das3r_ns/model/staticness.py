@@ -1,0 +1,119 @@
+"""Staticness: how much a training pixel counts, learned together with the scene.
+
+In: `dynamic_prob` of the training frames at map resolution. Out: weights in (0, 1) at picture resolution, 1 static.
+
+A pixel whose error stays above the average wants weight 0, one below wants weight 1, so left alone the maps drift
+towards the easy pixels. A prior ties each map to where it started: with error e, mean error m and prior strength
+lambda, a map value settles where s (1 - s) (e - m) = lambda (s - s0). Small errors leave it at s0; a pixel that is
+in doubt (s0 near 1/2) moves first, a pixel that is surely static only under errors above about 2 lambda.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+FLOOR = 1e-3
+"""Staticness stays this far away from 0 and 1: beyond, a sigmoid has no gradient to come back on."""
+
+
+@dataclass
+class StaticnessConfig:
+    """How the weight of each training pixel starts and what holds it in place."""
+
+    learn: Literal["frames", "clip", "off"] = "frames"
+    """`frames`: one parameter a frame, moved only when its frame is seen. `clip`: one parameter for all frames, kept
+    in (0, 1) by clamping after each step and shared with the Gaussian born at each pixel (the published tie). `off`:
+    weights stay as predicted."""
+    prior_weight: float = 0.1
+    """Strength of the pull back to the predicted maps, in units of the photometric error. 0 turns it off: the weights
+    may then fall to zero everywhere."""
+    dilate: float = 0.0
+    """Grow the moving regions by this share of the maps' longer side before training. Masks are often too tight by a
+    few pixels, and a rim of the moving thing is enough for a ghost."""
+    sharpen: float = 1.0
+    """Factor on the log-odds of the predicted maps. Above 1 makes soft maps more decided."""
+
+
+def initial_staticness(dynamic_prob: Float[Tensor, "n h w"], config: StaticnessConfig) -> Float[Tensor, "n h w"]:
+    """Where the maps start and where the prior pulls them back to: 1 - dynamic_prob, grown and sharpened as asked."""
+    reach = round(config.dilate * max(dynamic_prob.shape[-2:]))
+    if reach > 0:
+        dynamic_prob = dilated(dynamic_prob, reach)
+    static = (1 - dynamic_prob).clamp(FLOOR, 1 - FLOOR)
+    if config.sharpen != 1.0:
+        static = torch.sigmoid(config.sharpen * torch.logit(static)).clamp(FLOOR, 1 - FLOOR)
+    return static
+
+
+def dilated(maps: Float[Tensor, "n h w"], reach: int) -> Float[Tensor, "n h w"]:
+    """Largest value within a square of `reach` pixels around each pixel."""
+    size = 2 * reach + 1
+    return F.max_pool2d(maps[:, None], size, stride=1, padding=reach)[:, 0]
+
+
+class StaticnessMaps(nn.Module):
+    """Staticness of every training pixel, as a parameter.
+
+    One `nn.Parameter` per frame for `learn="frames"`: only the frame of a step has a gradient, so the optimizer's cost
+    does not grow with the clip. One for the whole clip for `learn="clip"`.
+    """
+
+    def __init__(self, dynamic_prob: Float[Tensor, "n h w"], config: StaticnessConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_frames, self.height, self.width = dynamic_prob.shape
+        start = initial_staticness(dynamic_prob.float(), config)
+        values = start if config.learn == "clip" else torch.logit(start)
+        pieces = [values] if config.learn == "clip" else list(values)
+        self.maps = nn.ParameterList([nn.Parameter(p.clone(), config.learn != "off") for p in pieces])
+        self.register_buffer("start", start)
+        self.start: Tensor
+
+    def values(self, frame: int) -> Float[Tensor, "h w"]:
+        """Staticness of one frame at map resolution, differentiable."""
+        if self.config.learn == "clip":
+            return self.maps[0][frame].clamp(FLOOR, 1 - FLOOR)
+        return torch.sigmoid(self.maps[frame])
+
+    def weight(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:
+        """Staticness of one frame at picture size, differentiable."""
+        values = self.values(frame)[None, None]
+        if values.shape[-2:] != (height, width):
+            shrinks = height < self.height
+            values = F.interpolate(values, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+        return values[0, 0, ..., None]
+
+    def of_pixels(self, flat_index: Int[Tensor, "p"]) -> Float[Tensor, "p"]:
+        """Staticness of single pixels, by their place in the flattened maps. Only for `learn="clip"`."""
+        if self.config.learn != "clip":
+            raise ValueError("single pixels can be read off one parameter for the whole clip only (learn='clip')")
+        return self.maps[0].flatten()[flat_index].clamp(FLOOR, 1 - FLOOR)
+
+    def prior(self, frame: int) -> Float[Tensor, ""]:
+        """Cross entropy between where the map of `frame` started and where it is, mean over its pixels, at least 0."""
+        start, now = self.start[frame], self.values(frame)
+        now = now.clamp(FLOOR / 2, 1 - FLOOR / 2)
+        divergence = start * (start / now).log() + (1 - start) * ((1 - start) / (1 - now)).log()
+        return divergence.mean()
+
+    @torch.no_grad()
+    def confine(self) -> None:
+        """Put the values of `learn="clip"` back into (0, 1) after an optimizer step."""
+        if self.config.learn == "clip":
+            self.maps[0].clamp_(FLOOR, 1 - FLOOR)
+
+    @torch.no_grad()
+    def lower(self, frame: int, static: Float[Tensor, "h w"]) -> None:
+        """Mark pixels as moving: the map of `frame`, and what the prior pulls it to, become at most `static`."""
+        static = static.clamp(FLOOR, 1 - FLOOR)
+        self.start[frame] = torch.minimum(self.start[frame], static)
+        if self.config.learn == "clip":
+            self.maps[0][frame] = torch.minimum(self.maps[0][frame], static)
+        else:
+            self.maps[frame].copy_(torch.minimum(self.maps[frame], torch.logit(static)))

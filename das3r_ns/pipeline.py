@@ -1,0 +1,134 @@
+"""Pipeline and trainer: nerfstudio's own, with what refined cameras and a CPU need.
+
+Class paths of this file stand in every `config.yml`: names here are permanent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.model.das3r import Das3rModel
+
+
+@dataclass
+class Das3rPipelineConfig(VanillaPipelineConfig):
+    """Pipeline that tells the model where the training cameras stand, and shows refined cameras after training."""
+
+    _target: type = field(default_factory=lambda: Das3rPipeline)
+
+
+class Das3rPipeline(VanillaPipeline):
+    """A `VanillaPipeline` whose model knows its cameras."""
+
+    model: Das3rModel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        config: VanillaPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: Any = None,
+    ) -> None:
+        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        if torch.device(device).type == "cpu":
+            # "gpu" means "on the device"; the other choice pins memory, which fails without CUDA.
+            self.datamanager.config.cache_images = "gpu"  # type: ignore[attr-defined]
+        dataset = self.datamanager.train_dataset
+        assert dataset is not None
+        self.model.set_training_cameras(dataset.cameras, dataset.metadata.get("frame_index"))
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Load a checkpoint. For evaluation, renders and exports the datasets' cameras become the refined ones.
+
+        Training goes on from the given cameras and the loaded corrections, so there they stay as they are.
+        """
+        super().load_pipeline(loaded_state, step)
+        if self.test_mode == "val":
+            return
+        for dataset in (self.datamanager.train_dataset, self.datamanager.eval_dataset):
+            if dataset is not None and len(dataset) > 0:
+                self._refine(dataset.cameras)
+
+    def _refine(self, cameras: Cameras) -> None:
+        if cameras.metadata is None or "frame_index" not in cameras.metadata:
+            return
+        refinement = self.model.camera_optimizer
+        poses, factors = refinement.refine(cameras, cameras.metadata["frame_index"])
+        cameras.camera_to_worlds = poses.to(cameras.camera_to_worlds)
+        cameras.fx = cameras.fx * factors.to(cameras.fx)[:, None]
+        cameras.fy = cameras.fy * factors.to(cameras.fy)[:, None]
+
+
+@dataclass
+class Das3rRunConfig(Das3rTrainerConfig):
+    """Training of a clip, on the GPU where there is one."""
+
+    _target: type = field(default_factory=lambda: Das3rTrainer)
+    means_lr_per_extent: bool = False
+    """Learning rates of the means are given for training cameras of extent 1 and multiplied by the actual extent (1.1
+    times the largest distance of a camera from their middle), as published. Off takes them in world units."""
+
+
+class Das3rTrainer(Trainer):
+    """Nerfstudio's trainer; says what to expect of the machine, and scales learning rates to the scene."""
+
+    config: Das3rRunConfig
+
+    def __init__(self, config: Das3rRunConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if config.machine.device_type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(
+                "--machine.device-type is cuda and torch finds no CUDA device. Leave the option out to train on the "
+                "CPU, or look at `nvidia-smi` and `python -c 'import torch; print(torch.version.cuda)'`."
+            )
+        CONSOLE.print(device_line(config))
+        super().__init__(config, local_rank, world_size)
+
+    def setup_optimizers(self) -> Optimizers:
+        """Optimizers of the parameter groups that the model has."""
+        groups = self.pipeline.get_param_groups()
+        configs = {name: self.config.optimizers[name] for name in groups if name in self.config.optimizers}
+        if self.config.means_lr_per_extent:
+            assert self.pipeline.datamanager.train_dataset is not None
+            configs["means"] = _scaled(configs["means"], camera_extent(self.pipeline.datamanager.train_dataset.cameras))
+        return Optimizers(configs, groups)
+
+
+def device_line(config: TrainerConfig) -> str:
+    """One line on where training runs and how long that takes."""
+    steps = config.max_num_iterations
+    if config.machine.device_type == "cuda":
+        return f"Training {steps} steps on {torch.cuda.get_device_name(0)}."
+    line = f"No GPU is used: training {steps} steps on the CPU"
+    if config.method_name == "das3r-lite":
+        return line + ", a few minutes on two cores."
+    return line + ", which takes hours. `ns-train das3r-lite` makes a preview in minutes."
+
+
+def camera_extent(cameras: Cameras) -> float:
+    """1.1 times the largest distance of a camera from the mean position (NeRF++), the scene's size as the published
+    recipe sees it."""
+    centres = cameras.camera_to_worlds[:, :3, 3]
+    extent = 1.1 * float((centres - centres.mean(dim=0)).norm(dim=-1).max())
+    return extent if extent > 0 else 1.0
+
+
+def _scaled(group: dict[str, Any], factor: float) -> dict[str, Any]:
+    scheduler = group["scheduler"]
+    if scheduler is not None:
+        scheduler = dataclasses.replace(scheduler, lr_final=scheduler.lr_final * factor)
+    return {
+        "optimizer": dataclasses.replace(group["optimizer"], lr=group["optimizer"].lr * factor),
+        "scheduler": scheduler,
+    }
