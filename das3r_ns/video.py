@@ -100,9 +100,7 @@ def read_clip(path: Path, config: VideoConfig | None = None) -> Clip:
     config = config or VideoConfig()
     config.check()
     _check_exists(path)
-    clip = _read_folder(path, config) if path.is_dir() else _read_video(path, config)
-    _check_frames(clip.frames, path)
-    return clip
+    return _read_folder(path, config) if path.is_dir() else _read_video(path, config)
 
 
 def read_pictures(paths: list[Path], config: VideoConfig, source: Path) -> Clip:
@@ -116,6 +114,7 @@ def read_pictures(paths: list[Path], config: VideoConfig, source: Path) -> Clip:
     frames = np.empty((len(paths), *target, 3), np.uint8)
     for i, path in enumerate(track(paths, description=f"Reading {len(paths)} pictures")):
         frames[i] = pictures.read_picture(path, target)
+    _check_frames(frames, source)
     focal = pictures.exif_focal_px(paths[0])
     if focal is not None and pictures.exif_focal_px(paths[-1]) != focal:
         focal = None  # zoomed on the way
@@ -226,6 +225,7 @@ def _read_video(path: Path, config: VideoConfig) -> Clip:
     if count < len(chosen):
         readable_s = float(times[count - 1] - index.times_s[0]) if count else 0.0
         raise _cut_short(path, chosen[count - 1] + 1 if count else 0, len(index.times_s), readable_s)
+    _check_frames(frames, path)
     return Clip(
         frames=torch.from_numpy(frames),
         fps=(len(times) - 1) / float(times[-1] - times[0]),
@@ -289,19 +289,18 @@ def _check_count(path: Path, count: int, config: VideoConfig, duration_s: float,
     )
 
 
-def _check_frames(frames: UInt8[Tensor, "n h w 3"], path: Path) -> None:
+def _check_frames(frames: UInt8[np.ndarray, "n h w 3"], path: Path) -> None:
     height, width = frames.shape[1:3]
     if min(height, width) < MIN_SIDE:
         raise ValueError(
             f"{path} has frames of {width}x{height} pixels, and at least {MIN_SIDE} on the shorter side are needed to "
-            "find anything in them. Give the footage in its original size"
-            ", or raise --video.longest-side if that made it small."
+            "find anything in them. Give the footage in its original size, or raise --video.longest-side if that made "
+            "it small."
         )
-    thinned = frames[:, ::2, ::2]
-    spread = torch.stack([frame.amax().int() - frame.amin().int() for frame in thinned])
-    if int(spread.max()) < 8:
-        kind = "black" if int(thinned[0].amax()) < 16 else "of one even colour"
+    spread = max(int(np.ptp(frame[::2, ::2])) for frame in frames)
+    if spread < 8:
+        kind = "black" if int(frames[0].max()) < 16 else "of one even colour"
         raise ValueError(
-            f"all {len(frames)} frames of {path} are {kind}: there is nothing to reconstruct. Is the lens covered, or "
-            "the video protected or exported with a failed codec? Play it, and choose a part with --video.start-s."
+            f"all {len(frames)} frames of {path} are {kind}: there is nothing to reconstruct. Play it: was the lens "
+            "covered, or did an export fail? --video.start-s and --video.end-s choose a part."
         )

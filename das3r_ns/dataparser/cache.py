@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich import get_console
 
 from das3r_ns import geometry
 from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
@@ -57,7 +56,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
             _tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
             return folder
     name, reason = resolve(options.predictor)
-    get_console().print(f"Predictor: {name}, {reason}.")
+    print(f"Predictor: {name}, {reason}.")
     folder = cache / _folder_name(data, content, options, name)
     check_writable(cache)
     with only_one_at_a_time(folder):
@@ -88,18 +87,18 @@ def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrit
     }
     scene = replace(scene, provenance=provenance)
     write_scene(scene, clip.frames, folder, overwrite=overwrite)
-    get_console().print(summary(scene, folder))
+    print(summary(scene, folder))
     return scene
 
 
 def summary(scene: Scene, folder: Path) -> str:
     """One line about a scene: how many frames were posed, the lens, how much moves, where it lies."""
-    focal = float(scene.K[:, 0, 0].mean())
+    focal, width = float(scene.K[:, 0, 0].mean()), float(scene.image_size[1])
     known = scene.depth > 0
     moving = float((scene.dynamic_prob > DYNAMIC_THRESHOLD).float().mean())
     return (
         f"{int(scene.pose_known.sum())} of {len(scene)} frames posed, focal length {focal:.0f} px "
-        f"({geometry.field_of_view(focal, float(scene.image_size[1])):.0f} degrees across), {moving:.0%} of the pictures "
+        f"({geometry.field_of_view(focal, width):.0f} degrees across), {moving:.0%} of the pictures "
         f"moving, depth for {float(known.float().mean()):.0%}: {folder}"
     )
 
@@ -143,7 +142,7 @@ def only_one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        get_console().print(f"Another run is predicting {folder}; waiting for it.")
+        print(f"Another run is predicting {folder}; waiting for it.")
         lock.acquire()
     try:
         # Whoever wrote these held this lock and is gone: an interrupted run cannot clean up after itself.
@@ -207,4 +206,4 @@ _told: set[str] = set()
 def _tell_once(text: str) -> None:
     if text not in _told:  # nerfstudio builds the dataparser twice a run
         _told.add(text)
-        get_console().print(text)
+        print(text)

@@ -41,17 +41,19 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
     Raises:
         FileNotFoundError, ValueError: an input is missing, damaged, or does not fit the others.
     """
+    cameras_file = _cameras_file(data, options)
+    cameras = None if cameras_file is None else read_cameras(cameras_file)  # before the pictures, which take longer
+    if cameras is not None and options.fov_deg is not None:
+        raise ValueError(f"{cameras_file} says what the field of view is: leave out --fov-deg.")
     if kind_of(data) == "dataset":
         paths, masks = _dataset_files(data, options)
         clip = read_pictures(paths, options.video, data)
     else:
         clip = read_clip(data, options.video)
         masks = match_masks(pictures.list_pictures(options.masks), clip.names, options.masks) if options.masks else None
-    cameras_file = _cameras_file(data, options)
-    if cameras_file is None:
+    if cameras is None:
         known = Known(focal_px=_focal_px(options.fov_deg, clip), dynamic_mask=_mask_maps(masks, clip, data, options))
         return clip, known
-    cameras = read_cameras(cameras_file)
     matched = match_cameras(cameras, clip.names)
     kept = [i for i, row in enumerate(matched) if row is not None]
     if len(kept) < len(clip):
@@ -95,7 +97,9 @@ def _cameras_file(data: Path, options: PredictionOptions) -> Path | None:
 def _dataset_files(data: Path, options: PredictionOptions) -> tuple[list[Path], list[Path] | None]:
     """Pictures of a nerfstudio dataset, chosen and in natural order, and their masks if it has any."""
     transforms = data if data.suffix == ".json" else data / "transforms.json"
-    frames = read_json(transforms).get("frames") or []
+    frames = read_json(transforms).get("frames")
+    if not frames:
+        raise ValueError(f"{transforms} lists no frames: it is no nerfstudio dataset.")
     try:
         frames = sorted(frames, key=lambda frame: pictures.natural_key(frame["file_path"]))
     except (KeyError, TypeError) as error:

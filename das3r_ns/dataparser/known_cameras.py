@@ -144,14 +144,13 @@ def _read_transforms(path: Path) -> NamedCameras:
         try:
             names.append(str(values["file_path"]))
             matrices.append(np.array(values["transform_matrix"], np.float64).reshape(-1, 4)[:3])
-            intrinsics.append(
-                [[values["fl_x"], 0, values["cx"]], [0, values.get("fl_y", values["fl_x"]), values["cy"]], [0, 0, 1]]
-            )
+            fx, cx, cy = (float(values[key]) for key in ("fl_x", "cx", "cy"))
+            intrinsics.append([[fx, 0, cx], [0, float(values.get("fl_y", fx)), cy], [0, 0, 1]])
             sizes.append((int(values["h"]), int(values["w"])))
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(
-                f"{path}: frame {frame.get('file_path', '?')} lacks {error}. Each needs file_path, transform_matrix "
-                "and (itself or for all at once) fl_x, fl_y, cx, cy, w, h."
+                f"{path}: frame {frame.get('file_path', '?')} lacks a value or has a wrong one ({error}). Each needs "
+                "file_path, transform_matrix and (itself or for all at once) fl_x, fl_y, cx, cy, w, h."
             ) from error
         if values.get("k4"):
             raise _no_pinhole(path, "OPENCV with k4")

@@ -38,8 +38,6 @@ class PredictionOptions:
         self.video.check()
         if self.fov_deg is not None and not 1 < self.fov_deg < 170:
             raise ValueError(f"--fov-deg must lie between 1 and 170 degrees, got {self.fov_deg}")
-        if self.fov_deg is not None and self.cameras is not None:
-            raise ValueError("--cameras already say what the field of view is: leave out --fov-deg.")
         if self.masks_white_is_static and self.masks is None:
             raise ValueError("--masks-white-is-static says something about --masks, which is not given.")
         if self.masks is not None and not self.masks.is_dir():

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich import get_console
 
 from das3r_ns.dataparser.cache import check_writable, only_one_at_a_time, predict_scene
 from das3r_ns.dataparser.inputs import kind_of
@@ -49,7 +48,7 @@ def predict(
         raise FileExistsError(f"--out {out} is already there: {hint}, or choose another place.")
     check_writable(out.parent)
     name, reason = resolve(options.predictor)
-    get_console().print(f"Predictor: {name}, {reason}.")
+    print(f"Predictor: {name}, {reason}.")
     with only_one_at_a_time(out):
         predict_scene(data, replace(options, predictor=name), out, overwrite=overwrite)
     return out
