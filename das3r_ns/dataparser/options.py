@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from das3r_ns.predictor.auto import PredictorChoice
-from das3r_ns.predictor.geometric import GeometricConfig
+from das3r_ns.predictor.geometric import GeometricPredictorConfig
 from das3r_ns.video import VideoConfig
 
 
@@ -16,7 +16,7 @@ class PredictionOptions:
     """Which frames are read, and how large."""
     predictor: PredictorChoice = "auto"
     """`auto` takes the network when its weights are at hand, else `geometric`, which needs none."""
-    geometric: GeometricConfig = field(default_factory=GeometricConfig)
+    geometric: GeometricPredictorConfig = field(default_factory=GeometricPredictorConfig)
     """Settings of the geometric predictor."""
     masks: Path | None = None
     """Folder of your own masks, white where something moves, one a frame, matched by name or else by order. They

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from das3r_ns.predictor.base import Predictor
-    from das3r_ns.predictor.geometric import GeometricConfig
+    from das3r_ns.predictor.geometric import GeometricPredictorConfig
 
 PredictorChoice = Literal["auto", "geometric", "network"]
 """`auto`: the network when its weights are at hand, else geometric."""
@@ -22,7 +22,7 @@ def resolve(choice: PredictorChoice) -> tuple[PredictorName, str]:
     return ("network", "its weights are at hand") if reason is None else ("geometric", reason)
 
 
-def build_predictor(choice: PredictorChoice, geometric: GeometricConfig) -> tuple[Predictor, str]:
+def build_predictor(choice: PredictorChoice, geometric: GeometricPredictorConfig) -> tuple[Predictor, str]:
     """Build the predictor that `choice` means.
 
     Returns:
