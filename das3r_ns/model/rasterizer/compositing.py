@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from das3r_ns.model.rasterizer.compositing_kernels import (
-    GEOMETRY_GRADS,
-    composite_backward,
-    composite_forward,
-    gather_gradients,
-)
+from das3r_ns.model.rasterizer.compositing_gradient_kernels import GEOMETRY_GRADS, composite_backward, gather_gradients
+from das3r_ns.model.rasterizer.compositing_kernels import composite_forward
 from das3r_ns.model.rasterizer.jit import as_array, in_blocks
 from das3r_ns.model.rasterizer.projection import Splats
 from das3r_ns.model.rasterizer.tiles import TileLists, deal_to_tiles
@@ -25,8 +22,9 @@ _SPLATS = 4096  # splats per task of the gradient sums
 
 class _Composite(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, means2d, conics, opacities, colors, backgrounds, lists, width, height, absgrad):  # type: ignore[override]
+    def forward(ctx: Any, means2d, conics, opacities, colors, backgrounds, lists, absgrad):  # type: ignore[override]
         cameras, channels = len(lists), colors.shape[-1]
+        width, height = lists[0].width, lists[0].height
         image = means2d.new_empty((cameras, height, width, channels))
         transmittance = means2d.new_empty((cameras, height, width))
         last = torch.empty((cameras, height, width), dtype=torch.int32)
@@ -37,7 +35,7 @@ class _Composite(torch.autograd.Function):
                 lambda start, stop, t=tiles, b=background, arrays=arrays: composite_forward(
                     start, stop, t.tile_columns, t.starts, t.entries, t.records, t.colors, b, *arrays
                 ),
-                tiles.tile_columns * tiles.tile_rows,
+                tiles.num_tiles,
                 _TILES,
             )
         ctx.save_for_backward(means2d, backgrounds, transmittance, last)
@@ -71,7 +69,7 @@ class _Composite(torch.autograd.Function):
                     ctx.absgrad,
                     pairs,
                 ),
-                tiles.tile_columns * tiles.tile_rows,
+                tiles.num_tiles,
                 _TILES,
             )
             out = [g[c].numpy() for g in grads]
@@ -86,8 +84,12 @@ class _Composite(torch.autograd.Function):
             )
         if ctx.absgrad:
             means2d.absgrad = grads[-1]
-        v_backgrounds = torch.einsum("chwd,chw->cd", v_image, transmittance) if ctx.needs_input_grad[4] else None
-        return *grads[:-1], v_backgrounds, None, None, None, None
+        v_backgrounds = None
+        if ctx.needs_input_grad[4]:
+            # NumPy adds in a fixed order; torch's order depends on the number of threads.
+            sums = np.einsum("chwd,chw->cd", v_image.numpy(), transmittance.numpy(), dtype=np.float64)
+            v_backgrounds = torch.from_numpy(sums).to(means2d.dtype)
+        return *grads[:-1], v_backgrounds, None, None
 
 
 def composite(
@@ -95,8 +97,7 @@ def composite(
     opacities: Float[Tensor, "c n"],
     colors: Float[Tensor, "c n d"],
     backgrounds: Float[Tensor, "c d"],
-    width: int,
-    height: int,
+    lists: list[TileLists],
     absgrad: bool,
 ) -> tuple[Float[Tensor, "c h w d"], Float[Tensor, "c h w 1"]]:
     """Blend splats front to back over the backgrounds; also the share of light they took (alpha).
@@ -104,27 +105,30 @@ def composite(
     Gradients reach `splats.means2d`, `splats.conics`, opacities, colours (any number of channels) and backgrounds.
     With `absgrad`, backward also sets `splats.means2d.absgrad`: per splat the sum over pixels of the absolute
     gradients (Ye et al., "AbsGS", 2024).
+
+    Args:
+        lists: one per camera, from `deal_all_to_tiles` with the same splats, opacities and colours.
     """
-    lists = _lists(splats, opacities, colors, width, height)
     return _Composite.apply(  # type: ignore[no-any-return]
-        splats.means2d, splats.conics, opacities, colors, backgrounds, lists, width, height, absgrad
+        splats.means2d, splats.conics, opacities, colors, backgrounds, lists, absgrad
     )
 
 
-def _lists(
+def deal_all_to_tiles(
     splats: Splats, opacities: Float[Tensor, "c n"], colors: Float[Tensor, "c n d"], width: int, height: int
 ) -> list[TileLists]:
-    with torch.autograd.profiler.record_function("rasterizer.deal_to_tiles"):
-        arrays = [
-            as_array(t)
-            for t in (
-                splats.radii,
-                splats.means2d,
-                splats.depths,
-                splats.conics,
-                opacities,
-                splats.variances,
-                colors,
-            )
-        ]
-        return [deal_to_tiles(*(a[c] for a in arrays), width, height) for c in range(len(arrays[0]))]
+    """`deal_to_tiles` for every camera."""
+    return [
+        deal_to_tiles(
+            as_array(splats.radii[c]),
+            as_array(splats.means2d[c]),
+            as_array(splats.depths[c]),
+            as_array(splats.conics[c]),
+            as_array(opacities[c]),
+            as_array(splats.variances[c]),
+            as_array(colors[c]),
+            width,
+            height,
+        )
+        for c in range(len(opacities))
+    ]

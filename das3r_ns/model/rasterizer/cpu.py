@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns.model.rasterizer.compositing import composite
+from das3r_ns.model.rasterizer.compositing import composite, deal_all_to_tiles
 from das3r_ns.model.rasterizer.harmonics import MAX_DEGREE, harmonics_to_color
 from das3r_ns.model.rasterizer.projection import ProjectionSettings, project
 from das3r_ns.model.rasterizer.tiles import TILE
@@ -48,12 +48,13 @@ def rasterize_cpu(
         view_opacities = view_opacities * splats.compensations
 
     channels = []
-    if with_colors and sh_degree is None:
-        channels.append(colors.expand(cameras, -1, -1))
-    elif with_colors:
-        # The general inverse, as in gsplat: the camera's rotation gets its gradient through the viewing direction too.
-        eyes = torch.inverse(viewmats)[:, :3, 3]
-        channels.append(harmonics_to_color(colors, means, eyes, splats.radii, sh_degree))
+    if with_colors:
+        if sh_degree is None:
+            channels.append(colors.expand(cameras, -1, -1))
+        else:
+            # The general inverse, as in gsplat: the rotation, too, gets a gradient through the viewing direction.
+            eyes = torch.inverse(viewmats)[:, :3, 3]
+            channels.append(harmonics_to_color(colors, means, eyes, splats.radii, sh_degree))
     if extra is not None:
         channels.append(extra.expand(cameras, -1, -1))
     if with_depth:
@@ -64,7 +65,8 @@ def rasterize_cpu(
         behind = torch.cat([backgrounds, behind[:, backgrounds.shape[-1] :]], dim=-1)
 
     width, height = settings.width, settings.height
-    image, alpha = composite(splats, view_opacities, blended, behind, width, height, absgrad)
+    lists = deal_all_to_tiles(splats, view_opacities, blended, width, height)
+    image, alpha = composite(splats, view_opacities, blended, behind, lists, absgrad)
     info = {
         "camera_ids": None,
         "gaussian_ids": None,

@@ -114,6 +114,8 @@ def _check(
     if width < 1 or height < 1:
         raise ValueError(f"The image is {width} x {height} pixels; both sides must be at least 1.")
     count, cameras = len(means), len(viewmats)
+    if cameras < 1:
+        raise ValueError("There is no camera: viewmats is empty.")
     expected = {
         "means": (means, (count, 3)),
         "quats": (quats, (count, 4)),

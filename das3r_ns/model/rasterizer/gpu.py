@@ -34,13 +34,15 @@ def rasterize_gpu(
     from gsplat.rendering import rasterization
 
     if extra is not None:
-        channels = [extra.expand(len(viewmats), -1, -1)]
-        if with_colors and sh_degree is None:
-            channels.insert(0, colors.expand(len(viewmats), -1, -1))
-        elif with_colors:
-            eyes = torch.inverse(viewmats)[:, None, :3, 3]
-            shaded = spherical_harmonics(sh_degree, means - eyes, colors.expand(len(viewmats), -1, -1, -1))
-            channels.insert(0, torch.clamp_min(shaded + 0.5, 0.0))
+        channels = []
+        if with_colors:
+            if sh_degree is None:
+                channels.append(colors.expand(len(viewmats), -1, -1))
+            else:
+                eyes = torch.inverse(viewmats)[:, None, :3, 3]
+                shaded = spherical_harmonics(sh_degree, means - eyes, colors.expand(len(viewmats), -1, -1, -1))
+                channels.append(torch.clamp_min(shaded + 0.5, 0.0))
+        channels.append(extra.expand(len(viewmats), -1, -1))
         colors, sh_degree = torch.cat(channels, dim=-1), None
         if backgrounds is not None:
             seen = backgrounds if with_colors else backgrounds[:, :0]

@@ -7,7 +7,7 @@ forked workers. The pool here serves any number of callers, survives a fork, and
 Blocks have a fixed size, so sums over blocks do not depend on the number of threads: results are the same bit for bit.
 
 Compiled code is kept on disk beside the module (or in `NUMBA_CACHE_DIR`). Numba renews it when the file that holds the
-kernel changes, but not when only `lanes.py` does: delete `__pycache__/*.nb?` after editing that.
+kernel changes, but not when only a file does that it imports from: then delete `__pycache__/*.nb?` by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -102,12 +102,12 @@ def in_blocks(task: Callable[[int, int], object], num_items: int, block: int) ->
         while (i := next(ticket)) < len(starts):
             task(starts[i], min(starts[i] + block, num_items))
 
-    helpers = []
-    while len(helpers) < threads - 1:
-        try:
+    helpers: list[Future[None]] = []
+    try:
+        for _ in range(threads - 1):
             helpers.append(_pool.get(threads - 1).submit(work))
-        except RuntimeError:  # another thread has just replaced the pool by a larger one
-            continue
+    except RuntimeError:
+        pass  # the interpreter is shutting down, or another thread has just replaced the pool: work with fewer
     try:
         work()
     finally:

@@ -44,6 +44,11 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.VectorType(manager.lookup(fe_type.dtype).get_value_type(), LANES))
 
 
+def _intrinsic(function: Callable[..., Any]) -> Any:
+    """numba's `intrinsic`, for type checkers: what it returns takes other arguments than `function`."""
+    return intrinsic(function)
+
+
 def _broadcast(builder: Any, value: Any) -> Any:
     vector = ir.VectorType(value.type, LANES)
     undefined = ir.Constant(vector, ir.Undefined)
@@ -64,7 +69,7 @@ def _lanes_among(*value_types: Any) -> Any:
 
 
 def _define_arithmetic(operation: Callable[[Any, Any], Any], instruction: str) -> None:
-    @intrinsic
+    @_intrinsic
     def apply(typingctx: Any, a: Any, b: Any) -> Any:
         lanes = _lanes_among(a, b)
 
@@ -91,7 +96,7 @@ for _operation, _instruction in (
 
 
 def _define_where(predicate: str) -> Any:
-    @intrinsic
+    @_intrinsic
     def where(typingctx: Any, a: Any, b: Any, if_true: Any, if_false: Any) -> Any:
         lanes = _lanes_among(a, b, if_true, if_false)
 
@@ -110,13 +115,13 @@ where_ge = _define_where(">=")
 """`if_true` in the lanes where a >= b, else `if_false`; NaN compares false."""
 
 
-@intrinsic
+@_intrinsic
 def broadcast(typingctx, x):
     """x in all lanes."""
     return Lanes(x)(x), lambda context, builder, signature, args: _broadcast(builder, args[0])
 
 
-@intrinsic
+@_intrinsic
 def ramp(typingctx, x):
     """x, x + 1, .. x + 7."""
 
@@ -127,16 +132,20 @@ def ramp(typingctx, x):
     return Lanes(x)(x), codegen
 
 
-@intrinsic
+@_intrinsic
 def total(typingctx, v):
     """Sum over the lanes, always in the same order."""
 
     def codegen(context, builder, signature, args):
-        parts = [builder.extract_element(args[0], ir.Constant(_I32, i)) for i in range(LANES)]
-        while len(parts) > 1:
-            half = len(parts) // 2
-            parts = [builder.fadd(parts[i], parts[i + half]) for i in range(half)]
-        return parts[0]
+        rest, width = args[0], LANES
+        while width > 1:  # add the upper half of the lanes to the lower one
+            width //= 2
+            halves = [
+                builder.shuffle_vector(rest, rest, ir.Constant(ir.VectorType(_I32, width), list(half)))
+                for half in (range(width), range(width, 2 * width))
+            ]
+            rest = builder.fadd(*halves)
+        return builder.extract_element(rest, ir.Constant(_I32, 0))
 
     return v.dtype(v), codegen
 
@@ -149,7 +158,7 @@ def _row_pointer(context: Any, builder: Any, array_type: Any, array: Any, row: A
     return builder.bitcast(start, vector.as_pointer()), vector
 
 
-@intrinsic
+@_intrinsic
 def load(typingctx, array, row):
     """Row `row` of a C-contiguous (rows, 8) array. No bounds check."""
 
@@ -160,7 +169,7 @@ def load(typingctx, array, row):
     return Lanes(array.dtype)(array, row), codegen
 
 
-@intrinsic
+@_intrinsic
 def store(typingctx, array, row, v):
     """Write `v` into row `row` of a C-contiguous (rows, 8) array. No bounds check."""
 
@@ -172,7 +181,7 @@ def store(typingctx, array, row, v):
     return types.void(array, row, v), codegen
 
 
-@intrinsic
+@_intrinsic
 def exp_minus(typingctx, v):
     """exp(-v) for v >= 0.
 

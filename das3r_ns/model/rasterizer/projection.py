@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from das3r_ns.model.rasterizer.jit import as_array, in_blocks
-from das3r_ns.model.rasterizer.projection_kernels import CAMERA_GRADS, project_backward, project_forward
+from das3r_ns.model.rasterizer.projection_gradient_kernels import CAMERA_GRADS, project_backward
+from das3r_ns.model.rasterizer.projection_kernels import project_forward
 
 _BLOCK = 2048  # Gaussians per task; fixed, so that sums over blocks do not depend on the number of threads
 

@@ -20,12 +20,13 @@ MIN_ALPHA = 1.0 / 255.0  # what contributes less to a pixel is left out
 _BLOCK = 4096
 
 # Columns of a splat record, the numbers that compositing reads.
-RECORD = 10
+RECORD = 11
 CENTRE_X, CENTRE_Y, CONIC_XX, CONIC_XY, CONIC_YY, OPACITY = range(6)
 REACH = 6  # squared half width of the ellipse's middle row
 SHRINK = 7  # by how much the squared half width falls per squared row distance
 SHEAR = 8  # by how much the middle of a row moves per row
 HALF_HEIGHT = 9
+HALF_WIDTH = 10
 
 Array = np.ndarray
 
@@ -41,8 +42,16 @@ class TileLists:
     slots: Array  # (m + 1,) int64: where the splat's (splat, tile) pairs begin, boxes row by row
     entries: Array  # (pairs,) int32: m of each tile's splats, tile by tile, front to back
     starts: Array  # (tiles + 1,) int64: where a tile's entries begin
-    tile_columns: int
-    tile_rows: int
+    width: int
+    height: int
+
+    @property
+    def tile_columns(self) -> int:
+        return -(-self.width // TILE)
+
+    @property
+    def num_tiles(self) -> int:
+        return len(self.starts) - 1
 
 
 @kernel
@@ -147,6 +156,7 @@ def _record(start, stop, gaussians, means2d, conics, opacities, variances, color
         records[m, SHRINK] = 1.0 / (a * variances[n, 1])
         records[m, SHEAR] = b / a
         records[m, HALF_HEIGHT] = math.sqrt(2.0 * s * variances[n, 1])
+        records[m, HALF_WIDTH] = math.sqrt(2.0 * s * variances[n, 0])
         for k in range(colors.shape[1]):
             record_colors[m, k] = colors[n, k]
 
@@ -194,4 +204,4 @@ def deal_to_tiles(
         count,
         _BLOCK,
     )
-    return TileLists(gaussians, records, record_colors, boxes, slots, entries, starts, tile_columns, tile_rows)
+    return TileLists(gaussians, records, record_colors, boxes, slots, entries, starts, width, height)
