@@ -1,0 +1,150 @@
+"""Optical flow: two pictures in, for every pixel of the first where it went in the second.
+
+`FlowEstimator` is what the other rooms ask for; `DisFlow` (OpenCV, no weights, a few milliseconds a pair on a CPU) is
+the default and `RaftFlow` (torchvision) is used when its weights are on disk. Flow is in pixels of the given
+pictures, (du, dv), so `target = pixel + flow` whatever the pixel-centre convention.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+
+class FlowEstimator(Protocol):
+    """Dense optical flow between two pictures of the same size."""
+
+    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+        """Displacement (du, dv) in pixels that takes each pixel of RGB picture `a` to its place in `b`. It is finite
+        everywhere, also where the pixel is hidden or out of view in `b`: check it against the flow from `b` to `a`."""
+        ...
+
+
+class DisFlow:
+    """Dense inverse search (Kroeger et al., ECCV 2016), OpenCV's implementation. Deterministic, no weights."""
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+        # The gradient constancy of DIS leaves small differences in brightness alone; no equalisation is needed.
+        grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (a, b)]
+        return self._dis.calc(grey[0], grey[1], np.zeros((*a.shape[:2], 2), np.float32))
+
+
+class RaftFlow:
+    """RAFT (Teed and Deng, ECCV 2020) of torchvision, from weights that are on disk already.
+
+    Raises:
+        FileNotFoundError: the weights are not there; nothing is ever downloaded.
+    """
+
+    def __init__(self, weights: Path, device: str = "cpu", steps: int = 12) -> None:
+        if not weights.is_file():
+            raise FileNotFoundError(
+                f"no RAFT weights at {weights}. Put torchvision's raft_large or raft_small file there, or use flow dis."
+            )
+        import torch
+        from torchvision.models.optical_flow import raft_large, raft_small
+
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        # The small network has bottleneck blocks (three convolutions), the large one residual blocks (two).
+        build = raft_small if any("convnormrelu3" in key for key in state) else raft_large
+        self._network = build(weights=None).eval().to(device)
+        self._network.load_state_dict(state)
+        self._device, self._steps = device, steps
+
+    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
+        import torch
+        import torch.nn.functional as F
+
+        height, width = a.shape[:2]
+        # RAFT wants sides that are multiples of 8 and at least 128.
+        pad = (0, max(-width % 8, 128 - width), 0, max(-height % 8, 128 - height))
+        pair = torch.from_numpy(np.stack((a, b))).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pair = F.pad(pair, pad, mode="replicate")
+        with torch.inference_mode():
+            flow = self._network(pair[:1], pair[1:], num_flow_updates=self._steps)[-1]
+        return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
+
+
+def resize_flow(flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]) -> Float32[np.ndarray, "_ _ 2"]:
+    """Flow at another resolution (height, width), its values in the new pixels."""
+    if flow.shape[:2] == size:
+        return flow
+    scale = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], np.float32)
+    shrinks = size[0] < flow.shape[0]
+    return cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR) * scale
+
+
+def sample(values: Float32[np.ndarray, "h w *c"], flow: Float32[np.ndarray, "h w 2"]) -> Float32[np.ndarray, "h w *c"]:
+    """Look up `values` of the second picture at the place where each pixel of the first went; 0 out of view."""
+    u, v = _targets(flow)
+    return cv2.remap(values, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def round_trip_error(
+    forward: Float32[np.ndarray, "h w 2"], backward: Float32[np.ndarray, "h w 2"]
+) -> Float32[np.ndarray, "h w"]:
+    """Distance in pixels between a pixel and where forward then backward flow bring it; infinite out of view.
+
+    Large where a pixel is hidden in the second picture or the flow is wrong.
+    """
+    height, width = forward.shape[:2]
+    u, v = _targets(forward)
+    back = cv2.remap(backward, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    error = np.linalg.norm(forward + back, axis=-1)
+    error[(u < 0) | (v < 0) | (u > width - 1) | (v > height - 1)] = np.inf
+    return error
+
+
+def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel went, as `cv2.remap` wants it."""
+    height, width = flow.shape[:2]
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return u + flow[..., 0], v + flow[..., 1]
+
+
+class FlowBetweenFrames:
+    """Flow between frames of a clip at map resolution, computed when asked for and kept while memory allows.
+
+    The least recently used flow is forgotten first; asking for it again computes it again, so a clip of any length
+    works in the memory given.
+    """
+
+    def __init__(
+        self,
+        frame: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+        map_size: tuple[int, int],
+        estimator: FlowEstimator,
+        memory_bytes: int = 1 << 30,
+    ) -> None:
+        self._frame = frame
+        self.map_size = map_size
+        """Height and width of the flow."""
+        self._estimator = estimator
+        self._left = memory_bytes
+        self._kept: OrderedDict[tuple[int, int], Float[np.ndarray, "h w 2"]] = OrderedDict()
+
+    def __call__(self, source: int, target: int) -> Float32[np.ndarray, "h w 2"]:
+        """Flow from frame `source` to frame `target`, in map pixels."""
+        key = (source, target)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key].astype(np.float32)
+        flow = resize_flow(self._estimator(self._frame(source), self._frame(target)), self.map_size)
+        # Half precision is exact to 1/64 pixel below 32 pixels, a tenth of the noise of the flow itself.
+        self._kept[key] = flow.astype(np.float16)
+        self._left -= self._kept[key].nbytes
+        while self._left < 0 and len(self._kept) > 1:
+            self._left += self._kept.popitem(last=False)[1].nbytes
+        return self._kept[key].astype(np.float32)
+
+    def checked(self, source: int, target: int) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]:
+        """Flow from `source` to `target` and its round-trip error, both in map pixels."""
+        forward = self(source, target)
+        return forward, round_trip_error(forward, self(target, source))
