@@ -1,0 +1,277 @@
+"""One result against one truth: what is compared with what, and what is refused.
+
+In: camera paths, dynamic maps and renders on one side, a `TruthClip` on the other, both indexed by the frame of the
+clip. Out: plain numbers and the per-frame curves behind them. Everything that does not fit (number of frames, shape
+of the pictures, a path that is not finite) is an error that names the file.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from das3r_ns.evaluation.datasets import TruthClip, TruthError, read_picture
+from das3r_ns.evaluation.metrics import (
+    MaskScores,
+    PoseErrors,
+    clean_psnr,
+    focal_error_percent,
+    jaccard,
+    mask_scores,
+    paper_psnr,
+    pose_errors,
+    static_psnr,
+    static_ssim,
+)
+from das3r_ns.evaluation.metrics.perceptual import static_lpips
+from das3r_ns.scene import DYNAMIC_THRESHOLD
+
+THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
+"""At which J is listed beside the one that counts: it tells a bad mask from a badly chosen threshold."""
+
+SHAPE_TOLERANCE = 0.01
+"""Ratios of width to height that differ by less are the same up to rounding."""
+
+
+@dataclass(frozen=True)
+class MaskComparison:
+    """J and F of the frames that have a true mask."""
+
+    frames: tuple[int, ...]
+    """Indices in the clip."""
+    scores: MaskScores
+    j_by_threshold: dict[float, float]
+    """J mean at other thresholds than the one that counts."""
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "frames": len(self.frames),
+            "threshold": DYNAMIC_THRESHOLD,
+            "j_mean": self.scores.j_mean,
+            "j_recall": self.scores.j_recall,
+            "f_mean": self.scores.f_mean,
+            "f_recall": self.scores.f_recall,
+            "j_mean_by_threshold": {str(t): j for t, j in self.j_by_threshold.items()},
+            "per_frame": {
+                "frame": list(self.frames),
+                "j": self.scores.j.tolist(),
+                "f": self.scores.f.tolist(),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class PoseComparison:
+    """Errors of a camera path, and of its focal length where the true one is known."""
+
+    errors: PoseErrors
+    focal_error_percent: float | None
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "ate": self.errors.ate,
+            "ate_percent_of_path": self.errors.ate_percent,
+            "rpe_translation": self.errors.rpe_translation,
+            "rpe_rotation_deg": self.errors.rpe_rotation_deg,
+            "path_length": self.errors.path_length,
+            "focal_error_percent": self.focal_error_percent,
+        }
+
+
+@dataclass(frozen=True)
+class PictureComparison:
+    """One number a frame for each measure; NaN where no pixel speaks for it, None for LPIPS without weights."""
+
+    frames: tuple[int, ...]
+    paper_psnr: tuple[float, ...]
+    static_psnr: tuple[float, ...]
+    static_ssim: tuple[float, ...]
+    clean_psnr: tuple[float, ...]
+    static_lpips: tuple[float | None, ...]
+
+    def summary(self) -> dict[str, Any]:
+        per_frame = {
+            name: list(getattr(self, name))
+            for name in ("paper_psnr", "static_psnr", "static_ssim", "clean_psnr", "static_lpips")
+        }
+        return {
+            "frames": len(self.frames),
+            **{name: mean_of_known(values) for name, values in per_frame.items()},
+            "per_frame": {"frame": list(self.frames), **per_frame},
+        }
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are numbers; None if none is."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else None
+
+
+def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> MaskComparison:
+    """J and F of soft dynamic maps, thresholded at 0.5 after they were brought to the size of the true masks.
+
+    Frames without a true mask are left out.
+
+    Raises:
+        TruthError: the truth has no masks, another number of frames or pictures of another shape.
+    """
+    check_frames(len(dynamic_prob), truth)
+    if truth.dynamic_mask is None:
+        raise TruthError(f"{truth.folder} has no masks (dynamic_masks/), so masks cannot be scored.")
+    frames, parts, swept = [], [], []
+    for i in range(len(truth)):
+        true_mask = truth.dynamic_mask(i)
+        if true_mask is None:
+            continue
+        probability = resized_map(
+            dynamic_prob[i], true_mask.shape[0], true_mask.shape[1], f"the mask of frame {i} in {truth.folder}"
+        )
+        parts.append(mask_scores((probability > DYNAMIC_THRESHOLD)[None], true_mask[None]))
+        swept.append([float(jaccard((probability > t)[None], true_mask[None])) for t in THRESHOLDS])
+        frames.append(i)
+    if not frames:
+        raise TruthError(f"{truth.folder} has no mask for any frame, so masks cannot be scored.")
+    scores = MaskScores(torch.cat([part.j for part in parts]), torch.cat([part.f for part in parts]))
+    by_threshold = np.mean(swept, axis=0)
+    return MaskComparison(tuple(frames), scores, {t: float(j) for t, j in zip(THRESHOLDS, by_threshold)})
+
+
+def compare_poses(
+    T_world_camera: Float[Tensor, "n 4 4"], K: Float[Tensor, "n 3 3"], width: int, truth: TruthClip
+) -> PoseComparison:
+    """ATE, RPE and focal error of a camera path.
+
+    Args:
+        width: of the pictures that K belongs to.
+    Raises:
+        TruthError: the truth has no poses, another number of frames, or either path is no camera path.
+    """
+    check_frames(len(T_world_camera), truth)
+    if truth.T_world_camera is None:
+        raise TruthError(f"{truth.folder} has no poses (T_world_camera.txt), so poses cannot be scored.")
+    try:
+        errors = pose_errors(T_world_camera, truth.T_world_camera)
+    except ValueError as error:
+        raise TruthError(f"poses against {truth.folder}: {error}.") from error
+    focal_error = None
+    if truth.K is not None:
+        true_width = width if truth.images is None else read_picture(truth.images[0]).shape[1]
+        focal_error = focal_error_percent(K[:, 0, 0], truth.K[:, 0, 0], width, true_width)
+    return PoseComparison(errors, focal_error)
+
+
+def compare_pictures(
+    frames: Iterable[int],
+    render: Callable[[int], Float[Tensor, "h w 3"]],
+    truth: TruthClip,
+    look: Callable[[int, Tensor, Tensor, Tensor], None] = lambda frame, rendered, true, dynamic: None,
+) -> PictureComparison:
+    """PSNR, SSIM and LPIPS of rendered frames; the truth is brought to the size of the render.
+
+    A frame without a true mask is left out, as the published protocol does.
+
+    Args:
+        render: gives the picture of a frame, RGB in [0, 1].
+        look: called with every frame, its render, its true picture and its true mask: for figures.
+    Raises:
+        TruthError: the truth has no pictures or masks for these frames, or pictures of another shape.
+    """
+    if truth.images is None or truth.dynamic_mask is None:
+        missing = "pictures (images/)" if truth.images is None else "masks (dynamic_masks/)"
+        raise TruthError(f"{truth.folder} has no {missing}, so PSNR over static pixels cannot be measured.")
+    rows: list[tuple[int, float, float, float, float, float | None]] = []
+    for i in frames:
+        if i >= len(truth):
+            raise TruthError(f"the result shows frame {i}, and {truth.folder} has only {len(truth)} frames.")
+        mask = truth.dynamic_mask(i)
+        if mask is None:
+            continue
+        rendered = render(i).cpu()
+        size = (rendered.shape[0], rendered.shape[1])
+        picture = resized_picture(read_picture(truth.images[i]), *size, str(truth.images[i]))
+        dynamic = resized_mask(mask, *size, f"the mask of frame {i} in {truth.folder}")
+        clean = math.nan
+        if truth.clean is not None:
+            background = resized_picture(read_picture(truth.clean[i]), *size, str(truth.clean[i]))
+            clean = clean_psnr(rendered, background, dynamic)
+        rows.append(
+            (
+                i,
+                paper_psnr(rendered, picture, dynamic),
+                static_psnr(rendered, picture, dynamic),
+                static_ssim(rendered, picture, dynamic),
+                clean,
+                static_lpips(rendered, picture, dynamic),
+            )
+        )
+        look(i, rendered, picture, dynamic)
+    if not rows:
+        raise TruthError(f"none of the rendered frames has a true mask in {truth.folder}.")
+    return PictureComparison(*(tuple(column) for column in zip(*rows)))
+
+
+def check_frames(count: int, truth: TruthClip) -> None:
+    """
+    Raises:
+        TruthError: the truth is of a clip of another length.
+    """
+    if count != len(truth):
+        raise TruthError(
+            f"the result has {count} frames and the truth {truth.folder} has {len(truth)}. Were frames left out when "
+            "the clip was predicted (--video.max-frames, --video.every)? Give the truth of exactly these frames."
+        )
+
+
+def resized_map(values: Float[Tensor, "h w"], height: int, width: int, what: str) -> Float[Tensor, "H W"]:
+    """A map brought to the size of `what`, linearly.
+
+    Raises:
+        TruthError: it is of another shape, so that no resizing could make the two show the same.
+    """
+    _check_shape((values.shape[0], values.shape[1]), (height, width), what)
+    if values.shape == (height, width):
+        return values
+    return torch.from_numpy(cv2.resize(values.float().cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def resized_picture(picture: UInt8[Tensor, "h w 3"], height: int, width: int, what: str) -> Float[Tensor, "H W 3"]:
+    """A true picture (`what`) brought to the size of a render, in [0, 1].
+
+    Raises:
+        TruthError: it is of another shape.
+    """
+    _check_shape((height, width), (picture.shape[0], picture.shape[1]), what)
+    values = picture.numpy()
+    if values.shape[:2] != (height, width):
+        shrinks = height < values.shape[0]
+        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    return torch.from_numpy(values).float() / 255
+
+
+def resized_mask(mask: Bool[Tensor, "h w"], height: int, width: int, what: str) -> Bool[Tensor, "H W"]:
+    """A true mask (`what`) brought to the size of a render, by its nearest pixels, as the published protocol does.
+
+    Raises:
+        TruthError: it is of another shape.
+    """
+    _check_shape((height, width), (mask.shape[0], mask.shape[1]), what)
+    if mask.shape == (height, width):
+        return mask
+    nearest = cv2.resize(mask.numpy().astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return torch.from_numpy(nearest > 0)
+
+
+def _check_shape(result: tuple[int, int], truth: tuple[int, int], what: str) -> None:
+    ratio = (result[1] / result[0]) / (truth[1] / truth[0])
+    rounding = 1 / min(*result, *truth)
+    if abs(math.log(ratio)) > SHAPE_TOLERANCE + rounding:
+        raise TruthError(
+            f"{what} is {truth[1]}x{truth[0]} and the result {result[1]}x{result[0]}: another shape, so one of them "
+            "was cropped or turned. Give a truth cropped like the clip that was predicted."
+        )

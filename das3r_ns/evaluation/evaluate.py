@@ -1,0 +1,289 @@
+"""`das3r eval`: one result against a truth, as numbers, a table and pictures.
+
+A result is a scene folder (cameras and masks of a predictor) or a nerfstudio run (which has a scene folder, renders,
+and cameras and masks after training). Heavy packages are imported when they are needed.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from rich import get_console
+from torch import Tensor
+
+from das3r_ns import __version__, geometry
+from das3r_ns.evaluation import figures
+from das3r_ns.evaluation.comparison import (
+    PictureComparison,
+    compare_masks,
+    compare_pictures,
+    compare_poses,
+    resized_map,
+    resized_picture,
+)
+from das3r_ns.evaluation.datasets import TruthClip, TruthError, read_picture
+from das3r_ns.evaluation.report import print_summary
+from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
+from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, is_scene_folder, read_scene
+
+Part = Literal["poses", "masks", "psnr"]
+PARTS: tuple[Part, ...] = ("poses", "masks", "psnr")
+
+
+def evaluate(
+    scene: Path | None = None,
+    load_config: Path | None = None,
+    truth: Path | None = None,
+    truth_images: Path | None = None,
+    truth_masks: Path | None = None,
+    truth_clean: Path | None = None,
+    truth_poses: Path | None = None,
+    truth_focal_px: float | None = None,
+    parts: tuple[Part, ...] = (),
+    out: Path | None = None,
+    refine_test_poses: bool = True,
+    allow_unfinished: bool = False,
+    draw: bool = True,
+) -> dict[str, Any]:
+    """Measure a scene folder or a nerfstudio run against a truth; write metrics.json and pictures, print one table.
+
+    Args:
+        scene: scene folder written by `das3r predict`.
+        load_config: config.yml of a run, instead of `scene`; its scene folder is measured too.
+        truth: folder with images/, and what is known of dynamic_masks/, clean/, T_world_camera.txt, K.txt.
+        truth_images: folder of the true pictures, instead of the one in `truth`.
+        truth_masks: folder of true masks, 255 (or object numbers in a palette picture) where something moves.
+        truth_clean: folder of pictures of the same views without the moving things.
+        truth_poses: text file of true camera-to-world poses: 16 or 12 numbers a row, or TUM's 8.
+        truth_focal_px: true focal length in pixels of the true pictures.
+        parts: what to measure. None measures everything that the truth speaks of.
+        out: folder for metrics.json and pictures; `evaluation` in the scene folder or beside the config when left out.
+        refine_test_poses: measure PSNR also with each test camera moved to fit its frame's static pixels (reported
+            apart: it uses the test frame).
+        allow_unfinished: take a run that stopped before its last step as it is.
+        draw: write the pictures.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        ValueError: result and truth do not fit together, or there is nothing to measure; says which file.
+    """
+    if (scene is None) == (load_config is None):
+        raise ValueError("give either --scene (a scene folder) or --load-config (the config.yml of a run).")
+    if scene is not None and not is_scene_folder(scene):
+        raise ValueError(f"--scene {scene} is no scene folder. `das3r predict` writes one.")
+    clip = assemble_truth(truth, truth_images, truth_masks, truth_clean, truth_poses, truth_focal_px)
+    run = None
+    if load_config is not None:
+        run = load_run(load_config, allow_unfinished)
+        scene = run.scene_folder
+    folder = out or ((load_config.parent if load_config is not None else scene) or Path()) / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation = Evaluation(clip, folder if draw else None)
+    left_out = evaluation.measure(parts, scene, run, refine_test_poses)
+    metrics = {
+        "das3r_ns_version": __version__,
+        "scene": None if scene is None else str(scene),
+        "run": None if run is None else {"config": str(load_config), "method": run.method, **run.training},
+        "truth": str(clip.folder),
+        "num_gaussians": None if run is None else run.num_gaussians,
+        **evaluation.results,
+        "left_out": left_out,
+        "figures": [path.name for path in evaluation.drawn],
+    }
+    write_json(folder / "metrics.json", metrics)
+    print_summary(metrics, get_console())
+    get_console().print(f"Written to {folder}", highlight=False)
+    return metrics
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content`; what is no finite number becomes null, since JSON has no word for it."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@dataclass
+class Evaluation:
+    """The measuring itself: fills `results`, draws into `folder` (None draws nothing)."""
+
+    truth: TruthClip
+    folder: Path | None
+    results: dict[str, Any] = field(default_factory=dict)
+    drawn: list[Path] = field(default_factory=list)
+
+    def measure(
+        self,
+        parts: tuple[Part, ...],
+        scene_folder: Path | None,
+        run: TrainedRun | None,
+        refine_test_poses: bool = True,
+    ) -> dict[str, str]:
+        """Measure the asked parts; without any asked, all that can be.
+
+        Returns:
+            Parts that were left out, with the reason.
+        Raises:
+            ValueError: an asked part cannot be measured, or none can.
+        """
+        scene = None if scene_folder is None else read_scene(scene_folder)
+        steps: dict[Part, Callable[[], None]] = {
+            "poses": lambda: self._poses(scene, run),
+            "masks": lambda: self._masks(scene, run),
+            "psnr": lambda: self._psnr(run, refine_test_poses),
+        }
+        left_out: dict[str, str] = {}
+        for part in parts or PARTS:
+            reason = self._impossible(part, scene, run)
+            if reason is not None and parts:
+                raise TruthError(f"{part} cannot be measured: {reason}")
+            if reason is not None:
+                left_out[part] = reason
+            else:
+                steps[part]()
+        if not self.results:
+            raise TruthError("nothing can be measured: " + " ".join(f"{part}: {why}" for part, why in left_out.items()))
+        return left_out
+
+    def _impossible(self, part: Part, scene: Scene | None, run: TrainedRun | None) -> str | None:
+        truth = self.truth
+        if part == "psnr":
+            if run is None:
+                return "a scene folder shows no pictures; give --load-config of a run trained on it."
+            if truth.images is None or truth.dynamic_mask is None:
+                return f"{truth.folder} lacks images/ or dynamic_masks/ (or --truth-images, --truth-masks)."
+            return None
+        if scene is None:
+            return "the run was not trained on a scene folder."
+        if part == "masks" and truth.dynamic_mask is None:
+            return f"{truth.folder} has no dynamic_masks/ (or --truth-masks)."
+        if part == "poses" and truth.T_world_camera is None:
+            return f"{truth.folder} has no T_world_camera.txt (or --truth-poses)."
+        return None
+
+    def _poses(self, scene: Scene | None, run: TrainedRun | None) -> None:
+        assert scene is not None
+        paths = {"predicted": (scene.T_world_camera, scene.K, scene.image_size[1])}
+        if run is not None and (cameras := run.trained_cameras()) is not None:
+            width = int(run.pipeline.datamanager.train_dataset.cameras.width[0])
+            paths["trained"] = (*cameras, width)
+        compared = {name: compare_poses(*path, self.truth) for name, path in paths.items()}
+        self.results["poses"] = {name: result.summary() for name, result in compared.items()}
+        if self.folder is not None:
+            aligned = {
+                f"{name}, ATE {result.errors.ate:.4f} ({result.errors.ate_percent:.2f} %)": geometry.apply_similarity(
+                    result.errors.T_truth_predicted, paths[name][0].double()
+                )[0]
+                for name, result in compared.items()
+            }
+            assert self.truth.T_world_camera is not None
+            self._drew(figures.draw_paths(aligned, self.truth.T_world_camera, self.folder / "trajectory.png"))
+
+    def _masks(self, scene: Scene | None, run: TrainedRun | None) -> None:
+        assert scene is not None
+        maps = {"predicted": scene.dynamic_prob}
+        trained = {} if run is None else run.trained_dynamic_prob()
+        if trained and sorted(trained) == list(range(len(scene))):
+            maps["trained"] = torch.stack([trained[i] for i in range(len(scene))])
+        compared = {name: compare_masks(values, self.truth) for name, values in maps.items()}
+        self.results["masks"] = {name: result.summary() for name, result in compared.items()}
+        if self.folder is not None:
+            frames = compared["predicted"].frames
+            self._draw_masks(maps["predicted"], [frames[k] for k in figures.spread_evenly(len(frames))])
+
+    def _draw_masks(self, dynamic_prob: Float[Tensor, "n h w"], frames: list[int]) -> None:
+        assert self.folder is not None
+        assert self.truth.dynamic_mask is not None
+        sheet = figures.mask_sheet()
+        for i in frames:
+            mask = self.truth.dynamic_mask(i)
+            assert mask is not None
+            height, width = mask.shape
+            probability = resized_map(dynamic_prob[i], height, width, "the mask").clamp(0, 1)
+            picture = torch.zeros(height, width, 3, dtype=torch.uint8)
+            if self.truth.images is not None:
+                source = resized_picture(read_picture(self.truth.images[i]), height, width, str(self.truth.images[i]))
+                picture = (255 * source.clamp(0, 1)).round().byte()
+            sheet.add(f"frame {i}:", figures.mask_panels(picture, mask, probability, DYNAMIC_THRESHOLD))
+        self._drew(sheet.save(self.folder / "masks.jpg"))
+
+    def _psnr(self, run: TrainedRun | None, refine_test_poses: bool) -> None:
+        assert run is not None
+        frames = run.eval_frames
+        shown = {frames[k] for k in figures.spread_evenly(len(frames))}
+        sheets: dict[str, figures.Sheet] = {}
+
+        def look(variant: str) -> Callable[[int, Tensor, Tensor, Tensor], None]:
+            sheets[variant] = figures.picture_sheet()
+
+            def add(frame: int, render: Tensor, picture: Tensor, dynamic: Tensor) -> None:
+                if frame in shown and self.folder is not None:
+                    sheets[variant].add(f"frame {frame}:", figures.picture_panels(render, picture, dynamic))
+
+            return add
+
+        compared = measure_renders(run, self.truth, refine_test_poses, look)
+        self.results["psnr"] = {name: result.summary() for name, result in compared.items()}
+        if self.folder is not None:
+            self._drew(figures.draw_psnr(compared, self.folder / "psnr.png"))
+            for variant, sheet in sheets.items():
+                if sheet.rows:
+                    self._drew(sheet.save(self.folder / f"renders_{variant}.jpg"))
+
+    def _drew(self, path: Path) -> None:
+        self.drawn.append(path)
+
+
+def measure_renders(
+    run: TrainedRun,
+    truth: TruthClip,
+    refine_test_poses: bool,
+    look: Callable[[str], Callable[[int, Tensor, Tensor, Tensor], None]],
+) -> dict[str, PictureComparison]:
+    """PSNR and the like of a run's eval frames, for each way of placing the test cameras.
+
+    `predicted`: test poses as predicted, which is the published protocol. `trained`: with what training learned about
+    cameras, taken from the neighbours for held-out frames; only where that moves them. `refined`: test poses refined
+    on static pixels.
+
+    Args:
+        look: gives, for each way, what is called with each frame, its render, true picture and true mask.
+    """
+    frames = run.eval_frames
+    compared = {
+        "predicted": compare_pictures(
+            frames, lambda i: run.render(run.camera_as_predicted(i)), truth, look("predicted")
+        )
+    }
+    if run.moves_test_cameras:
+        compared["trained"] = compare_pictures(
+            frames, lambda i: run.render(run.camera_as_trained(i)), truth, look("trained")
+        )
+    if refine_test_poses:
+        weight = predicted_static_weight(run)
+
+        def render_refined(i: int) -> Tensor:
+            picture = run.picture(i)
+            static = weight(i, picture.shape[0], picture.shape[1])
+            return run.render(run.camera_refined(i, picture, static))
+
+        compared["refined"] = compare_pictures(frames, render_refined, truth, look("refined"))
+    return compared

@@ -1,0 +1,259 @@
+"""`das3r eval` on scene folders whose errors are put in by hand, and everything it must refuse."""
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from das3r_ns import geometry
+from das3r_ns.evaluation.comparison import compare_masks, compare_pictures, mean_of_known
+from das3r_ns.evaluation.datasets import TruthError, read_truth_folder
+from das3r_ns.evaluation.evaluate import evaluate, write_json
+from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.scene import PointCloud, Scene, write_scene
+
+N, H, W = 6, 48, 64
+FOCAL = 60.0
+
+
+def _true_path() -> torch.Tensor:
+    T = torch.eye(4, dtype=torch.float64).repeat(N, 1, 1)
+    T[:, 0, 3] = torch.arange(N) * 0.2
+    T[:, 1, 3] = torch.tensor([0.0, 0.1, 0.0, -0.1, 0.0, 0.1])
+    return T
+
+
+def _true_masks() -> torch.Tensor:
+    masks = torch.zeros(N, H, W, dtype=torch.bool)
+    for i in range(N):
+        masks[i, 10:30, 4 * i : 4 * i + 20] = True  # 20 x 20
+    return masks
+
+
+@pytest.fixture
+def truth(tmp_path) -> Path:
+    folder = tmp_path / "truth"
+    rng = np.random.default_rng(0)
+    for name in ("images", "dynamic_masks", "clean"):
+        (folder / name).mkdir(parents=True)
+    for i, mask in enumerate(_true_masks().numpy()):
+        clean = cv2.GaussianBlur(rng.integers(0, 255, (H, W, 3), np.uint8), (5, 5), 0)
+        seen = np.where(mask[..., None], 200, clean).astype(np.uint8)
+        cv2.imwrite(str(folder / "clean" / f"{i:05d}.png"), clean)
+        cv2.imwrite(str(folder / "images" / f"{i:05d}.png"), seen)
+        cv2.imwrite(str(folder / "dynamic_masks" / f"{i:05d}.png"), mask.astype(np.uint8) * 255)
+    np.savetxt(folder / "T_world_camera.txt", _true_path().reshape(N, 16))
+    np.savetxt(folder / "K.txt", geometry.intrinsics(FOCAL, H, W))
+    return folder
+
+
+def _scene(dynamic_prob: torch.Tensor, T: torch.Tensor, focal: float = FOCAL, maps: tuple[int, int] = (H, W)) -> Scene:
+    n = len(T)
+    return Scene(
+        T_world_camera=T.float(),
+        K=geometry.intrinsics(focal, H, W).repeat(n, 1, 1),
+        image_size=(H, W),
+        depth=torch.ones(n, *maps),
+        confidence=torch.ones(n, *maps),
+        dynamic_prob=dynamic_prob,
+        points=PointCloud(
+            torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.uint8), torch.ones(1), torch.zeros(1, dtype=torch.int32)
+        ),
+        pose_known=torch.ones(n, dtype=torch.bool),
+        names=tuple(f"{i:05d}" for i in range(n)),
+    )
+
+
+def _written(scene: Scene, folder: Path) -> Path:
+    frames = torch.zeros(len(scene), *scene.image_size, 3, dtype=torch.uint8)
+    return write_scene(scene, frames, folder)
+
+
+def test_a_perfect_scene_in_another_world_scores_perfectly(tmp_path, truth):
+    similarity = torch.eye(4, dtype=torch.float64)
+    similarity[:3, :3] *= 3
+    similarity[:3, 3] = torch.tensor([1.0, 2, 3])
+    T, _ = geometry.apply_similarity(similarity, _true_path())
+    scene = _written(_scene(_true_masks().float(), T), tmp_path / "scene")
+    metrics = evaluate(scene=scene, truth=truth)
+    poses, masks = metrics["poses"]["predicted"], metrics["masks"]["predicted"]
+    assert poses["ate"] == pytest.approx(0, abs=1e-6)
+    assert poses["focal_error_percent"] == pytest.approx(0, abs=1e-5)
+    assert masks["j_mean"] == masks["j_recall"] == masks["f_mean"] == 1
+    assert metrics["left_out"].keys() == {"psnr"}
+
+
+def test_known_errors_come_out_as_they_were_put_in(tmp_path, truth, capsys):
+    T = _true_path()
+    T[0, 2, 3] += 0.05  # one centre off by 5 cm
+    shifted = torch.roll(_true_masks(), 5, dims=2).float()  # 20 wide, moved by 5: J = 15 / 25
+    scene = _written(_scene(0.8 * shifted, T, focal=FOCAL * 1.1), tmp_path / "scene")
+    metrics = evaluate(scene=scene, truth=truth, out=tmp_path / "out")
+    poses, masks = metrics["poses"]["predicted"], metrics["masks"]["predicted"]
+    assert 0.005 < poses["ate"] < 0.05 / math.sqrt(N)  # less than unaligned: alignment takes up a part
+    assert poses["focal_error_percent"] == pytest.approx(10, abs=1e-4)
+    assert masks["j_mean"] == pytest.approx(0.6)
+    assert masks["j_recall"] == 1
+    assert masks["j_mean_by_threshold"]["0.9"] == 0  # the map never rises above 0.8
+    assert masks["j_mean_by_threshold"]["0.7"] == pytest.approx(0.6, abs=1e-3)
+    stored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert stored["masks"]["predicted"]["per_frame"]["frame"] == list(range(N))
+    printed = capsys.readouterr().out
+    assert "J mean" in printed
+    assert "0.600" in printed
+    assert "ATE" in printed
+    assert "psnr left out: a scene folder shows no pictures" in printed
+
+
+def test_the_pictures_show_what_they_should(tmp_path, truth):
+    predicted = torch.roll(_true_masks(), 10, dims=2).float()
+    scene = _written(_scene(predicted, _true_path()), tmp_path / "scene")
+    metrics = evaluate(scene=scene, truth=truth, out=tmp_path / "out")
+    assert set(metrics["figures"]) == {"trajectory.png", "masks.jpg"}
+    sheet = cv2.imread(str(tmp_path / "out" / "masks.jpg"))
+    assert sheet.shape == (N * (240 + 22), 4 * 320, 3)
+    # Frame 0, error panel (scale 5): columns 0-10 missed, 10-20 found, 20-30 false; rows 10-30.
+    at = [sheet[22 + 20 * 5, 3 * 320 + 5 * x].astype(int) for x in (5, 15, 25)]
+    missed, found, false = ((c[2], c[0]) for c in at)
+    assert missed[0] > 180 > 100 > missed[1]  # red
+    assert min(found) > 200  # white
+    assert false[1] > 180 > 100 > false[0]  # blue
+    evaluate(scene=scene, truth=truth, out=tmp_path / "bare", draw=False)
+    assert [p.name for p in (tmp_path / "bare").iterdir()] == ["metrics.json"]
+
+
+def test_maps_smaller_than_the_pictures_are_enlarged_before_they_count(tmp_path, truth):
+    small = torch.nn.functional.avg_pool2d(_true_masks().float()[:, None], 2)[:, 0]
+    scene = _scene(small, _true_path(), maps=(H // 2, W // 2))
+    comparison = compare_masks(scene.dynamic_prob, read_truth_folder(truth))
+    assert comparison.scores.j_mean == pytest.approx(1.0, abs=0.02)
+
+
+def test_parts_can_be_chosen_and_what_is_chosen_must_be_possible(tmp_path, truth):
+    scene = _written(_scene(_true_masks().float(), _true_path()), tmp_path / "scene")
+    assert "poses" not in evaluate(scene=scene, truth=truth, parts=("masks",), draw=False)
+    (truth / "T_world_camera.txt").unlink()
+    with pytest.raises(TruthError, match=r"poses cannot be measured: .*no T_world_camera\.txt \(or --truth-poses\)"):
+        evaluate(scene=scene, truth=truth, parts=("poses",))
+    with pytest.raises(TruthError, match=r"psnr cannot be measured: .*--load-config"):
+        evaluate(scene=scene, truth=truth, parts=("psnr",))
+
+
+def test_truth_can_be_given_piece_by_piece(tmp_path, truth):
+    scene = _written(_scene(_true_masks().float(), _true_path(), focal=66.0), tmp_path / "scene")
+    metrics = evaluate(
+        scene=scene,
+        truth_masks=truth / "dynamic_masks",
+        truth_poses=truth / "T_world_camera.txt",
+        truth_focal_px=FOCAL,
+        draw=False,
+    )
+    assert metrics["masks"]["predicted"]["j_mean"] == 1
+    assert metrics["poses"]["predicted"]["focal_error_percent"] == pytest.approx(10, abs=1e-4)
+
+
+def test_a_truth_of_another_length_is_refused_and_named(tmp_path, truth):
+    scene = _written(_scene(_true_masks()[:5].float(), _true_path()[:5]), tmp_path / "scene")
+    with pytest.raises(TruthError, match=r"the result has 5 frames and the truth .*truth has 6.*--video\.max-frames"):
+        evaluate(scene=scene, truth=truth)
+
+
+def test_truths_that_differ_in_length_among_themselves_are_refused(tmp_path, truth):
+    poses = tmp_path / "poses.txt"
+    np.savetxt(poses, _true_path()[:4].reshape(4, 16))
+    with pytest.raises(TruthError, match=r"--truth .* has 6, --truth-poses has 4"):
+        assemble_truth(truth, poses=poses)
+    with pytest.raises(TruthError, match="no truth to compare with"):
+        assemble_truth()
+    with pytest.raises(TruthError, match="holds none of images/"):
+        assemble_truth(tmp_path)
+    with pytest.raises(TruthError, match="is no folder"):
+        assemble_truth(tmp_path / "nowhere")
+
+
+def test_a_truth_cropped_otherwise_is_refused_with_both_sizes(tmp_path, truth):
+    for path in (truth / "dynamic_masks").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)[:, :48])
+    scene = _written(_scene(_true_masks().float(), _true_path()), tmp_path / "scene")
+    with pytest.raises(TruthError, match=r"mask of frame 0 .* is 48x48 and the result 64x48: another shape"):
+        evaluate(scene=scene, truth=truth)
+
+
+def test_poses_that_are_not_finite_or_scaled_are_refused_with_their_file(tmp_path, truth):
+    scene = _written(_scene(_true_masks().float(), _true_path()), tmp_path / "scene")
+    text = (truth / "T_world_camera.txt").read_text().replace("1.000000000000000000e+00", "nan", 1)
+    (truth / "T_world_camera.txt").write_text(text)
+    with pytest.raises(TruthError, match=r"T_world_camera\.txt, line 1: a value is not finite"):
+        evaluate(scene=scene, truth=truth)
+    np.savetxt(truth / "T_world_camera.txt", (2 * _true_path()).reshape(N, 16))
+    with pytest.raises(TruthError, match=r"poses against .*truth: the true poses of frames 0, 1.*no rigid motions"):
+        evaluate(scene=scene, truth=truth)
+
+
+def test_what_is_given_must_be_a_scene_folder_or_a_run(tmp_path, truth):
+    with pytest.raises(ValueError, match=r"either --scene .* or --load-config"):
+        evaluate(truth=truth)
+    with pytest.raises(ValueError, match="is no scene folder"):
+        evaluate(scene=tmp_path, truth=truth)
+    with pytest.raises(ValueError, match=r"config\.yml is missing"):
+        evaluate(load_config=tmp_path / "config.yml", truth=truth)
+
+
+def test_a_run_that_never_finished_is_named_with_what_to_do(tmp_path, truth):
+    from nerfstudio.engine.trainer import TrainerConfig
+
+    config = TrainerConfig(
+        method_name="das3r", output_dir=tmp_path, experiment_name="clip", timestamp="now", max_num_iterations=4000
+    )
+    config.save_config()
+    path = config.get_base_dir() / "config.yml"
+    with pytest.raises(ValueError, match=r"nerfstudio_models holds no checkpoint: the run .* never came to its first"):
+        evaluate(load_config=path, truth=truth)
+    config.get_checkpoint_dir().mkdir()
+    (config.get_checkpoint_dir() / "step-000001199.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"stopped at step 1200 of 4000 .*Resume it .*--allow-unfinished"):
+        evaluate(load_config=path, truth=truth)
+    path.write_text("a: [1, 2")
+    with pytest.raises(ValueError, match="is no config of a nerfstudio run"):
+        evaluate(load_config=path, truth=truth)
+
+
+def test_frames_without_a_true_mask_are_left_out_of_both_measures(truth):
+    from dataclasses import replace
+
+    clip = read_truth_folder(truth)
+    masks = _true_masks()
+    clip = replace(clip, dynamic_mask=lambda i: None if i == 5 else masks[i])
+    assert compare_masks(masks.float(), clip).frames == (0, 1, 2, 3, 4)
+    black = compare_pictures([4, 5], lambda i: torch.zeros(H, W, 3), clip)
+    assert black.frames == (4,)
+    with pytest.raises(TruthError, match="none of the rendered frames has a true mask"):
+        compare_pictures([5], lambda i: torch.zeros(H, W, 3), clip)
+    with pytest.raises(TruthError, match=r"shows frame 6, and .* only 6 frames"):
+        compare_pictures([6], lambda i: torch.zeros(H, W, 3), clip)
+
+
+def test_a_render_of_the_clean_scene_is_right_everywhere_but_in_the_moving_pixels(truth):
+    clip = read_truth_folder(truth)
+    assert clip.clean is not None
+
+    def clean(i: int) -> torch.Tensor:
+        return torch.from_numpy(cv2.imread(str(clip.clean[i]))[..., ::-1].copy()).float() / 255
+
+    result = compare_pictures(range(N), lambda i: clean(i) * 0.98, clip)
+    summary = result.summary()
+    assert summary["static_psnr"] > 35
+    assert summary["clean_psnr"] > 35
+    share = 1 - float(_true_masks().double().mean())
+    assert summary["paper_psnr"] - summary["static_psnr"] == pytest.approx(-10 * math.log10(share), abs=0.3)
+
+
+def test_means_leave_out_what_is_not_a_number_and_json_says_null(tmp_path):
+    assert mean_of_known([1.0, math.nan, 3.0, None]) == 2.0
+    assert mean_of_known([None, math.nan]) is None
+    write_json(tmp_path / "a.json", {"a": [math.nan, math.inf, 1.5], "b": {"c": (1, None)}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.5], "b": {"c": [1, None]}}
