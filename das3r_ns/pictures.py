@@ -64,7 +64,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as picture:
         width, height = picture.size
-        sideways = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        sideways = _exif(picture).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (width, height) if sideways else (height, width)
 
 
@@ -124,7 +124,7 @@ def exif_focal_px(path: Path) -> float | None:
     A hint: phones crop and zoom digitally without always saying so.
     """
     with _opened(path) as picture:
-        tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+        tags = _exif(picture).get_ifd(ExifTags.IFD.Exif)
         width, height = picture.size
     try:
         focal_mm = float(tags[ExifTags.Base.FocalLengthIn35mmFilm])
@@ -133,6 +133,12 @@ def exif_focal_px(path: Path) -> float | None:
     if not 5 <= focal_mm <= 1000:  # 0 means unknown; the rest would be a slip of the camera
         return None
     return focal_mm / DIAGONAL_OF_35MM * math.hypot(width, height)
+
+
+def _exif(picture: Image.Image) -> Image.Exif:
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return Image.Exif()  # asking would decode the whole picture to look behind its pixels
+    return picture.getexif()
 
 
 def _opened(path: Path) -> Image.Image:

@@ -212,7 +212,9 @@ def _read_video(path: Path, config: VideoConfig) -> Clip:
     duration_s = index.times_s[-1] - index.times_s[0]
     reads_to_end = config.end_s is None or config.end_s > duration_s + 1.5 / index.fps
     if index.is_cut_short and reads_to_end:
-        raise _cut_short(path, len(index.times_s), index.declared_frames, duration_s)
+        tail = list(range(max(0, len(index.times_s) - 200), len(index.times_s)))
+        good = tail[0] + sum(1 for _ in container.decode(path, index, tail, (MIN_SIDE, MIN_SIDE)))
+        raise _cut_short(path, good, index.declared_frames, index.times_s[max(good - 1, 0)] - index.times_s[0])
     _check_count(path, len(chosen), config, duration_s, index.fps)
     size = shrunk_size(index.size, config.longest_side)
     frames = np.empty((len(chosen), *size, 3), np.uint8)

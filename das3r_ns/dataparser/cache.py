@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,20 +137,33 @@ def check_free_space(folder: Path, clip: Clip) -> None:
 
 @contextmanager
 def only_one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the lock of a scene folder that is about to be written, and clear away what dead runs left beside it."""
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    """Hold the lock of a scene folder that is about to be written, and clear away what killed runs left beside it."""
+    lock = _lock_of(folder.parent, folder.name)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"Another run is predicting {folder}; waiting for it.")
         lock.acquire()
     try:
-        # Whoever wrote these held this lock and is gone: an interrupted run cannot clean up after itself.
-        for stale in folder.parent.glob(f".{folder.name}.*.part"):
-            shutil.rmtree(stale, ignore_errors=True)
+        _clear_after_killed_runs(folder)
         yield
     finally:
         lock.release()
+
+
+def _lock_of(parent: Path, name: str) -> FileLock:
+    return FileLock(parent / f".{name}.lock")
+
+
+def _clear_after_killed_runs(folder: Path) -> None:
+    """Remove temporary folders (`scene.written_whole` makes them) whose writer is gone: its lock is free."""
+    for stale in folder.parent.glob(".*.part"):
+        name = stale.name[1:].rsplit(".", 2)[0]
+        if name == folder.name:  # this run holds the lock and has not begun to write
+            shutil.rmtree(stale, ignore_errors=True)
+        elif (folder.parent / f".{name}.lock").exists():
+            with suppress(Timeout), _lock_of(folder.parent, name).acquire(timeout=0):
+                shutil.rmtree(stale, ignore_errors=True)
 
 
 def _folder_name(data: Path, content: str, options: PredictionOptions, predictor: PredictorName) -> str:
