@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from jaxtyping import Float32, Float64
+
+from das3r_ns.predictor.compiled import compiled
 
 TRUNCATION = 3.0
 """Normalised residual beyond which a view counts as an outlier, whatever its size."""
@@ -65,7 +66,25 @@ def fit_inverse_depth(
     return InverseDepth(*_fit(flow, noise, homography, epipole))
 
 
-@numba.njit(cache=True, nogil=True, fastmath=False)
+@compiled
+def _normalised(d, A, target, sigma, e):
+    z = A[2] + d * e[2]
+    if z <= 1e-6:
+        return 1e6
+    u, v = (A[0] + d * e[0]) / z - target[0], (A[1] + d * e[1]) / z - target[1]
+    return np.sqrt(u * u + v * v) / sigma
+
+
+@compiled
+def _cost(d, A, target, sigma, view, epipole, count):
+    total = 0.0
+    for c in range(count):
+        r = _normalised(d, A[c], target[c], sigma[c], epipole[view[c]])
+        total += min(r * r, TRUNCATION * TRUNCATION)
+    return total
+
+
+@compiled
 def _fit(flow, noise, homography, epipole):
     m, h, w = noise.shape
     inverse_depth = np.full((h, w), np.nan, np.float32)
@@ -146,21 +165,3 @@ def _fit(flow, noise, homography, epipole):
             if information > 0 and agree > 0:
                 std[y, x] = 1 / np.sqrt(information)
     return inverse_depth, std, residual, agreeing, views
-
-
-@numba.njit(cache=True, nogil=True)
-def _cost(d, A, target, sigma, view, epipole, count):
-    total = 0.0
-    for c in range(count):
-        r = _normalised(d, A[c], target[c], sigma[c], epipole[view[c]])
-        total += min(r * r, TRUNCATION * TRUNCATION)
-    return total
-
-
-@numba.njit(cache=True, nogil=True, inline="always")
-def _normalised(d, A, target, sigma, e):
-    z = A[2] + d * e[2]
-    if z <= 1e-6:
-        return 1e6
-    u, v = (A[0] + d * e[0]) / z - target[0], (A[1] + d * e[1]) / z - target[1]
-    return np.sqrt(u * u + v * v) / sigma

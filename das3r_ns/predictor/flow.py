@@ -8,13 +8,14 @@ pictures, (du, dv), so `target = pixel + flow` whatever the pixel-centre convent
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 
+@runtime_checkable
 class FlowEstimator(Protocol):
     """Dense optical flow between two pictures of the same size."""
 

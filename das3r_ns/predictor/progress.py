@@ -28,7 +28,7 @@ class Stage:
         self._progress = progress
         self._task = task
 
-    def advance(self, steps: float = 1) -> None:
+    def advance(self, steps: int = 1) -> None:
         self._progress.advance(self._task, steps)
 
     def note(self, text: str) -> None:
@@ -36,7 +36,7 @@ class Stage:
 
 
 @contextmanager
-def stage(description: str, total: float | None, unit: str = "frames") -> Iterator[Stage]:
+def stage(description: str, total: int | None, unit: str = "frames") -> Iterator[Stage]:
     """A bar for the time of a `with` block. `total` None is work of unknown length."""
     count = (MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()) if total is not None else ()
     columns: tuple[Any, ...] = (TextColumn("[bold]{task.description}"), BarColumn(), *count, TimeElapsedColumn())
