@@ -24,7 +24,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, Problem
+from das3r_ns.pictures import picture_size
+from das3r_ns.predictor.training.sources import UNKNOWN, BadDataError, Frame, NothingLeftError, Pair, Problem
 from das3r_ns.predictor.training.strides import pool_of_pairs
 from das3r_ns.predictor.training.tracks import MIN_TRACKS, Tracks, unpack
 
@@ -247,6 +248,14 @@ class PointOdyssey:
                 usable.append(frame)
         return usable
 
+    def picture_size(self, pair: Pair) -> tuple[int, int]:
+        """Height and width of the frames of a pair. Raises BadDataError."""
+        path = rgb_path(self.folders[pair.sequence], pair.first)
+        try:
+            return picture_size(path)
+        except (OSError, ValueError) as error:
+            raise BadDataError(path, f"cannot be read ({error})") from error
+
     def read(self, pair: Pair) -> tuple[Frame, Frame]:
         """Both frames of a pair. Raises BadDataError."""
         return self._frame(pair, pair.first, pair.stride), self._frame(pair, pair.second, -pair.stride)
@@ -264,7 +273,7 @@ class PointOdyssey:
         return Frame(
             rgb=rgb,
             depth=depth,
-            dynamic=unpack(packed, towards, self.label_strides[pair.sequence]),
+            dynamic=np.where(depth > 0, unpack(packed, towards, self.label_strides[pair.sequence]), UNKNOWN),
             K=cameras.K[frame],
             T_world_camera=cameras.T_world_camera[frame],
         )

@@ -7,7 +7,7 @@ out there and reported. What shows only when a file is opened raises `BadDataErr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -78,12 +78,28 @@ class Pair:
 class PairSource(Protocol):
     """A set of sequences with truth."""
 
-    name: str
-    """For messages and the logs, such as `pointodyssey/train`."""
-    pairs: Sequence[Pair]
-    """What can be drawn."""
-    problems: Sequence[Problem]
-    """What was left out while indexing."""
+    @property
+    def name(self) -> str:
+        """For messages and the logs, such as `pointodyssey/train`."""
+        ...
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """What can be drawn."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What was left out while indexing."""
+        ...
+
+    def picture_size(self, pair: Pair) -> tuple[int, int]:
+        """Height and width of the frames of a pair, without reading them whole.
+
+        Raises:
+            BadDataError: the first frame's picture is missing or damaged.
+        """
+        ...
 
     def read(self, pair: Pair) -> tuple[Frame, Frame]:
         """Both frames of a pair, each labelled by what moved between the two.
@@ -102,15 +118,32 @@ class ProblemLog:
     """Path to reason."""
     announce: bool = True
     """Whether this process prints. One of several does."""
+    _own: list[Problem] = field(default_factory=list)
 
     def add(self, problems: Iterable[Problem]) -> None:
         """Report what is new."""
+        self._own.extend(self._tell(problems))
+
+    def exchange(self, gather: Callable[[list[Problem]], Iterable[list[Problem]]]) -> None:
+        """Tell the other processes what is new here, and learn what is new there.
+
+        Args:
+            gather: gives the lists of all processes for that of this one.
+        """
+        own, self._own = self._own, []
+        for problems in gather(own):
+            self._tell(problems)
+
+    def _tell(self, problems: Iterable[Problem]) -> list[Problem]:
+        new = []
         for problem in problems:
             if problem.path in self.seen:
                 continue
             self.seen[problem.path] = problem.reason
+            new.append(problem)
             if self.announce:
                 get_console().print(f"left out: {problem}", style="yellow", markup=False, highlight=False)
+        return new
 
     def __len__(self) -> int:
         return len(self.seen)

@@ -1,0 +1,94 @@
+"""What one step computes: frozen features without a graph, then the parts that learn, then the loss.
+
+Where only the mask heads learn, encoder, decoders and point heads run in inference mode (in bfloat16 on GPUs): a step
+costs their forward pass once and three passes of the mask heads. Each frame is encoded once, though a symmetrised
+pair uses it in two directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.heads import DptHead
+from das3r_ns.predictor.network.model import points_and_confidence
+from das3r_ns.predictor.training.loading import PairBatch
+from das3r_ns.predictor.training.losses import LossConfig, ViewLoss, ViewPrediction, pair_loss
+from das3r_ns.predictor.training.parts import TrainedPart
+
+
+class StepResult(NamedTuple):
+    """The loss of a micro-batch and its parts."""
+
+    loss: Float[Tensor, ""]
+    views: tuple[ViewLoss, ...]
+
+
+class TrainingStep(nn.Module):
+    """The network as the optimiser sees it: a batch of pairs in, the loss out."""
+
+    def __init__(self, network: PairwiseNetwork, train: TrainedPart, loss: LossConfig, symmetrise: bool) -> None:
+        super().__init__()
+        self.network, self.loss, self.symmetrise = network, loss, symmetrise
+        self.encoder_frozen = train != "all"
+        self.trunk_frozen = train == "heads"
+        """Decoders and point heads."""
+
+    def forward(self, batch: PairBatch) -> StepResult:
+        """Loss of a batch; symmetrised, each pair counts in both directions."""
+        predictions = self.predict(batch, self.loss.needs_points)
+        truths = (batch.symmetrised() if self.symmetrise else batch).truths()
+        return StepResult(*pair_loss(predictions, truths, self.loss))
+
+    def predict(self, batch: PairBatch, points: bool) -> tuple[ViewPrediction, ViewPrediction]:
+        """What the network says about both views of a batch (of `batch.symmetrised()`, if the step symmetrises).
+
+        Args:
+            points: whether the point heads are wanted too.
+        """
+        network = self.network
+        images = torch.cat([batch.view1.images(), batch.view2.images()])
+        if images.device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        grid = network.grid(images)
+        with _frozen(self.encoder_frozen):
+            features, positions = network.encode(images)
+        if self.encoder_frozen and not self.trunk_frozen:
+            features, positions = features.clone(), positions.clone()
+        with _frozen(self.trunk_frozen):
+            first, second = features.chunk(2)
+            if self.symmetrise:
+                first, second = torch.cat([first, second]), torch.cat([second, first])
+            tokens1, tokens2 = map(network.select, network.decode(first, positions, second, positions))
+            heads = (network.downstream_head1, network.downstream_head2)
+            views = [_points(head, tokens, grid) if points else None for head, tokens in zip(heads, (tokens1, tokens2))]
+        if self.trunk_frozen:
+            # What was made in inference mode cannot be kept for a backward pass; a copy can.
+            tokens1, tokens2 = [t.clone() for t in tokens1], [t.clone() for t in tokens2]
+            views = [None if view is None else tuple(values.clone() for values in view) for view in views]
+        masks = (network.downstream_head_dynamic_mask1, network.downstream_head_dynamic_mask2)
+        predictions = [
+            ViewPrediction(head(tokens, grid)[:, 0].float(), *(view or (None, None)))
+            for head, tokens, view in zip(masks, (tokens1, tokens2), views)
+        ]
+        return predictions[0], predictions[1]
+
+
+@contextmanager
+def _frozen(frozen: bool) -> Iterator[None]:
+    """Inference mode for what does not learn."""
+    if not frozen:
+        yield
+        return
+    with torch.inference_mode():
+        yield
+
+
+def _points(head: DptHead, tokens: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    return points_and_confidence(head(tokens, grid))
