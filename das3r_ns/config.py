@@ -1,11 +1,10 @@
-"""The method and dataparser specifications that nerfstudio finds by entry point. No logic."""
+"""The method specifications that nerfstudio finds by entry point. No logic."""
 
 from __future__ import annotations
 
 import torch
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
-from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.plugins.types import MethodSpecification
 
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
@@ -190,8 +189,3 @@ das3r_lite = MethodSpecification(
     description="Small pictures, few Gaussians, few steps: a preview in minutes on a laptop without a GPU.",
 )
 """For laptops, CPUs and previews."""
-
-das3r_data = DataParserSpecification(
-    config=Das3rDataParserConfig(),
-    description="A video, a folder of pictures, or a scene folder written by `das3r predict`.",
-)
