@@ -128,7 +128,7 @@ def test_unknown_weights_and_wrong_shapes_are_named(tmp_path, network):
     torch.save(
         checkpoint(network) | {"model": network.state_dict() | {"extra.weight": torch.zeros(1)}}, tmp_path / "a.pth"
     )
-    with pytest.raises(WeightsError, match="1 unknown .*extra.weight"):
+    with pytest.raises(WeightsError, match=r"1 unknown .*extra.weight"):
         load_network(tmp_path / "a.pth")
     torch.save(
         checkpoint(network) | {"model": network.state_dict() | {"enc_norm.bias": torch.zeros(9)}}, tmp_path / "b.pth"

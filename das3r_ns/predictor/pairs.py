@@ -1,4 +1,4 @@
-"""Which pairs of frames the network looks at.
+"""Which pairs of frames the network looks at, and what it says about them.
 
 Each undirected pair is looked at twice, as (i, j) and as (j, i): the network is not symmetric, and the mask of a frame
 comes from the pairs in which it is first. Distances 1, 3, 5, 7, 9 (`swinstride` with window 5) give near frames for
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Edge = tuple[int, int]
@@ -69,6 +69,22 @@ class PairGraph:
             forward.add((min(i, j), max(i, j)))
         ordered = sorted(forward)
         return ordered + [(j, i) for i, j in ordered]
+
+
+@dataclass(frozen=True)
+class PairPredictions:
+    """What the network says about the directed pairs of a clip, on one device, float32."""
+
+    edges: Int[Tensor, "e 2"]  # frame indices; both pointmaps are in the camera frame of the first
+    pointmap1: Float[Tensor, "e h w 3"]
+    pointmap2: Float[Tensor, "e h w 3"]
+    confidence1: Float[Tensor, "e h w"]  # above 1
+    confidence2: Float[Tensor, "e h w"]
+    dynamic_prob1: Float[Tensor, "e h w"]
+    descriptors: Float[Tensor, "n c"]  # one vector a frame, for finding frames that look alike
+
+    def __len__(self) -> int:
+        return self.edges.shape[0]
 
 
 def loop_pairs(

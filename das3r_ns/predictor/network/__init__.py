@@ -4,7 +4,7 @@ Written from the published descriptions; parameter names are those of the publis
 """
 
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
-from das3r_ns.predictor.network.inference import InferenceConfig, PairPredictions, predict_pairs
+from das3r_ns.predictor.network.inference import InferenceConfig, predict_pairs
 from das3r_ns.predictor.network.model import PairPrediction, PairwiseNetwork
 from das3r_ns.predictor.network.preprocess import Framing, framing, preprocess_frames
 from das3r_ns.predictor.network.weights import (
@@ -22,7 +22,6 @@ __all__ = [
     "Framing",
     "InferenceConfig",
     "PairPrediction",
-    "PairPredictions",
     "PairwiseNetwork",
     "PairwiseNetworkConfig",
     "WeightsError",

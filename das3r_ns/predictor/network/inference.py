@@ -20,7 +20,7 @@ from torch import Tensor
 
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
-from das3r_ns.predictor.pairs import Edge
+from das3r_ns.predictor.pairs import Edge, PairPredictions
 
 MIB, GIB = 2**20, 2**30
 FLOATS_PER_PAIR_PIXEL = 9
@@ -41,22 +41,6 @@ class InferenceConfig:
     compile: bool = False
     """Fuse the decoders' small operations with torch.compile. Costs about a minute at the first clip of each size, so
     it pays for many clips or thousands of pairs only."""
-
-
-@dataclass(frozen=True)
-class PairPredictions:
-    """What the network says about the directed pairs of a clip, on one device, float32."""
-
-    edges: Int[Tensor, "e 2"]  # frame indices; both pointmaps are in the camera frame of the first
-    pointmap1: Float[Tensor, "e h w 3"]
-    pointmap2: Float[Tensor, "e h w 3"]
-    confidence1: Float[Tensor, "e h w"]  # above 1
-    confidence2: Float[Tensor, "e h w"]
-    dynamic_prob1: Float[Tensor, "e h w"]
-    descriptors: Float[Tensor, "n c"]  # one vector a frame, for finding frames that look alike
-
-    def __len__(self) -> int:
-        return self.edges.shape[0]
 
 
 @contextmanager
