@@ -66,13 +66,13 @@ class Das3rModel(Das3rState):
         newly = float((missed & (static > 0.5)).float().mean())
         removed = self._judge_gaussians() if "staticness" in self.gauss_params else 0
         CONSOLE.log(
-            f"Step {self.step}: {newly:.1%} of all pixels newly marked as moving, "
-            f"{removed} Gaussians removed that paint moving or hidden places"
+            f"Step {self.step + 1}: {newly:.1%} of all pixels newly marked as moving, "
+            f"{removed} Gaussians removed that no static pixel shows"
         )
 
     def _judge_gaussians(self) -> int:
-        """Lower staticness to the static share of what a Gaussian paints; remove those that paint little static."""
-        maps = self.maps
+        """Remove the Gaussians that no static pixel speaks for; returns how many."""
+        maps, config = self.maps, self.config.remarking
         assert maps is not None
         splats = self.splats(shown=False)
 
@@ -83,14 +83,8 @@ class Das3rModel(Das3rState):
             return maps.weight(frame, *self.picture_sizes[frame])
 
         values = self.means.new_zeros(self.num_points, 2)
-        contribution = support(render, weight, self.num_train_data, values)
-        share = contribution[:, 0] / contribution[:, 1].clamp_min(1e-6)
-        seen = contribution[:, 1] > 1e-2
-        # The share is what the pixels say; it may lower a Gaussian's staticness, training may raise it again.
-        logits = self.gauss_params["staticness"]
-        by_share = torch.logit(share.clamp(1e-3, 1 - 1e-3))[:, None]
-        logits.copy_(torch.where(seen[:, None], torch.minimum(logits, by_share), logits))
-        doomed = (share < self.config.remarking.min_support) | ~seen
+        static, everywhere = support(render, weight, self.num_train_data, values).unbind(-1)
+        doomed = (static < config.min_support) | (static < config.min_share * everywhere)
         return prune(self.gauss_params, self.optimizers, self.strategy_state, doomed)
 
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]

@@ -5,8 +5,9 @@ training frames complains about. Two pieces of evidence bring it out, a few time
 
 1. `ErrorMemory`, `missed_motion`: pixels near motion evidence, in place or time, whose error stands out are marked
    as moving. Far from any evidence an error is taken for texture still to be learned.
-2. `support`: how much each Gaussian contributes to static pixels and to all pixels. A Gaussian that mostly paints
-   moving pixels is a ghost, however opaque: its staticness follows that share.
+2. `support`: how much each Gaussian contributes to static pixels and to all pixels. One that paints moving pixels
+   alone is a ghost that nothing supervises, and goes. A small share of static pixels is enough to stay: scenery
+   behind a moving thing is painted in every frame and seen in few.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ class RemarkingConfig:
     """Newly marked regions are grown by this share of the maps' longer side."""
     staticness: float = 0.02
     """Staticness given to a pixel that is marked."""
+    min_share: float = 0.02
+    """A Gaussian is removed when a smaller share than this of what it paints lies on static pixels."""
     min_support: float = 0.5
-    """A Gaussian with a smaller share of its contribution on static pixels is removed."""
+    """A Gaussian is removed when it paints less than this many static pixels, summed over all training frames."""
 
 
 class ErrorMemory:
