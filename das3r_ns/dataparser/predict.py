@@ -17,7 +17,7 @@ from das3r_ns.scene import is_scene_folder
 def predict(
     data: Path,
     out: Path,
-    options: Annotated[PredictionOptions, tyro.conf.arg(name="")] | None = None,
+    options: Annotated[PredictionOptions, tyro.conf.arg(name="")] = PredictionOptions(),  # noqa: B008  (never changed)
     overwrite: bool = False,
 ) -> Path:
     """Predict cameras, depth and moving parts of a clip and write them to a scene folder.
@@ -37,7 +37,6 @@ def predict(
         OSError: `out` cannot be written or has too little room; said before the prediction starts.
         PredictionError: the predictor cannot reconstruct the clip.
     """
-    options = options or PredictionOptions()
     options.check()
     if not data.exists():
         raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of pictures.")

@@ -160,16 +160,14 @@ def _spread_bits(value: Int[Tensor, "p"]) -> Int[Tensor, "p"]:
 
 
 def _spread_order(n: int) -> list[int]:
-    """Numbers below n so that every beginning of the list spans them all: first, last, middle, quarters, ..."""
-    order, seen = [], set()
-    steps = 1
-    while len(order) < n:
-        for k in range(steps + 1):
-            i = round(k * (n - 1) / steps)
-            if i not in seen:
-                seen.add(i)
-                order.append(i)
-        steps *= 2
+    """Numbers below n so that every beginning of the list spans them all: the middle, then the middles of the halves,
+    and so on. The ends of a clip, where depth has views on one side only, come late."""
+    order, intervals = [], [(0, n)]
+    for start, end in intervals:
+        middle = (start + end) // 2
+        if start < end:
+            order.append(middle)
+            intervals += [(start, middle), (middle + 1, end)]
     return order
 
 
