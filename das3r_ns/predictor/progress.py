@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from time import perf_counter
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -19,6 +21,28 @@ Item = TypeVar("Item")
 
 CONSOLE = Console(width=120)
 """Where the predictors print. As wide as nerfstudio's."""
+
+
+_seconds: ContextVar[dict[str, float] | None] = ContextVar("_seconds", default=None)
+
+
+@contextmanager
+def recorded_seconds() -> Iterator[dict[str, float]]:
+    """Seconds that each stage took within the `with` block, by its description without numbers, and in `total`."""
+    seconds: dict[str, float] = {}
+    token, start = _seconds.set(seconds), perf_counter()
+    try:
+        yield seconds
+    finally:
+        _seconds.reset(token)
+        seconds["total"] = round(perf_counter() - start, 2)
+
+
+def _record(description: str, seconds: float) -> None:
+    records = _seconds.get()
+    if records is not None:
+        name = " ".join(word for word in description.split() if not word.isdigit())
+        records[name] = round(records.get(name, 0.0) + seconds, 2)
 
 
 class Stage:
@@ -40,11 +64,13 @@ def stage(description: str, total: int | None, unit: str = "frames") -> Iterator
     """A bar for the time of a `with` block. `total` None is work of unknown length."""
     count = (MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()) if total is not None else ()
     columns: tuple[Any, ...] = (TextColumn("[bold]{task.description}"), BarColumn(), *count, TimeElapsedColumn())
+    start = perf_counter()
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=CONSOLE) as progress:
         task = progress.add_task(description, total=total, note="")
         yield Stage(progress, task)
         if total is None:
             progress.update(task, total=1, completed=1)
+    _record(description, perf_counter() - start)
 
 
 def tracked(
