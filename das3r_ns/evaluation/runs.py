@@ -132,7 +132,7 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
     Raises:
         RunError: there is no such run, it has no checkpoint, or it did not finish.
     """
-    step, config = _check(config_path, allow_unfinished)
+    step, _ = load_run_config(config_path, allow_unfinished)
     from nerfstudio.utils.eval_utils import eval_setup
 
     config, pipeline, _, _ = eval_setup(config_path, test_mode="test")
@@ -151,7 +151,12 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
     )
 
 
-def _check(config_path: Path, allow_unfinished: bool) -> tuple[int, Any]:
+def load_run_config(config_path: Path, allow_unfinished: bool = False) -> tuple[int, Any]:
+    """Step of a run's newest checkpoint, counted from 0, and its config.
+
+    Raises:
+        RunError: as `load_run`.
+    """
     if not config_path.is_file():
         raise RunError(f"{config_path} is missing. Give the config.yml that ns-train writes into its run's folder.")
     try:

@@ -1,0 +1,183 @@
+"""`das3r bench`: every sequence of a set predicted, trained and measured, and one table at the end."""
+
+import os
+import platform
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich import get_console
+
+from das3r_ns import __version__
+from das3r_ns.evaluation.bench.launch import run_here, run_on_cluster
+from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, find_sequences
+from das3r_ns.evaluation.bench.table import BenchTable, read_row
+from das3r_ns.evaluation.bench.training import BASELINES
+from das3r_ns.evaluation.bench.worker import Job, Stage
+from das3r_ns.evaluation.report import shown
+from das3r_ns.predictor.auto import PredictorChoice, resolve
+from das3r_ns.predictor.geometric import GeometricPredictorConfig
+
+STAGES: tuple[Stage, ...] = ("masks", "poses", "psnr")
+
+
+def bench(
+    what: Annotated[str, tyro.conf.Positional],
+    data: Path | None = None,
+    out: Path | None = None,
+    stages: tuple[Literal["masks", "poses", "psnr", "all"], ...] = ("all",),
+    sequences: tuple[str, ...] = (),
+    predictor: PredictorChoice = "auto",
+    geometric: GeometricPredictorConfig = GeometricPredictorConfig(),  # noqa: B008  (tyro copies it)
+    methods: tuple[str, ...] = ("das3r",),
+    baselines: bool = True,
+    steps: int | None = None,
+    max_frames: int | None = None,
+    longest_side: int | None = 512,
+    jobs: int = 1,
+    slurm_partition: str | None = None,
+    slurm_hours: float = 4.0,
+    again: bool = False,
+) -> BenchTable:
+    """Measure a whole set by the protocol of the DAS3R paper, with its published figures beside ours.
+
+    The first 50 frames at most (TUM: 90, every third) are brought to 512 pixels; frames 5, 15, 25, ... are held out of
+    the Gaussians. An interrupted benchmark goes on where it stopped when the command is repeated. A sequence that
+    fails is a row that says why.
+
+    Args:
+        what: davis, sintel, tum-dynamics, composited, or a folder of clips (CLIP/images, CLIP/dynamic_masks, ...).
+        data: where the set lies, as its publisher packs it or as folders of clips. data/WHAT when left out.
+        out: folder for scenes, runs, pictures and the tables. benchmarks/WHAT when left out.
+        stages: what to measure. psnr trains; masks and poses need a prediction only.
+        sequences: names of the sequences. None takes those of the published tables, or all where the set is not whole.
+        predictor: auto takes the network when its weights are at hand.
+        geometric: settings of the geometric predictor.
+        methods: nerfstudio methods to train: das3r, das3r-paper, das3r-lite.
+        baselines: train nerfstudio's splatfacto too, with and without masks, on the same scene folders. Needs a GPU.
+        steps: training steps of every method, instead of its own number. For a quick look.
+        max_frames: instead of the protocol's number of frames.
+        longest_side: of the pictures, in pixels. None keeps their size; that is no longer the published protocol.
+        jobs: sequences at a time, dealt out over the GPUs.
+        slurm_partition: submit each sequence to this SLURM partition instead (needs the extra `cluster`).
+        slurm_hours: time limit of each of those jobs.
+        again: repeat everything, whatever is there already.
+
+    Returns:
+        The table, which is also written to OUT as table.md, table.csv and table.json.
+
+    Raises:
+        ValueError: there is no such set, sequence or method, or the predictor cannot run; said before the long work.
+        RuntimeError: every sequence failed.
+    """
+    set_name, folder = _set_and_folder(what, data)
+    sources = find_sequences(set_name, folder, sequences)
+    chosen: tuple[Stage, ...] = STAGES if "all" in stages else tuple(s for s in STAGES if s in stages)
+    if jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {jobs}")
+    trained = _methods(methods, baselines) if "psnr" in chosen else ()
+    _check_methods(trained)
+    name, reason = resolve(predictor)
+    frames = FRAMES.get(set_name, FRAMES["davis"])
+    if max_frames is not None:
+        frames = FrameChoice(max_frames, frames.stride)
+    out = out or Path("benchmarks") / set_name
+    console = get_console()
+    console.print(f"{len(sources)} sequences of {folder}; predictor {name}, {reason}; stages {', '.join(chosen)}.")
+    table = BenchTable(set_name, trained, notes=_notes(name, trained, frames, longest_side, steps))
+    todo = [
+        Job(source, frames, longest_side, chosen, name, geometric, trained, steps, out / source.name, again)
+        for source in sources
+    ]
+
+    def done(job: Job) -> None:
+        table.rows.append(read_row(job))
+        _tell(table, len(todo))
+        table.write(out)
+
+    for job in todo:
+        (job.out / "results" / "crash.json").unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    if slurm_partition is not None:
+        run_on_cluster(todo, slurm_partition, slurm_hours, out / "slurm", done)
+    else:
+        run_here(todo, jobs, done)
+    order = [source.name for source in sources]
+    table.rows.sort(key=lambda row: order.index(row.sequence))
+    paths = table.write(out)
+    console.print(table.markdown(), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Written to {paths['md']}, {paths['csv'].name}, {paths['json'].name}", highlight=False)
+    if all("predict" not in row.stages or "error" in row.stages["predict"] for row in table.rows):
+        first = next(iter(table.rows[0].errors.values()), "no reason was left")
+        raise RuntimeError(f"every sequence failed, the first with: {first}")
+    return table
+
+
+def _set_and_folder(what: str, data: Path | None) -> tuple[str, Path]:
+    if what in FRAMES:
+        return what, data or Path("data") / what
+    if Path(what).is_dir():
+        if data is not None:
+            raise ValueError(f"{what} is a folder of clips already: leave out --data.")
+        return Path(what).resolve().name, Path(what)
+    raise ValueError(f"{what!r} is neither one of {', '.join(FRAMES)} nor a folder of clips.")
+
+
+def _methods(methods: tuple[str, ...], baselines: bool) -> tuple[str, ...]:
+    with_baselines = baselines and torch.cuda.is_available()
+    if baselines and not with_baselines:
+        get_console().print("The splatfacto baselines are left out: they need a GPU.", style="yellow")
+    return (*methods, *BASELINES) if with_baselines else methods
+
+
+def _check_methods(methods: tuple[str, ...]) -> None:
+    if not methods:
+        return
+    from nerfstudio.configs.method_configs import all_methods
+
+    unknown = [method for method in methods if method not in all_methods and method not in BASELINES]
+    if unknown:
+        near = [name for name in all_methods if name.startswith("das3r")]
+        raise ValueError(
+            f"there is no method {unknown[0]!r}. Ours: {', '.join(near)}; baselines: {', '.join(BASELINES)}."
+        )
+
+
+def _notes(
+    predictor: str, methods: tuple[str, ...], frames: FrameChoice, longest_side: int | None, steps: int | None
+) -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "command": shlex.join(["das3r", *sys.argv[1:]]) if Path(sys.argv[0]).name == "das3r" else "from Python",
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()}), {memory_gb:.0f} GiB, "
+        + (", ".join(gpus) if gpus else "no GPU"),
+        "versions": f"das3r_ns {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
+        "predictor": predictor,
+        "methods": ", ".join(methods) or "none trained",
+        "frames": ("all" if frames.at_most is None else f"the first {frames.at_most} at most")
+        + (f", every {frames.stride}rd" if frames.stride > 1 else ""),
+        "longest side": f"{longest_side} px" if longest_side else "as it is",
+        **({"steps": steps} if steps is not None else {}),
+    }
+
+
+def _tell(table: BenchTable, total: int) -> None:
+    row = table.rows[-1]
+    said = [
+        f"J {shown(row.values('masks').get('j_mean'), '{:.3f}')}" if row.values("masks") else "",
+        f"ATE {shown(row.values('poses').get('ate'), '{:.4f}')}" if row.values("poses") else "",
+        *(
+            f"{method} static PSNR {shown(row.pictures(method, 'predicted')['static_psnr'], '{:.2f}')}"
+            for method in table.methods
+            if row.pictures(method, "predicted")
+        ),
+        *(f"{stage} failed: {why.splitlines()[0]}" for stage, why in row.errors.items()),
+    ]
+    text = ", ".join(part for part in said if part)
+    get_console().print(f"[{len(table.rows)}/{total}] {row.sequence}: {text}", markup=False, highlight=False)

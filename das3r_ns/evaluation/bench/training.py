@@ -1,0 +1,84 @@
+"""Train one method on one scene folder, with the protocol's test frames held out; in this process, so that its memory
+can be measured."""
+
+from copy import deepcopy
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from das3r_ns.evaluation.runs import RunError, load_run_config
+
+BASELINES = ("splatfacto", "splatfacto-masked")
+"""nerfstudio's own method without masks, and with the predicted ones."""
+
+RUN = "run"
+"""Stands where nerfstudio puts a time: a benchmark has one run of each method."""
+
+
+def train(method: str, scene: Path, out: Path, steps: int | None = None) -> Path:
+    """Train, and return the run's config.yml. A run that is there already and came to its end is not repeated.
+
+    Args:
+        steps: instead of the method's own number.
+    Raises:
+        ValueError: there is no such method, or it cannot run on this machine.
+    """
+    config = method_config(method, scene, out, steps)
+    path = config.get_base_dir() / "config.yml"
+    try:
+        load_run_config(path)
+        return path
+    except RunError:
+        pass
+    from nerfstudio.scripts.train import train_loop
+
+    config.save_config()
+    train_loop(local_rank=0, world_size=1, config=config)
+    return path
+
+
+def method_config(method: str, scene: Path, out: Path, steps: int | None = None) -> Any:
+    """nerfstudio's config of a method, set to train on a scene folder with the protocol's test frames held out.
+
+    Raises:
+        ValueError: there is no such method, or it cannot run on this machine.
+    """
+    from nerfstudio.configs.method_configs import all_methods
+
+    from das3r_ns.dataparser.parser import Das3rDataParserConfig
+
+    name = "splatfacto" if method in BASELINES else method
+    if name not in all_methods:
+        raise ValueError(
+            f"there is no method {method!r}. Give one of nerfstudio's (das3r, das3r-paper, das3r-lite, ...) or of the "
+            f"baselines {', '.join(BASELINES)}."
+        )
+    config = deepcopy(all_methods[name])
+    if method in BASELINES:
+        if not torch.cuda.is_available():
+            raise ValueError(f"{method} is nerfstudio's splatfacto, which needs a CUDA device.")
+        _make_baseline(config, masked=method == "splatfacto-masked")
+    dataparser = config.pipeline.datamanager.dataparser
+    if not isinstance(dataparser, Das3rDataParserConfig):
+        dataparser = Das3rDataParserConfig()
+    config.pipeline.datamanager.dataparser = replace(dataparser, data=scene, eval_mode="paper")
+    config.pipeline.datamanager.data = scene
+    config.output_dir, config.experiment_name, config.timestamp = out, method, RUN
+    config.vis = "tensorboard"
+    config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 0
+    config.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    if steps is not None:
+        config.max_num_iterations = steps
+    return config
+
+
+def _make_baseline(config: Any, masked: bool) -> None:
+    from das3r_ns.dataparser.parser import Das3rDataParserConfig
+    from das3r_ns.evaluation.bench.baselines import SplatfactoBaselineConfig, UnmaskedDataParserConfig
+
+    model = config.pipeline.model
+    values = {f.name: getattr(model, f.name) for f in fields(model) if f.name != "_target"}
+    config.pipeline.model = SplatfactoBaselineConfig(**values)
+    config.pipeline.datamanager.dataparser = Das3rDataParserConfig() if masked else UnmaskedDataParserConfig()
