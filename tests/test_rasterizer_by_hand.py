@@ -168,3 +168,15 @@ def test_radius_clip_leaves_small_splats_out():
     radius = draw(scene)[2]["radii"].item()
     assert draw(scene, radius_clip=radius - 0.5)[2]["radii"].item() == radius
     assert draw(scene, radius_clip=float(radius))[2]["radii"].item() == 0
+
+
+def test_a_splat_ends_at_the_tile_in_which_its_radius_ends():
+    """Sixteen-pixel tiles are part of the picture: gsplat draws a splat in the tiles its radius touches, no farther."""
+    scene = gaussians((0.0, 0.0, 1.0), sigma=0.08, opacity=0.99)  # variance 64.3 px^2: radius 25, 1/255 at 26.7
+    scene["Ks"][0, :2, 2] = 22.5
+    _, alpha, info = rasterize(**scene, width=64, height=64)
+    assert info["radii"].item() == 25
+    row = alpha[0, 22, :, 0]
+    assert row[47] == pytest.approx(0.99 * math.exp(-(25.0**2) / (2 * 64.3)))
+    assert 0.99 * math.exp(-(26.0**2) / (2 * 64.3)) > 1 / 255  # would count by its alpha, yet 22.5 + 25 < 48
+    assert row[48] == 0

@@ -86,23 +86,29 @@ def test_a_task_that_fails_says_so_and_the_next_call_works(two_threads):
     assert (done == 1).all()
 
 
-def _count_in_child(queue):
-    torch.set_num_threads(2)
-    seen = np.zeros(1000)
-    in_blocks(lambda start, stop: seen[start:stop].__iadd__(1), 1000, 10)
-    queue.put(float(seen.sum()))
+def _meet(count=2):
+    """Each of `count` tasks waits for the others, so this returns only if they run at the same time."""
+    torch.set_num_threads(count)
+    barrier = threading.Barrier(count, timeout=30)
+    in_blocks(lambda start, stop: barrier.wait(), count, 1)
+
+
+def _meet_in_child(queue):
+    _meet()
+    queue.put("met")
 
 
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
-def test_the_threads_come_back_in_a_forked_process(two_threads):
-    in_blocks(lambda start, stop: None, 100, 10)  # the parent's threads exist
+def test_tasks_run_side_by_side_also_in_a_forked_process(two_threads):
+    _meet()
+    _meet(3)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=_count_in_child, args=(queue,))
+    child = context.Process(target=_meet_in_child, args=(queue,))
     child.start()
-    assert queue.get(timeout=60) == 1000
     child.join(timeout=60)
     assert child.exitcode == 0
+    assert queue.get(timeout=5) == "met"
 
 
 @pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors", "extra"])

@@ -164,7 +164,7 @@ def load(typingctx, array, row):
 
     def codegen(context, builder, signature, args):
         pointer, vector = _row_pointer(context, builder, signature.args[0], args[0], args[1], signature.args[1])
-        return builder.load(pointer, align=vector.element.get_abi_size(context.target_data), typ=vector)
+        return builder.load(pointer, align=vector.element.get_abi_size(context.target_data))
 
     return Lanes(array.dtype)(array, row), codegen
 
