@@ -110,7 +110,7 @@ class PoseRefinement(CameraOptimizer):
         return self.log_focal.exp()
 
     @torch.no_grad()
-    def refine(self, cameras: Cameras, frame_index: Int[Tensor, "m"]) -> tuple[Float[Tensor, "m 3 4"], Tensor]:
+    def refine(self, cameras: Cameras, frame_index: Int[Tensor, "m 1"]) -> tuple[Float[Tensor, "m 3 4"], Tensor]:
         """Refined poses, and focal factors [m], of cameras that show frames of the clip.
 
         A camera that no longer stands where the dataparser put its frame is returned as it is, with factor 1; so is
