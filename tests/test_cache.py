@@ -1,5 +1,6 @@
 """A clip is predicted once: later commands find the scene, killed runs leave nothing, a bad place is said first."""
 
+import json
 import os
 import shutil
 import signal
@@ -65,6 +66,31 @@ def test_a_change_of_content_or_options_is_another_scene(tmp_path, shots, predic
     Image.fromarray(np.full((48, 64, 3), 9, np.uint8)).save(shots / "00003.png")
     assert cached_scene(shots, PredictionOptions(), place) != first
     assert predictor.calls == 6
+
+
+def test_corrected_cameras_are_another_scene(tmp_path, shots, predictor):
+    frames = [
+        {
+            "file_path": f"{i:05d}.png",
+            "transform_matrix": np.eye(4).tolist(),
+            "fl_x": 80,
+            "cx": 32,
+            "cy": 24,
+            "w": 64,
+            "h": 48,
+        }
+        for i in range(6)
+    ]
+    cameras = tmp_path / "cameras" / "transforms.json"
+    cameras.parent.mkdir()
+    cameras.write_text(json.dumps({"frames": frames}))
+    options = PredictionOptions(cameras=cameras.parent)
+    first = cached_scene(shots, options, tmp_path / "cache")
+    (cameras.parent / "notes.txt").write_text("says nothing about cameras")
+    assert cached_scene(shots, options, tmp_path / "cache") == first
+    frames[3]["fl_x"] = 81
+    cameras.write_text(json.dumps({"frames": frames}))
+    assert cached_scene(shots, options, tmp_path / "cache") != first
 
 
 def test_a_copy_of_the_clip_under_its_name_is_found(tmp_path, shots, predictor):

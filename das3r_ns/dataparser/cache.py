@@ -56,14 +56,21 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         if is_scene_folder(folder):
             _tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
             return folder
-    name, reason = resolve(options.predictor)
-    print(f"Predictor: {name}, {reason}.")
+    name = settled(options)
     folder = cache / _folder_name(data, content, options, name)
     check_writable(cache)
     with only_one_at_a_time(folder):
         if not is_scene_folder(folder):  # another run may have predicted it while this one waited
             predict_scene(data, replace(options, predictor=name), folder)
     return folder
+
+
+def settled(options: PredictionOptions) -> PredictorName:
+    """The predictor that the options mean; says which `auto` came to mean, and why."""
+    name, reason = resolve(options.predictor)
+    if options.predictor == "auto":
+        print(f"Predictor: {name}, {reason}.")
+    return name
 
 
 def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrite: bool = False) -> Scene:

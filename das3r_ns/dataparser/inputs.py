@@ -21,6 +21,12 @@ from das3r_ns.predictor.base import Known
 from das3r_ns.scene import is_scene_folder
 from das3r_ns.video import Clip, choose_frames, digest, digest_of_file, read_clip, read_pictures
 
+FILES_OF_CAMERAS = frozenset(
+    {"transforms.json"}
+    | {f"{name}.{suffix}" for name in ("cameras", "images", "rigs", "frames") for suffix in ("bin", "txt")}
+)
+"""What decides cameras in a folder of them; a COLMAP workspace holds gigabytes of other things beside."""
+
 DataKind = Literal["scene", "dataset", "clip"]
 
 
@@ -83,7 +89,7 @@ def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
             parts += [f"{path.name} {digest_of_file(path)}" for path in pictures.list_pictures(options.masks)]
     cameras = _cameras_file(data, options)
     if cameras is not None:
-        files = [cameras] if cameras.is_file() else sorted(p for p in cameras.rglob("*.*") if p.is_file())
+        files = [cameras] if cameras.is_file() else sorted(p for p in cameras.rglob("*") if p.name in FILES_OF_CAMERAS)
         parts += [digest_of_file(path) for path in files]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

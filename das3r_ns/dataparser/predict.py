@@ -7,10 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from das3r_ns.dataparser.cache import check_writable, only_one_at_a_time, predict_scene
+from das3r_ns.dataparser.cache import check_writable, only_one_at_a_time, predict_scene, settled
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.options import PredictionOptions
-from das3r_ns.predictor.auto import resolve
 from das3r_ns.scene import is_scene_folder
 
 
@@ -46,8 +45,7 @@ def predict(
         hint = "give --overwrite to replace it" if is_scene_folder(out) else "it is no scene folder; move it away"
         raise FileExistsError(f"--out {out} is already there: {hint}, or choose another place.")
     check_writable(out.parent)
-    name, reason = resolve(options.predictor)
-    print(f"Predictor: {name}, {reason}.")
+    name = settled(options)
     with only_one_at_a_time(out):
         predict_scene(data, replace(options, predictor=name), out, overwrite=overwrite)
     return out

@@ -33,5 +33,6 @@ class Das3rTrainerConfig(TrainerConfig):
             and dataparser.predictor == "auto"
             and kind_of(data) != "scene"
         ):
-            dataparser.predictor = resolve("auto")[0]
+            dataparser.predictor, reason = resolve("auto")
+            print(f"Predictor: {dataparser.predictor}, {reason}.")
         super().save_config()
