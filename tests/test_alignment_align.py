@@ -5,50 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.alignment import AlignmentConfig, KnownGeometry, align, optimise
-from das3r_ns.predictor.pairs import PairGraph, PairPredictions
+from das3r_ns.predictor.pairs import PairGraph
 from das3r_ns.predictor.simulated import PairErrors, simulate_pairs
 
-FRAMES, HEIGHT, WIDTH, FOCAL = 6, 32, 48, 40.0
-SMALL_ERRORS = PairErrors(smooth=0.005, noise=0.001, rotation_deg=0.1, translation=0.002)
+FRAMES = 6
 QUICK = AlignmentConfig(num_steps=120, flow_weight=0.0)
-
-
-class World:
-    """A wavy wall at depth 3 to 5, seen by a camera that moves along x and turns; a square of it is dynamic."""
-
-    def __init__(self, num_frames: int = FRAMES) -> None:
-        self.K = geometry.intrinsics(FOCAL, HEIGHT, WIDTH)
-        self.T = torch.eye(4).repeat(num_frames, 1, 1)
-        for k in range(num_frames):
-            angle = torch.tensor(0.04 * k)
-            self.T[k, 0, 0] = self.T[k, 2, 2] = angle.cos()
-            self.T[k, 0, 2], self.T[k, 2, 0] = -angle.sin(), angle.sin()
-            self.T[k, :3, 3] = torch.tensor([0.15 * k, 0.05 * np.sin(k), 0.03 * k])
-        self.depth = torch.stack([self._trace(T) for T in self.T])
-        self.dynamic = torch.zeros_like(self.depth, dtype=torch.bool)
-        self.dynamic[:, 10:20, 10:20] = True
-
-    def _trace(self, T: torch.Tensor) -> torch.Tensor:
-        rays = geometry.unproject(torch.ones(HEIGHT, WIDTH), self.K) @ T[:3, :3].T
-        depth = torch.full((HEIGHT, WIDTH), 4.0)
-        for _ in range(30):
-            point = T[:3, 3] + depth[..., None] * rays
-            wall = 4 + 0.5 * torch.sin(1.5 * point[..., 0]) + 0.4 * torch.cos(2 * point[..., 1])
-            depth = depth + 0.7 * (wall - point[..., 2]) / rays[..., 2]
-        return depth
-
-    def pairs(self, edges=None, errors: PairErrors = SMALL_ERRORS) -> PairPredictions:
-        edges = edges or PairGraph().edges(len(self.T))
-        return simulate_pairs(self.depth, self.dynamic, self.T, self.K, edges, errors)
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World()
+    return World(FRAMES)
 
 
 def assert_depth_fits(found: torch.Tensor, truth: torch.Tensor, tolerance: float, scale: float | None = None) -> None:
@@ -151,7 +122,7 @@ def test_a_pair_in_one_direction_only_is_enough():
 
 
 def test_identical_frames_give_a_camera_that_stands_still():
-    still = World()
+    still = World(FRAMES)
     still.T = still.T[:1].repeat(FRAMES, 1, 1)
     still.depth = still.depth[:1].repeat(FRAMES, 1, 1)
     found = align(still.pairs(), FRAMES, QUICK)

@@ -19,7 +19,7 @@ def network() -> PairwiseNetwork:
 
 
 def run(network, images, edges, **settings):
-    return predict_pairs(network, images, edges, InferenceConfig(**settings), progress=False)
+    return predict_pairs(network, images, edges, InferenceConfig(**settings))
 
 
 @pytest.mark.parametrize("size", [(32, 48), (48, 32), (48, 80), (32, 32)])

@@ -6,6 +6,7 @@ Written from the published descriptions; parameter names are those of the publis
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.inference import InferenceConfig, predict_pairs
 from das3r_ns.predictor.network.model import PairPrediction, PairwiseNetwork
+from das3r_ns.predictor.network.predictor import NetworkPredictor, NetworkPredictorConfig
 from das3r_ns.predictor.network.preprocess import Framing, framing, preprocess_frames
 from das3r_ns.predictor.network.weights import (
     DEFAULT_WEIGHTS,
@@ -21,6 +22,8 @@ __all__ = [
     "DEFAULT_WEIGHTS",
     "Framing",
     "InferenceConfig",
+    "NetworkPredictor",
+    "NetworkPredictorConfig",
     "PairPrediction",
     "PairwiseNetwork",
     "PairwiseNetworkConfig",

@@ -15,12 +15,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
 from das3r_ns.predictor.pairs import Edge, PairPredictions
+from das3r_ns.predictor.progress import stage
 
 MIB, GIB = 2**20, 2**30
 FLOATS_PER_PAIR_PIXEL = 9
@@ -43,17 +43,23 @@ class InferenceConfig:
     it pays for many clips or thousands of pairs only."""
 
 
+def product_type(device: torch.device, precision: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:
+    """Type of the large products that a precision means on a device."""
+    if precision == "auto":
+        half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if half else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
 @contextmanager
-def _arithmetic(device: torch.device, precision: Literal["auto", "bfloat16", "float32"]) -> Iterator[torch.dtype]:
-    """Autocast and TF32 settings for one run; gives the type of the large products."""
-    gpu = device.type == "cuda"
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and gpu and torch.cuda.is_bf16_supported())
+def _arithmetic(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Autocast and TF32 settings for one run."""
     before = torch.backends.cudnn.allow_tf32
-    if gpu and not bfloat16:
+    if device.type == "cuda" and dtype == torch.float32:
         torch.backends.cudnn.allow_tf32 = False  # on by default, and not float32
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            yield torch.bfloat16 if bfloat16 else torch.float32
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
 
@@ -124,7 +130,6 @@ def predict_pairs(
     images: Float[Tensor, "n 3 h w"],
     edges: Sequence[Edge],
     config: InferenceConfig = InferenceConfig(),
-    progress: bool = True,
 ) -> PairPredictions:
     """Run the network on the directed pairs of a clip, on the network's device.
 
@@ -141,8 +146,8 @@ def predict_pairs(
     network.eval()
     pairs = torch.tensor(edges, device=device)
     maps = [torch.empty(len(edges), *size, *tail, device=device) for tail in ((3,), (3,), (), (), ())]
-    columns = (*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.completed:.0f} pairs"))
-    with _arithmetic(device, config.precision) as dtype, Progress(*columns, disable=not progress) as bar:
+    dtype = product_type(device, config.precision)
+    with _arithmetic(device, dtype), stage("Looking at pairs of frames", len(edges), "pairs") as bar:
         chunk = batch_size(config, size, dtype, device)
         images = images.to(device)
         if device.type == "cuda":
@@ -150,12 +155,11 @@ def predict_pairs(
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         frames = _KeptFrames(network, images, chunk)
         decode = torch.compile(frames.decode) if config.compile else frames.decode
-        task = bar.add_task("Looking at pairs of frames", total=len(edges))
         for start in range(0, len(edges), chunk):
             part = pairs[start : start + chunk]
             for whole, some in zip(maps, decode(part[:, 0], part[:, 1])):
                 whole[start : start + chunk] = some
-            bar.advance(task, len(part))
+            bar.advance(len(part))
     descriptors = frames.features.float().mean(1)
     del frames
     finite = torch.stack([whole.flatten(1).isfinite().all(1) for whole in maps]).all(0)

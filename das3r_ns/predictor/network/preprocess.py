@@ -79,7 +79,7 @@ def framing(image_size: tuple[int, int], long_side: int = LONG_SIDE) -> Framing:
     h, w = (round(side * long_side / max(image_size)) for side in image_size)
     half_h, half_w = (PATCH // 2 * (2 * (side // 2) // PATCH) for side in (h, w))
     if height == width:
-        half_h = 3 * half_w // 4
+        half_h = 3 * half_w // 4 // (PATCH // 2) * (PATCH // 2)
     if half_h == 0 or half_w == 0:
         raise ValueError(
             f"pictures of {width}x{height} become {w}x{h} for the network, which needs at least {PATCH} pixels a side. "

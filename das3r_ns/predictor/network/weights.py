@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import get_console
 from torch import Tensor
 
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.heads import mask_head
 from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.progress import CONSOLE
 
 DEFAULT_WEIGHTS = "Kai422kx/das3r"
 """Hub repository of the published DAS3R weights."""
@@ -85,9 +85,7 @@ def download_weights(repository: str = DEFAULT_WEIGHTS) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    get_console().print(
-        f"Fetching the weights {repository} (about {WEIGHTS_SIZE}; kept in the hub's cache)", style="dim"
-    )
+    CONSOLE.print(f"Fetching the weights {repository} (about {WEIGHTS_SIZE}; kept in the hub's cache)", style="dim")
     try:
         paths = [Path(huggingface_hub.hf_hub_download(repository, name)) for name in HUB_FILES]
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
@@ -298,5 +296,5 @@ def _complete(state: dict[str, Tensor], network: PairwiseNetwork, path: Path) ->
 def _give_notice() -> None:
     global _notice_given
     if not _notice_given:
-        get_console().print(LICENCE_NOTICE, style="yellow")
+        CONSOLE.print(LICENCE_NOTICE, style="yellow")
         _notice_given = True

@@ -1,0 +1,85 @@
+"""What a clip will need, said before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from das3r_ns.predictor.alignment.objective import CHUNK_ELEMENTS
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
+from das3r_ns.predictor.network.inference import (
+    GIB,
+    InferenceConfig,
+    activation_bytes_per_pair,
+    batch_size,
+    frame_bytes,
+    result_bytes,
+)
+from das3r_ns.predictor.pairs import PairGraph
+from das3r_ns.predictor.windows import WindowConfig, cut
+
+CONTEXT_BYTES = 0.6 * GIB
+"""What a GPU holds before the first tensor: kernels and workspaces."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Peak memory in bytes."""
+
+    device: int
+    """Of the GPU (or of the CPU that stands in for it)."""
+    host: int
+    """Of the maps of the whole clip, which stay in main memory."""
+    windows: int
+    frames_per_window: int
+    pairs: int
+    """Directed pairs of the whole clip, those of overlaps counted twice."""
+
+    def __str__(self) -> str:
+        parts = "1 window" if self.windows == 1 else f"{self.windows} windows"
+        return (
+            f"{self.pairs} pairs in {parts} of {self.frames_per_window} frames: about {self.device / GIB:.1f} GiB of "
+            f"device memory and {self.host / GIB:.1f} GiB of main memory"
+        )
+
+
+def memory_need(
+    num_frames: int,
+    size: tuple[int, int],
+    graph: PairGraph,
+    windows: WindowConfig,
+    inference: InferenceConfig,
+    network: PairwiseNetworkConfig,
+    num_weights: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> MemoryNeed:
+    """Estimate from sizes: the larger of the network's and the alignment's peak, with everything that stays beside.
+
+    Args:
+        size: height and width of the network's input.
+        num_weights: elements of the network's parameters.
+        dtype: type of the network's large products.
+    """
+    height, width = size
+    parts = cut(num_frames, windows)
+    longest = max(map(len, parts))
+    edges = len(graph.edges(longest))
+    weights = num_weights * (4 if dtype == torch.float32 else 6)  # autocast keeps a copy in half precision
+    stays = weights + result_bytes(edges, size)
+    decoding = batch_size(inference, size, dtype, device) * activation_bytes_per_pair(size, dtype)
+    network_peak = stays + longest * frame_bytes(size, network.enc_embed_dim, dtype) + decoding
+    log_confidence = 2 * edges * height * width * 4
+    temporary = 6 * 3 * 4 * CHUNK_ELEMENTS["cuda" if device.type == "cuda" else "cpu"]
+    alignment_peak = stays + log_confidence + temporary + 12 * longest * height * width * 4
+    context = int(CONTEXT_BYTES) if device.type == "cuda" else 0
+    # Network input (3 floats a pixel), and three maps in their windows and joined.
+    host = num_frames * height * width * 4 * (3 + 6)
+    return MemoryNeed(
+        device=int(max(network_peak, alignment_peak)) + context,
+        host=host,
+        windows=len(parts),
+        frames_per_window=longest,
+        pairs=sum(len(graph.edges(len(part))) for part in parts),
+    )

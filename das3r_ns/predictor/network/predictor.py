@@ -1,0 +1,198 @@
+"""The predictor built on the pairwise network: frames, pairs, pointmaps, global alignment, scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from das3r_ns import geometry
+from das3r_ns.predictor.alignment import Alignment, AlignmentConfig, AlignmentError, CheckedFlow, KnownGeometry
+from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
+from das3r_ns.predictor.network.inference import InferenceConfig, predict_pairs, product_type
+from das3r_ns.predictor.network.memory import memory_need
+from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.preprocess import LONG_SIDE, Framing, preprocess_frames
+from das3r_ns.predictor.network.weights import DEFAULT_WEIGHTS, load_network
+from das3r_ns.predictor.pairs import Edge, PairGraph, PairPredictions
+from das3r_ns.predictor.progress import CONSOLE
+from das3r_ns.predictor.seeds import no_points, seed_points
+from das3r_ns.predictor.windows import WindowConfig, align_clip
+from das3r_ns.scene import Scene
+from das3r_ns.video import Clip
+
+MIN_FRAMES = 2
+
+
+@dataclass
+class NetworkPredictorConfig:
+    """Cameras, depth and moving things from the pairwise network. Wants a GPU and 2.4 GB of weights."""
+
+    weights: str = DEFAULT_WEIGHTS
+    """A hub repository, a folder with config.json and model.safetensors, or a .pth training checkpoint."""
+    device: str = "auto"
+    """Where the network and the alignment run: auto takes a GPU when there is one."""
+    long_side: int = LONG_SIDE
+    """Pixels of the longer side of the network's input. It was trained at 512; fewer is faster and coarser."""
+    pairs: PairGraph = field(default_factory=PairGraph)
+    """Which frames are looked at together."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    """How the network is run."""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """How the pairs become one world."""
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    """How long clips are cut."""
+    flow: Literal["auto", "raft", "dis"] = "auto"
+    """Optical flow for the alignment: auto takes torchvision's RAFT when its weights are on disk, else OpenCV's DIS.
+    alignment.flow_weight 0 needs none."""
+    raft_weights: Path | None = None
+    """Weights of torchvision's RAFT. None looks where torchvision keeps what it has downloaded."""
+    max_points: int = 150_000
+    """Size of the seed cloud."""
+
+
+class NetworkPredictor:
+    """See the module. Satisfies `Predictor`. The weights are loaded at the first call and kept."""
+
+    name = "network"
+
+    def __init__(self, config: NetworkPredictorConfig | None = None) -> None:
+        self.config = config or NetworkPredictorConfig()
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(automatic if self.config.device == "auto" else self.config.device)
+        self._estimator = _flow_estimator(self.config, self._device)
+        self._network: PairwiseNetwork | None = None
+        self._masks_missing = False
+
+    def __call__(self, clip: Clip, known: Known = Known()) -> Scene:  # noqa: B008  (frozen)
+        """See `Predictor`.
+
+        Raises:
+            PredictionError: fewer than two frames, pairs that do not connect the clip, or weights that know nothing of
+                moving things while no masks are given.
+            WeightsError: the weights are missing or do not fit.
+        """
+        if len(clip) < MIN_FRAMES:
+            raise PredictionError(
+                f"the clip has {len(clip)} frame, and a pair needs {MIN_FRAMES}. Give a longer clip or read more "
+                "frames per second (--video.fps)."
+            )
+        images, framed = preprocess_frames(clip.frames, self.config.long_side)
+        network = self._load(known)
+        config = self.config
+        need = memory_need(
+            len(clip),
+            framed.size,
+            config.pairs,
+            config.windows,
+            config.inference,
+            network.config,
+            sum(weight.numel() for weight in network.parameters()),
+            product_type(self._device, config.inference.precision),
+            self._device,
+        )
+        CONSOLE.print(f"{len(clip)} frames of {framed.size[1]}x{framed.size[0]}, {need}", style="dim")
+
+        def predict(frames: Sequence[int], edges: list[Edge]) -> PairPredictions:
+            return predict_pairs(network, images[list(frames)], edges, config.inference)
+
+        try:
+            found = align_clip(
+                predict,
+                len(clip),
+                config.pairs,
+                config.alignment,
+                config.windows,
+                _known_geometry(known, clip, framed),
+                self._flow_of(images, framed),
+            )
+        except AlignmentError as error:
+            raise PredictionError(str(error)) from error
+        return self._scene(clip, known, found, framed)
+
+    def _load(self, known: Known) -> PairwiseNetwork:
+        if self._network is None:
+            self._network, report = load_network(self.config.weights, self._device)
+            self._masks_missing = report.mask_heads_missing
+        if self._masks_missing and known.dynamic_mask is None:
+            raise PredictionError(
+                f"the weights {self.config.weights} have no dynamic-mask heads (they are DUSt3R's or MonST3R's), so "
+                "what moves would be made up. Train the heads (das3r train-predictor), use weights that have them "
+                f"({DEFAULT_WEIGHTS}), or give your own masks (--masks)."
+            )
+        return self._network
+
+    def _flow_of(self, images: Float[Tensor, "n 3 h w"], framed: Framing) -> CheckedFlow | None:
+        if self.config.alignment.flow_weight == 0:
+            return None
+
+        def frame(i: int) -> np.ndarray:
+            return ((images[i].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+
+        return FlowBetweenFrames(frame, framed.size, self._estimator).checked
+
+    def _scene(self, clip: Clip, known: Known, found: Alignment, framed: Framing) -> Scene:
+        depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
+        dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
+        if known.dynamic_mask is not None:
+            dynamic_prob = F.interpolate(known.dynamic_mask[:, None].float(), framed.resized, mode="area")[:, 0]
+        T_world_camera, K = found.T_world_camera, framed.K_to_image(found.K)
+        if known.T_world_camera is None:
+            static = (depth > 0) & (dynamic_prob < 0.5)
+            typical = float(depth[static if static.any() else depth > 0].median())
+            T_world_camera = T_world_camera.double()
+            T_world_camera, scale = geometry.apply_similarity(
+                geometry.level_world(T_world_camera, typical), T_world_camera
+            )
+            depth = depth * scale
+        else:
+            T_world_camera, K = known.T_world_camera, known.K if known.K is not None else K
+        scene = Scene(
+            T_world_camera=T_world_camera.float(),
+            K=K.float(),
+            image_size=clip.size,
+            depth=depth,
+            confidence=confidence,
+            dynamic_prob=dynamic_prob,
+            points=no_points(),
+            pose_known=torch.ones(len(clip), dtype=torch.bool),
+            names=clip.names,
+            fps=clip.fps,
+            provenance={"predictor": self.name, "settings": _plain(asdict(self.config))},
+        )
+        return replace(scene, points=seed_points(scene, clip.frames, self.config.max_points))
+
+
+def _known_geometry(known: Known, clip: Clip, framed: Framing) -> KnownGeometry:
+    K = known.K
+    focal = None
+    if known.focal_px is not None:
+        focal = known.focal_px * framed.resized[1] / clip.size[1]
+    return KnownGeometry(focal, known.T_world_camera, None if K is None else framed.K_to_network(K.float()))
+
+
+def _flow_estimator(config: NetworkPredictorConfig, device: torch.device) -> FlowEstimator:
+    weights = config.raft_weights
+    if weights is None:
+        kept = sorted(Path(torch.hub.get_dir(), "checkpoints").glob("raft_*.pth"))
+        weights = kept[0] if kept else None
+    if config.flow == "raft" and weights is None:
+        raise ValueError("flow raft needs raft_weights, a file of torchvision's RAFT weights; flow dis needs none")
+    if config.flow == "dis" or weights is None:
+        return DisFlow()
+    return RaftFlow(weights, str(device))
+
+
+def _plain(value: object) -> object:
+    """Settings as JSON can hold them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
