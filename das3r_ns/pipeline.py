@@ -35,13 +35,13 @@ class Das3rPipeline(VanillaPipeline):
     def __init__(
         self,
         config: VanillaPipelineConfig,
-        device: str,
+        device: torch.device | str,
         test_mode: Literal["test", "val", "inference"] = "val",
         world_size: int = 1,
         local_rank: int = 0,
         grad_scaler: Any = None,
     ) -> None:
-        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
         if torch.device(device).type == "cpu":
             # "gpu" means "on the device"; the other choice pins memory, which fails without CUDA.
             self.datamanager.config.cache_images = "gpu"  # type: ignore[attr-defined]

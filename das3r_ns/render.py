@@ -159,7 +159,8 @@ def video_writer(path: Path, fps: float) -> Iterator[Any]:
 
         def write(picture: UInt8[np.ndarray, "h w 3"]) -> None:
             height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
-            stream.height, stream.width = height, width
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = height, width
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
             container.mux(stream.encode(frame))
 

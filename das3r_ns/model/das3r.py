@@ -202,7 +202,7 @@ class Das3rModel(Das3rState):
             self.optimizers["camera_opt"].gate = losses.published_psnr(rgb, picture, weight) > least
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of one rendered frame (see `frame_metrics.metrics`), and picture, render and mask side by side."""
         picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
