@@ -35,7 +35,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 
-def shown(value: float | None, pattern: str) -> str:
+def shown(value: float | int | None, pattern: str) -> str:
     """A number as text; an en dash where there is none."""
     return "–" if value is None else pattern.format(value)
 
