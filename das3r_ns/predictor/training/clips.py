@@ -51,7 +51,7 @@ class ClipFolders:
                 )
                 if len(T_world_camera) != len(images):
                     raise BadDataError(
-                        folder / "T_world_camera.txt", f"{len(T_world_camera)} rows, {len(images)} pictures"
+                        folder / "T_world_camera.txt", f"{len(T_world_camera)} rows for {len(images)} pictures"
                     )
             except BadDataError as error:
                 self.problems.append(error.problem)
