@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -157,9 +158,21 @@ def test_truth_can_be_given_piece_by_piece(tmp_path, truth):
 
 
 def test_a_truth_of_another_length_is_refused_and_named(tmp_path, truth):
-    scene = _written(_scene(_true_masks()[:5].float(), _true_path()[:5]), tmp_path / "scene")
+    scene = replace(_scene(_true_masks()[:5].float(), _true_path()[:5]), names=tuple("abcde"))
+    scene = _written(scene, tmp_path / "scene")
     with pytest.raises(TruthError, match=r"the result has 5 frames and the truth .*truth has 6.*--video\.max-frames"):
         evaluate(scene=scene, truth=truth)
+
+
+@pytest.mark.parametrize("name", ["{:05d}.jpg", "frame_{:05d}"])
+def test_frames_left_out_of_a_prediction_are_left_out_of_the_truth_by_name(tmp_path, truth, name):
+    taken = [0, 2, 3, 5]
+    first = 0 if name.endswith("jpg") else 1  # frames of a video are counted from 1
+    names = tuple(name.format(i + first) for i in taken)
+    scene = replace(_scene(_true_masks()[taken].float(), _true_path()[taken]), names=names)
+    metrics = evaluate(scene=_written(scene, tmp_path / "scene"), truth=truth, draw=False)
+    assert metrics["masks"]["predicted"]["j_mean"] == 1
+    assert metrics["poses"]["predicted"]["ate"] == pytest.approx(0, abs=1e-6)
 
 
 def test_truths_that_differ_in_length_among_themselves_are_refused(tmp_path, truth):
@@ -223,8 +236,6 @@ def test_a_run_that_never_finished_is_named_with_what_to_do(tmp_path, truth):
 
 
 def test_frames_without_a_true_mask_are_left_out_of_both_measures(truth):
-    from dataclasses import replace
-
     clip = read_truth_folder(truth)
     masks = _true_masks()
     clip = replace(clip, dynamic_mask=lambda i: None if i == 5 else masks[i])

@@ -6,8 +6,10 @@ of the pictures, a path that is not finite) is an error that names the file.
 """
 
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -216,6 +218,27 @@ def compare_pictures(
     return PictureComparison(*(tuple(column) for column in zip(*rows)))
 
 
+def truth_of_frames(truth: TruthClip, names: Sequence[str]) -> TruthClip:
+    """The truth of the frames that a result has, when frames of the clip were left out of it: found by the names of
+    the pictures, or by the number of the frame in the video (`frame_00001` is the first). A truth of as many frames
+    as the result is taken as it is.
+
+    Raises:
+        TruthError: the lengths differ and the names do not say which frames were taken.
+    """
+    if len(names) == len(truth):
+        return truth
+    stems = [Path(name).stem for name in names]
+    known = {} if truth.images is None else {path.stem: i for i, path in enumerate(truth.images)}
+    if all(stem in known for stem in stems):
+        return truth.only([known[stem] for stem in stems])
+    numbers = [int(stem.removeprefix("frame_")) - 1 for stem in stems if re.fullmatch(r"frame_\d+", stem)]
+    if len(numbers) == len(names) < len(truth) and max(numbers) < len(truth):
+        return truth.only(numbers)
+    check_frames(len(names), truth)
+    raise AssertionError  # check_frames has raised
+
+
 def check_frames(count: int, truth: TruthClip) -> None:
     """
     Raises:
@@ -223,8 +246,8 @@ def check_frames(count: int, truth: TruthClip) -> None:
     """
     if count != len(truth):
         raise TruthError(
-            f"the result has {count} frames and the truth {truth.folder} has {len(truth)}. Were frames left out when "
-            "the clip was predicted (--video.max-frames, --video.every)? Give the truth of exactly these frames."
+            f"the result has {count} frames and the truth {truth.folder} has {len(truth)}, and the names do not say "
+            "which frames were left out (--video.max-frames, --video.every). Give the truth of exactly these frames."
         )
 
 

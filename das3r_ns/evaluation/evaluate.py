@@ -25,6 +25,7 @@ from das3r_ns.evaluation.comparison import (
     compare_poses,
     resized_map,
     resized_picture,
+    truth_of_frames,
 )
 from das3r_ns.evaluation.datasets import TruthClip, TruthError, read_picture
 from das3r_ns.evaluation.report import print_summary
@@ -62,7 +63,7 @@ def evaluate(
         truth_clean: folder of pictures of the same views without the moving things.
         truth_poses: text file of true camera-to-world poses: 16 or 12 numbers a row, or TUM's 8.
         truth_focal_px: true focal length in pixels of the true pictures.
-        parts: what to measure. None measures everything that the truth speaks of.
+        parts: what to measure. Left out, everything that the truth speaks of.
         out: folder for metrics.json and pictures; `evaluation` in the scene folder or beside the config when left out.
         refine_test_poses: measure PSNR also with each test camera moved to fit its frame's static pixels (reported
             apart: it uses the test frame).
@@ -145,6 +146,8 @@ class Evaluation:
             ValueError: an asked part cannot be measured, or none can.
         """
         scene = None if scene_folder is None else read_scene(scene_folder)
+        if scene is not None:
+            self.truth = truth_of_frames(self.truth, scene.names)
         steps: dict[Part, Callable[[], None]] = {
             "poses": lambda: self._poses(scene, run),
             "masks": lambda: self._masks(scene, run),

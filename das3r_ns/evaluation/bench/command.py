@@ -54,7 +54,7 @@ def bench(
         data: where the set lies, as its publisher packs it or as folders of clips. data/WHAT when left out.
         out: folder for scenes, runs, pictures and the tables. benchmarks/WHAT when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
-        sequences: names of the sequences. None takes those of the published tables, or all where the set is not whole.
+        sequences: names of the sequences. Left out, those of the published tables, or all of a folder of clips.
         predictor: auto takes the network when its weights are at hand.
         geometric: settings of the geometric predictor.
         methods: nerfstudio methods to train: das3r, das3r-paper, das3r-lite.
