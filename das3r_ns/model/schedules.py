@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
 
 def log_linear(step: int, first: float, last: float, num_steps: int) -> float:
     """Learning rate at `step`: `first` at step 0, `last` from `num_steps` on, a straight line in log between."""
@@ -57,8 +59,7 @@ class LogLinearScheduler(Scheduler):
 
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
-    """Adam in one kernel where the parameters live on a GPU. eps as in 3D Gaussian splatting, whose gradients are
-    tiny."""
+    """Adam in one kernel. eps as in 3D Gaussian splatting, whose gradients are tiny."""
 
     eps: float = 1e-15
     """Added to the root of the second moment."""
@@ -66,7 +67,9 @@ class FusedAdamConfig(AdamOptimizerConfig):
     def setup(self, params: Iterable[torch.nn.Parameter]) -> torch.optim.Adam:
         """Build the optimizer for `params`."""
         params = list(params)
-        fused = all(p.is_cuda for p in params)
+        # Before torch 2.4 the fused kernel was for GPUs only.
+        has_kernel = ("cuda", "cpu") if TORCH_VERSION >= (2, 4) else ("cuda",)
+        fused = all(p.device.type in has_kernel for p in params)
         return self._target(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
 
 
