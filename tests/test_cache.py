@@ -100,9 +100,9 @@ def test_a_copy_of_the_clip_under_its_name_is_found(tmp_path, shots, predictor):
 
 
 def test_auto_keeps_the_scene_it_has_when_weights_arrive(tmp_path, shots, predictor, monkeypatch):
-    monkeypatch.setattr(cache, "resolve", lambda _: ("geometric", "no weights"))
+    monkeypatch.setattr(cache, "resolve", lambda *_: ("geometric", "no weights"))
     first = cached_scene(shots, PredictionOptions(), tmp_path / "cache")
-    monkeypatch.setattr(cache, "resolve", lambda _: ("network", "weights"))
+    monkeypatch.setattr(cache, "resolve", lambda *_: ("network", "weights"))
     assert cached_scene(shots, PredictionOptions(), tmp_path / "cache") == first
     assert cached_scene(shots, PredictionOptions(predictor="geometric"), tmp_path / "cache") == first
     assert cached_scene(shots, PredictionOptions(predictor="network"), tmp_path / "cache") != first
@@ -253,7 +253,7 @@ def test_a_hit_imports_no_network(tmp_path, shots, predictor):
         "from das3r_ns.dataparser.parser import Das3rDataParserConfig\n"
         f"config = Das3rDataParserConfig(data=Path({str(shots)!r}), cache_dir=Path({str(tmp_path / 'cache')!r}))\n"
         "config.setup().get_dataparser_outputs(split='train')\n"
-        "assert not [m for m in sys.modules if m.startswith('das3r_ns.predictor.network')]\n"
+        "assert not [m for m in sys.modules if m.startswith('das3r_ns.predictor.network.')]\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 

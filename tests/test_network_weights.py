@@ -9,7 +9,6 @@ import torch
 
 from das3r_ns.predictor.network import (
     PairwiseNetwork,
-    PairwiseNetworkConfig,
     WeightsError,
     load_network,
     save_weights,
@@ -17,15 +16,15 @@ from das3r_ns.predictor.network import (
     weights_available,
 )
 
-TINY = PairwiseNetworkConfig(
-    enc_embed_dim=8, enc_depth=1, enc_num_heads=2, dec_embed_dim=8, dec_depth=4, dec_num_heads=2, image_size=(32, 48)
-)
 CONSTRUCTOR = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', img_size=(32, 48), "
     "head_type='dpt', output_mode='pts3d', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf), "
-    "enc_embed_dim=8, enc_depth=1, enc_num_heads=2, dec_embed_dim=8, dec_depth=4, dec_num_heads=2, "
+    "enc_embed_dim=16, enc_depth=2, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2, "
     "freeze='encoder_and_3d_predictor', landscape_only=True)"
 )
+from tiny_network import TINY, small_heads
+
+narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +132,7 @@ def test_unknown_weights_and_wrong_shapes_are_named(tmp_path, network):
     torch.save(
         checkpoint(network) | {"model": network.state_dict() | {"enc_norm.bias": torch.zeros(9)}}, tmp_path / "b.pth"
     )
-    with pytest.raises(WeightsError, match=r"enc_norm.bias \(9,\), expected \(8,\)"):
+    with pytest.raises(WeightsError, match=r"enc_norm.bias \(9,\), expected \(16,\)"):
         load_network(tmp_path / "b.pth")
 
 
@@ -207,7 +206,7 @@ def test_an_unreachable_hub_says_how_to_bring_the_weights(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(weights, "_cached_folder", lambda repository: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    with pytest.raises(WeightsError, match="huggingface-cli download Kai422kx/das3r") as error:
+    with pytest.raises(WeightsError, match="hf download Kai422kx/das3r") as error:
         load_network()
     assert weights.WEIGHTS_SIZE in str(error.value)
 

@@ -185,10 +185,40 @@ def test_what_the_user_brings_is_looked_at_first(tmp_path, options, message):
         predict(write_pictures(tmp_path / "shots"), tmp_path / "out", PredictionOptions(**options))
 
 
-def test_a_network_without_weights_says_what_works_without(monkeypatch):
-    monkeypatch.setattr(auto, "_why_no_network", lambda: "the network's weights are not here")
-    with pytest.raises(ValueError, match=r"weights are not here. --predictor geometric needs no weights"):
-        auto.build_predictor("network", PredictionOptions().geometric)
-    assert auto.resolve("auto") == ("geometric", "the network's weights are not here")
-    monkeypatch.setattr(auto, "_why_no_network", lambda: None)
-    assert auto.resolve("auto")[0] == "network"
+@pytest.fixture
+def weights(monkeypatch):
+    """Stands in for the hub: what is at hand, whether it answers, whether a download succeeds."""
+    from das3r_ns.predictor.network import weights
+
+    def fail(repository):
+        raise weights.WeightsError(f"{repository} is not to be had")
+
+    monkeypatch.setattr(weights, "weights_available", lambda _: False)
+    monkeypatch.setattr(weights, "hub_reachable", lambda: True)
+    monkeypatch.setattr(weights, "download_weights", fail)
+    return weights
+
+
+def test_auto_takes_the_network_only_when_its_weights_come(weights, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert auto.resolve("auto")[0] == "geometric"
+    assert "nor is a GPU" in auto.resolve("auto")[1]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert "could not be fetched" in auto.resolve("auto")[1]
+    monkeypatch.setattr(weights, "hub_reachable", lambda: False)
+    assert "cannot be reached" in auto.resolve("auto")[1]
+    monkeypatch.setattr(weights, "hub_reachable", lambda: True)
+    monkeypatch.setattr(weights, "download_weights", lambda _: Path())
+    assert auto.resolve("auto") == ("network", "its weights were fetched just now")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(weights, "weights_available", lambda source: source == "mine")
+    assert auto.resolve("auto", "mine")[0] == "network"
+
+
+def test_insisting_on_a_network_without_weights_says_how_to_bring_them(weights):
+    options = PredictionOptions()
+    with pytest.raises(weights.WeightsError, match="not to be had"):
+        auto.build_predictor("network", options.geometric, options.network)
+    options.network.weights = "nowhere.pth"
+    with pytest.raises(weights.WeightsError, match=r"No weights at nowhere.pth. Give a folder"):
+        auto.build_predictor("network", options.geometric, options.network)

@@ -67,7 +67,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
 
 def settled(options: PredictionOptions) -> PredictorName:
     """The predictor that the options mean; says which `auto` came to mean, and why."""
-    name, reason = resolve(options.predictor)
+    name, reason = resolve(options.predictor, options.network.weights)
     if options.predictor == "auto":
         print(f"Predictor: {name}, {reason}.")
     return name
@@ -79,7 +79,7 @@ def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrit
     Raises:
         as `cached_scene`.
     """
-    predictor, _ = build_predictor(options.predictor, options.geometric)
+    predictor, _ = build_predictor(options.predictor, options.geometric, options.network)
     clip, known = read_inputs(data, options)
     check_free_space(folder.parent, clip)
     with recorded_seconds() as seconds:
@@ -184,7 +184,7 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
     settings = {
         "format": FORMAT_VERSION,
         "predictor": predictor,
-        "settings": asdict(options.geometric) if predictor == "geometric" else None,
+        "settings": asdict(options.geometric if predictor == "geometric" else options.network),
         "video": asdict(options.video),
         "masks": options.masks is not None,
         "masks_white_is_static": options.masks_white_is_static,

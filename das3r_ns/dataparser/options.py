@@ -5,6 +5,7 @@ from pathlib import Path
 
 from das3r_ns.predictor.auto import PredictorChoice
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
+from das3r_ns.predictor.network_settings import NetworkPredictorConfig
 from das3r_ns.video import VideoConfig
 
 
@@ -15,9 +16,12 @@ class PredictionOptions:
     video: VideoConfig = field(default_factory=VideoConfig)
     """Which frames are read, and how large."""
     predictor: PredictorChoice = "auto"
-    """`auto` takes the network when its weights are at hand, else `geometric`, which needs none."""
+    """`auto` takes the network when its weights are at hand, or when there is a GPU and they can be fetched; else
+    `geometric`, which needs none."""
     geometric: GeometricPredictorConfig = field(default_factory=GeometricPredictorConfig)
     """Settings of the geometric predictor."""
+    network: NetworkPredictorConfig = field(default_factory=NetworkPredictorConfig)
+    """Settings of the network predictor."""
     masks: Path | None = None
     """Folder of your own masks, white where something moves, one a frame, matched by name or else by order. They
     replace the predicted ones."""

@@ -4,12 +4,11 @@ Written from the published descriptions; parameter names are those of the publis
 """
 
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
-from das3r_ns.predictor.network.inference import InferenceConfig, predict_pairs
+from das3r_ns.predictor.network.inference import predict_pairs
 from das3r_ns.predictor.network.model import PairPrediction, PairwiseNetwork
-from das3r_ns.predictor.network.predictor import NetworkPredictor, NetworkPredictorConfig
+from das3r_ns.predictor.network.predictor import NetworkPredictor
 from das3r_ns.predictor.network.preprocess import Framing, framing, preprocess_frames
 from das3r_ns.predictor.network.weights import (
-    DEFAULT_WEIGHTS,
     WeightsError,
     WeightsReport,
     download_weights,
@@ -17,6 +16,7 @@ from das3r_ns.predictor.network.weights import (
     save_weights,
     weights_available,
 )
+from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, InferenceConfig, NetworkPredictorConfig
 
 __all__ = [
     "DEFAULT_WEIGHTS",

@@ -36,7 +36,7 @@ class ResidualConvUnit(nn.Module):
         self.conv2 = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        return x + self.conv2(F.relu_(self.conv1(F.relu(x))))
 
 
 class FusionBlock(nn.Module):
@@ -168,7 +168,7 @@ def point_head(enc_width: int, dec_width: int) -> DptHead:
         nn.Conv2d(FEATURES, POINT_FEATURES, 3, padding=1),
         Upsample(),
         nn.Conv2d(POINT_FEATURES, POINT_FEATURES, 3, padding=1),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         Float32Conv(POINT_FEATURES, 4, 1),
     )
     return DptHead(enc_width, dec_width, last)
@@ -179,7 +179,7 @@ def mask_head(enc_width: int, dec_width: int) -> DptHead:
     last = nn.Sequential(
         nn.Conv2d(FEATURES, FEATURES, 3, padding=1, bias=False),
         nn.Identity(),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Dropout(MASK_DROPOUT),
         Float32Conv(FEATURES, 1, 1),
         Upsample(),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,28 +18,13 @@ from torch import Tensor
 
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
+from das3r_ns.predictor.network_settings import InferenceConfig
 from das3r_ns.predictor.pairs import Edge, PairPredictions
 from das3r_ns.predictor.progress import stage
 
 MIB, GIB = 2**20, 2**30
 FLOATS_PER_PAIR_PIXEL = 9
 """Stored per pixel of a directed pair: two points, two confidences, one dynamic probability."""
-
-
-@dataclass(frozen=True)
-class InferenceConfig:
-    """How the network is run. The results differ by rounding only."""
-
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Arithmetic of the large products. auto: bfloat16 on GPUs that have it, float32 elsewhere. Outputs are always
-    float32."""
-    memory_gib: float | None = None
-    """Device memory for activations. None takes half of what is free on a GPU, and 2 GiB on a CPU."""
-    max_batch: int = 32
-    """Pairs decoded at once, at most; beyond this a GPU gains nothing."""
-    compile: bool = False
-    """Fuse the decoders' small operations with torch.compile. Costs about a minute at the first clip of each size, so
-    it pays for many clips or thousands of pairs only."""
 
 
 def product_type(device: torch.device, precision: Literal["auto", "bfloat16", "float32"]) -> torch.dtype:
@@ -129,7 +113,7 @@ def predict_pairs(
     network: PairwiseNetwork,
     images: Float[Tensor, "n 3 h w"],
     edges: Sequence[Edge],
-    config: InferenceConfig = InferenceConfig(),
+    config: InferenceConfig = InferenceConfig(),  # noqa: B008  (frozen)
 ) -> PairPredictions:
     """Run the network on the directed pairs of a clip, on the network's device.
 

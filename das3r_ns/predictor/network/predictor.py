@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,49 +13,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.predictor.alignment import Alignment, AlignmentConfig, AlignmentError, CheckedFlow, KnownGeometry
+from das3r_ns.predictor.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
-from das3r_ns.predictor.network.inference import InferenceConfig, predict_pairs, product_type
+from das3r_ns.predictor.network.inference import predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
-from das3r_ns.predictor.network.preprocess import LONG_SIDE, Framing, preprocess_frames
-from das3r_ns.predictor.network.weights import DEFAULT_WEIGHTS, load_network
-from das3r_ns.predictor.pairs import Edge, PairGraph, PairPredictions
+from das3r_ns.predictor.network.preprocess import Framing, preprocess_frames
+from das3r_ns.predictor.network.weights import load_network
+from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, NetworkPredictorConfig
+from das3r_ns.predictor.pairs import Edge, PairPredictions
 from das3r_ns.predictor.progress import CONSOLE
 from das3r_ns.predictor.seeds import no_points, seed_points
-from das3r_ns.predictor.windows import WindowConfig, align_clip
+from das3r_ns.predictor.windows import align_clip
 from das3r_ns.scene import Scene
 from das3r_ns.video import Clip
 
 MIN_FRAMES = 2
-
-
-@dataclass
-class NetworkPredictorConfig:
-    """Cameras, depth and moving things from the pairwise network. Wants a GPU and 2.4 GB of weights."""
-
-    weights: str = DEFAULT_WEIGHTS
-    """A hub repository, a folder with config.json and model.safetensors, or a .pth training checkpoint."""
-    device: str = "auto"
-    """Where the network and the alignment run: auto takes a GPU when there is one."""
-    long_side: int = LONG_SIDE
-    """Pixels of the longer side of the network's input. It was trained at 512; fewer is faster and coarser."""
-    pairs: PairGraph = field(default_factory=PairGraph)
-    """Which frames are looked at together."""
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """How the network is run."""
-    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
-    """How the pairs become one world."""
-    windows: WindowConfig = field(default_factory=WindowConfig)
-    """How long clips are cut."""
-    flow: Literal["auto", "raft", "dis"] = "auto"
-    """Optical flow for the alignment: auto takes torchvision's RAFT when its weights are on disk, else OpenCV's DIS.
-    alignment.flow_weight 0 needs none."""
-    raft_weights: Path | None = None
-    """Weights of torchvision's RAFT. None looks where torchvision keeps what it has downloaded."""
-    max_points: int = 150_000
-    """Size of the seed cloud."""
 
 
 class NetworkPredictor:

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from das3r_ns import geometry
+from das3r_ns.predictor.network_settings import LONG_SIDE
 
-LONG_SIDE = 512
 PATCH = 16
 
 

@@ -23,10 +23,9 @@ from torch import Tensor
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.heads import mask_head
 from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
 from das3r_ns.predictor.progress import CONSOLE
 
-DEFAULT_WEIGHTS = "Kai422kx/das3r"
-"""Hub repository of the published DAS3R weights."""
 WEIGHTS_SIZE = "2.4 GB"
 HUB_FILES = ("config.json", "model.safetensors")
 LICENCE_NOTICE = (
@@ -93,11 +92,28 @@ def download_weights(repository: str = DEFAULT_WEIGHTS) -> Path:
         raise WeightsError(
             f"The network's weights ({repository}, about {WEIGHTS_SIZE}) are not here and could not be fetched: "
             f"{reason[0]}\nOn a machine with a network connection run\n"
-            f"    huggingface-cli download {repository} --local-dir das3r-weights\n"
-            "copy the folder here (config.json and model.safetensors), and give it as --weights das3r-weights. "
+            f"    hf download {repository} --local-dir das3r-weights\n"
+            "copy the folder here (config.json and model.safetensors), and give it as --network.weights das3r-weights. "
             "The geometric predictor needs no weights."
         ) from error
     return paths[0].parent
+
+
+def hub_reachable(timeout_s: float = 3.0) -> bool:
+    """Whether the hub answers at all: asked before a download is tried that would wait for minutes to fail."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or address.hostname is None:
+        return False
+    try:
+        with socket.create_connection((address.hostname, address.port or 443), timeout_s):
+            return True
+    except OSError:
+        return False
 
 
 def load_network(
@@ -111,7 +127,7 @@ def load_network(
     Raises:
         WeightsError: nothing is there, the file is damaged, or its keys are not this network's.
     """
-    path = _locate(source)
+    path = locate_weights(source)
     if path.is_dir():
         config = _read_config(path / "config.json")
         weights_path, state = path / "model.safetensors", _read_safetensors(path / "model.safetensors")
@@ -165,7 +181,12 @@ def _cached_folder(repository: str) -> Path | None:
     return None
 
 
-def _locate(source: str | Path) -> Path:
+def locate_weights(source: str | Path) -> Path:
+    """Folder or `.pth` file of the weights; a hub repository is fetched if it is not in the hub's cache.
+
+    Raises:
+        WeightsError: nothing is there, or it cannot be fetched.
+    """
     path = Path(source).expanduser()
     if path.is_file():
         return path.parent if path.name in HUB_FILES else path
