@@ -56,7 +56,7 @@ def report(title: str, rows: dict[str, Any], device: torch.device, out: Path | N
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
     print(f"\n{title} ({machine}, torch {torch.__version__})")
     for name, value in rows.items():
-        text = f"{value:.4g}" if isinstance(value, float) else value
+        text = f"{value:.6g}" if isinstance(value, float) else value
         print(f"  {name:<52} {text}")
     if out is not None:
         stored = json.loads(out.read_text()) if out.is_file() else []

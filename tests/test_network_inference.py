@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from tiny_network import TINY, small_heads
 
-from das3r_ns.predictor.network import InferenceConfig, PairwiseNetwork, PairwiseNetworkConfig, predict_pairs
+from das3r_ns.predictor.network import InferenceConfig, PairwiseNetwork, predict_pairs
 from das3r_ns.predictor.network import inference as module
 from das3r_ns.predictor.pairs import PairGraph
 
-TINY = PairwiseNetworkConfig(
-    enc_embed_dim=16, enc_depth=2, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2
-)
+narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_network import TINY, small_heads
 from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 
 from das3r_ns import geometry
@@ -28,9 +29,6 @@ from das3r_ns.scene import read_scene, write_scene
 from das3r_ns.video import Clip
 
 FRAMES = 6
-TINY = PairwiseNetworkConfig(
-    enc_embed_dim=16, enc_depth=1, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2
-)
 # Pictures are twice the size of the network's input.
 SIZE = (2 * HEIGHT, 2 * WIDTH)
 
@@ -44,6 +42,9 @@ def clip_of(num_frames: int, size: tuple[int, int] = SIZE) -> Clip:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (num_frames, *size, 3), dtype=torch.uint8, generator=generator)
     return Clip(frames, 24.0, tuple(f"{k:03d}.png" for k in range(num_frames)))
+
+
+narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 
 
 @pytest.fixture(scope="module")

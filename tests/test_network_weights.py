@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_network import TINY, small_heads
 
 from das3r_ns.predictor.network import (
     PairwiseNetwork,
@@ -22,8 +23,6 @@ CONSTRUCTOR = (
     "enc_embed_dim=16, enc_depth=2, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2, "
     "freeze='encoder_and_3d_predictor', landscape_only=True)"
 )
-from tiny_network import TINY, small_heads
-
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 
 
