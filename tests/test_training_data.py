@@ -1,6 +1,7 @@
 """Which pairs are drawn, in which order, how they are cropped, and what happens to bad files."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,9 +43,10 @@ class MemorySource:
         self.name, self.problems, self.bad = "memory", (), bad
         self.pairs = pool_of_pairs([list(range(num_frames))], max_stride=3, seed=0)
 
-    def read(self, pair: Pair) -> tuple[Frame, Frame]:
-        from pathlib import Path
+    def picture_size(self, pair: Pair) -> tuple[int, int]:
+        return frame().depth.shape  # type: ignore[return-value]
 
+    def read(self, pair: Pair) -> tuple[Frame, Frame]:
         for number in (pair.first, pair.second):
             if number in self.bad:
                 raise BadDataError(Path(f"frame_{number}.png"), "cannot be read")
