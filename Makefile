@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 DATA ?=
 OUT ?= demo_output
 
+# Torch's threads then sleep while they wait, instead of taking the cores from the rasterizer's.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint clean
 .DEFAULT_GOAL := help
 
