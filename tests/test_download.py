@@ -70,14 +70,14 @@ class Server:
                 handler.end_headers()
                 return None
             handler.send_response(206)
-            shown = 0 if fault == "wrong piece" else start
+            shown = start - 9 if fault == "wrong piece" else start
             handler.send_header("Content-Range", f"bytes {shown}-{len(data) - 1}/{len(data)}")
         else:
             handler.send_response(200)
         handler.send_header("Content-Length", str(len(data) - start))
         handler.send_header("ETag", etag)
         handler.end_headers()
-        body = data[start:]
+        body = data[start - 9 : -9] if fault == "wrong piece" else data[start:]
         handler.wfile.write(body[: len(body) // 2] if fault == "cut" else body)
         return None
 
