@@ -27,6 +27,7 @@ from das3r_ns.evaluation.bench.worker import Job, run_job
 from das3r_ns.evaluation.datasets import TruthError, read_picture, read_truth_folder
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
 from das3r_ns.predictor.network.preprocess import framing
+from das3r_ns.predictor.network_settings import NetworkPredictorConfig
 from das3r_ns.scene import PointCloud, Scene, write_scene
 
 N, H, W = 12, 32, 48
@@ -106,7 +107,17 @@ def predictions(monkeypatch) -> Predictions:
 
 def _job(out: Path, source: SequenceSource, **changes) -> Job:
     job = Job(
-        source, FrameChoice(50), None, ("masks", "poses"), "geometric", GeometricPredictorConfig(), (), None, out, False
+        source=source,
+        frames=FrameChoice(50),
+        longest_side=None,
+        stages=("masks", "poses"),
+        predictor="geometric",
+        geometric=GeometricPredictorConfig(),
+        network=NetworkPredictorConfig(),
+        methods=(),
+        steps=None,
+        out=out,
+        again=False,
     )
     return replace(job, **changes)
 

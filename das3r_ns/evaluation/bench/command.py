@@ -21,6 +21,7 @@ from das3r_ns.evaluation.bench.worker import Job, Stage
 from das3r_ns.evaluation.report import shown
 from das3r_ns.predictor.auto import PredictorChoice, resolve
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
+from das3r_ns.predictor.network_settings import NetworkPredictorConfig
 
 STAGES: tuple[Stage, ...] = ("masks", "poses", "psnr")
 
@@ -33,6 +34,7 @@ def bench(
     sequences: tuple[str, ...] = (),
     predictor: PredictorChoice = "auto",
     geometric: GeometricPredictorConfig = GeometricPredictorConfig(),  # noqa: B008  (tyro copies it)
+    network: NetworkPredictorConfig = NetworkPredictorConfig(),  # noqa: B008  (tyro copies it)
     methods: tuple[str, ...] = ("das3r",),
     baselines: bool = True,
     steps: int | None = None,
@@ -55,8 +57,9 @@ def bench(
         out: folder for scenes, runs, pictures and the tables. benchmarks/WHAT when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
         sequences: names of the sequences. Left out, those of the published tables, or all of a folder of clips.
-        predictor: auto takes the network when its weights are at hand.
+        predictor: auto takes the network when its weights are at hand or a GPU makes fetching them worth while.
         geometric: settings of the geometric predictor.
+        network: settings of the network predictor.
         methods: nerfstudio methods to train: das3r, das3r-paper, das3r-lite.
         baselines: train nerfstudio's splatfacto too, with and without masks, on the same scene folders. Needs a GPU.
         steps: training steps of every method, instead of its own number. For a quick look.
@@ -81,7 +84,7 @@ def bench(
         raise ValueError(f"--jobs must be 1 or more, got {jobs}")
     trained = _methods(methods, baselines) if "psnr" in chosen else ()
     _check_methods(trained)
-    name, reason = resolve(predictor)
+    name, reason = resolve(predictor, network.weights)
     frames = FRAMES.get(set_name, FRAMES["davis"])
     if max_frames is not None:
         frames = FrameChoice(max_frames, frames.stride)
@@ -90,7 +93,7 @@ def bench(
     console.print(f"{len(sources)} sequences of {folder}; predictor {name}, {reason}; stages {', '.join(chosen)}.")
     table = BenchTable(set_name, trained, notes=_notes(name, trained, frames, longest_side, steps))
     todo = [
-        Job(source, frames, longest_side, chosen, name, geometric, trained, steps, out / source.name, again)
+        Job(source, frames, longest_side, chosen, name, geometric, network, trained, steps, out / source.name, again)
         for source in sources
     ]
 

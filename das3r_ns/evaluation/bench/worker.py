@@ -29,6 +29,7 @@ from das3r_ns.evaluation.evaluate import Evaluation, write_json
 from das3r_ns.evaluation.runs import load_run
 from das3r_ns.predictor.auto import PredictorName
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
+from das3r_ns.predictor.network_settings import NetworkPredictorConfig
 from das3r_ns.scene import read_scene
 from das3r_ns.video import VideoConfig
 
@@ -45,6 +46,7 @@ class Job:
     stages: tuple[Stage, ...]
     predictor: PredictorName
     geometric: GeometricPredictorConfig
+    network: NetworkPredictorConfig
     methods: tuple[str, ...]
     """What is trained, for the stage `psnr`."""
     steps: int | None
@@ -89,8 +91,8 @@ class _Stages:
 
     def predict_settings(self) -> dict[str, Any]:
         job = self._job
-        own = _plain(asdict(job.geometric)) if job.predictor == "geometric" else None
-        return {**self.prepare_settings(), "predictor": job.predictor, "predictor_settings": own}
+        own = job.geometric if job.predictor == "geometric" else job.network
+        return {**self.prepare_settings(), "predictor": job.predictor, "predictor_settings": asdict(own)}
 
     def run(self, name: str, settings: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         """Values of a stage, from an earlier time or from now; None if it failed."""
@@ -100,7 +102,7 @@ class _Stages:
             return kept["values"]
         self._redone = self._redone or name in ("prepare", "predict")
         path.parent.mkdir(exist_ok=True)
-        record: dict[str, Any] = {"settings": settings, "das3r_ns_version": __version__}
+        record: dict[str, Any] = {"settings": _plain(settings), "das3r_ns_version": __version__}
         get_console().rule(f"{self._job.source.name}: {name}")
         try:
             with metered() as cost:
@@ -128,6 +130,7 @@ def _predict(job: Job) -> dict[str, Any]:
         video=VideoConfig(max_frames=None, longest_side=None),
         predictor=job.predictor,
         geometric=job.geometric,
+        network=job.network,
     )
     predict(_truth_folder(job) / "images", _scene_folder(job), options, overwrite=True)
     scene = read_scene(_scene_folder(job))
