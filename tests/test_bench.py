@@ -248,6 +248,12 @@ def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions)
     assert json.loads((out / "one" / "results" / "masks.json").read_text())["values"]["frames"] == 6
     again(max_frames=6, again=True)
     assert predictions.of == ["one", "two"]
+    results = out / "one" / "results"
+    (results / "predict.json").unlink()
+    measured = (results / "masks.json").stat().st_mtime_ns
+    again(max_frames=6)
+    assert predictions.of == ["one"]
+    assert (results / "masks.json").stat().st_mtime_ns > measured  # what was measured on the old scene is void
 
 
 def test_what_cannot_work_is_said_before_the_long_work(tmp_path, predictions):

@@ -139,6 +139,7 @@ def _predict(job: Job) -> dict[str, Any]:
         "image_size": list(scene.image_size),
         "frames_posed": int(scene.pose_known.sum()),
         "focal_px": float(scene.K[:, 0, 0].mean()),
+        "stage_seconds": scene.provenance.get("seconds"),
     }
 
 
