@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	$(BIN)/das3r demo --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m pip check
