@@ -49,7 +49,7 @@ class Scratch:
     """Folder for the clips, the run and the curve."""
     clips: int = 400
     """Clips to train on; 40 more to validate on."""
-    epochs: int = 12
+    epochs: int = 25
     """Epochs of 3200 pairs."""
     batch_size: int = 32
     """Pairs a step."""

@@ -174,6 +174,18 @@ def test_a_run_writes_logs_and_weights_that_the_predictor_loads_as_they_are(clip
     assert b"seen, truth, predicted" in event
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("train", ["heads", "decoder", "all"])
+def test_on_a_gpu_frozen_features_in_bfloat16_train_and_the_memory_is_logged(train, clip_set, tmp_path):
+    config = config_for(clip_set, tmp_path / "run", device="cuda", train=train)
+    train_predictor(config)
+    lines = [json.loads(line) for line in (config.out / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["train/peak_memory_gib"] > 0
+    train_predictor(replace(config, out=tmp_path / "cpu", device="cpu", precision="float32"))
+    expected = json.loads((tmp_path / "cpu" / "log.jsonl").read_text().splitlines()[0])
+    assert lines[0]["train/loss"] == pytest.approx(expected["train/loss"], rel=0.05)  # bfloat16, other dropout
+
+
 def test_a_stopped_run_resumes_to_the_same_weights_with_average_and_accumulation(clip_set, tmp_path):
     optim = OptimConfig(learning_rate=1e-3, warmup_epochs=0.5, epochs=2, ema_decay=0.9, max_grad_norm=1.0)
     whole = config_for(clip_set, tmp_path / "whole", optim=optim, batch_size=1, accumulate=2, train="heads")
