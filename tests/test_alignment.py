@@ -12,6 +12,7 @@ from das3r_ns.predictor.alignment import AlignmentConfig, AlignmentError
 from das3r_ns.predictor.alignment.objective import (
     FlowObservations,
     Observations,
+    View,
     add_by_frame,
     camera_smoothness,
     evaluate,
@@ -234,6 +235,43 @@ def test_solved_depth_is_the_minimum_along_every_ray(fixture, seen):
         trial[frame, pixel] = candidate
         costs.append(float(objective_on_all_pixels(state, seen, trial, AlignmentConfig()).total))
     assert abs(int(np.argmin(costs)) - 200) <= 3
+
+
+def test_solved_depth_far_from_the_middle_of_the_picture_is_that_of_a_search():
+    # One pixel at 45 degrees, seen by three edges of one frame; cameras and edges are the identity.
+    offsets = torch.tensor([[40.0], [0.0]])
+    targets = torch.tensor([[1.0, 0.1, 1.2], [2.0, 0.0, 1.5], [1.1, -0.4, 1.6]])
+    confidence = torch.tensor([[2.0], [3.0], [4.0]]).exp()
+    still = torch.tensor([[0.0, 0, 0, 1]])
+    state = AlignmentState(
+        edge_quat_xyzw=still.expand(3, 4),
+        edge_translation_code=torch.zeros(3, 3),
+        edge_log_scale=torch.zeros(3),
+        camera_quat_xyzw=still,
+        camera_translation_code=torch.zeros(1, 3),
+        focal_code=20 * torch.tensor([40.0]).log(),
+        log_depth=torch.zeros(1, 1),
+        log_base_scale=torch.tensor(0.0),
+    )
+    view = View(torch.zeros(3, dtype=torch.long), targets[:, :, None], confidence, confidence.log())
+    nothing = View(torch.zeros(0, dtype=torch.long), torch.zeros(0, 3, 1), torch.zeros(0, 1), torch.zeros(0, 1))
+    found = float(solve_depth(state, Observations(view, nothing, offsets, 1), rounds=200))
+    trial = torch.linspace(0.5, 3, 25001)
+    miss = (trial[:, None, None] * torch.tensor([1.0, 0.0, 1.0]) - targets).norm(dim=-1)
+    assert found == pytest.approx(float(trial[(miss * confidence.log()[:, 0]).sum(1).argmin()]), abs=1e-3)
+
+
+def test_distances_do_not_depend_on_the_unit_of_the_world(fixture, seen):
+    state = recorded_state(fixture, "perturbed")
+    position = decode_translation(state.camera_translation_code)
+    larger = state.with_tensors(
+        camera_translation_code=encode_translation(3 * position),
+        log_depth=state.log_depth + np.log(3),
+        log_base_scale=state.log_base_scale + np.log(3),
+    )
+    ours, theirs = evaluate(state, seen), evaluate(larger, seen)
+    torch.testing.assert_close(ours.first, theirs.first, rtol=1e-5, atol=0)
+    torch.testing.assert_close(ours.second, theirs.second, rtol=1e-5, atol=0)
 
 
 def test_focal_of_exact_points_is_exact_even_with_outliers():

@@ -10,6 +10,9 @@ from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.alignment import AlignmentConfig, KnownGeometry, align, optimise
+from das3r_ns.predictor.alignment.align import flow_measurement
+from das3r_ns.predictor.alignment.objective import flow_disagreement, observe
+from das3r_ns.predictor.alignment.state import AlignmentState, encode_translation
 from das3r_ns.predictor.pairs import PairGraph
 from das3r_ns.predictor.simulated import PairErrors, simulate_pairs
 
@@ -150,3 +153,40 @@ def test_flow_is_measured_between_near_frames_once_and_where_static(world):
     ours, theirs = (pose_errors(run.T_world_camera, world.T) for run in (found, without))
     assert ours.rpe_translation < theirs.rpe_translation
     assert ours.ate_percent < 2
+
+
+def test_flow_of_oblong_pixels_is_counted_in_horizontal_ones():
+    # A camera 0.2 to the right and 0.1 down, depth 4, focal lengths 40 and 50: points move by (-2, -1.25) pixels.
+    K = torch.tensor([[40.0, 0, 24], [0, 50, 16], [0, 0, 1]])
+    T = torch.eye(4).repeat(2, 1, 1)
+    T[1, :2, 3] = torch.tensor([0.2, 0.1])
+    flat, still = torch.full((2, HEIGHT, WIDTH), 4.0), torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+    exact = PairErrors(smooth=0.0, noise=0.0, rotation_deg=0.0, translation=0.0, log_scale=0.0, mask=0.0)
+    pairs = simulate_pairs(flat, still, T, K, [(0, 1), (1, 0)], exact)
+    asked = []
+
+    def flow(source: int, target: int):
+        asked.append((source, target))
+        step = np.array([-2.0, -1.25], np.float32) * (target - source)
+        return np.broadcast_to(step, (HEIGHT, WIDTH, 2)).copy(), np.zeros((HEIGHT, WIDTH), np.float32)
+
+    seen = observe(pairs, 2, 1, (24.0, 16.0), 40 / 50)
+    config = replace(QUICK, flow_weight=0.01)
+    measure = flow_measurement(flow, [[0, 1], [1, 0]], seen, torch.zeros(2, HEIGHT, WIDTH), config, 1, 40 / 50)
+    assert measure is not None
+    measured = measure()
+    assert measure() is measured
+    assert asked == [(0, 1), (1, 0)]
+    still_quat = torch.tensor([[0.0, 0, 0, 1]] * 2)
+    truth = AlignmentState(
+        edge_quat_xyzw=still_quat,
+        edge_translation_code=torch.zeros(2, 3),
+        edge_log_scale=torch.zeros(2),
+        camera_quat_xyzw=still_quat,
+        camera_translation_code=encode_translation(T[:, :3, 3]),
+        focal_code=20 * torch.tensor([40.0]).log(),
+        log_depth=flat.flatten(1).log(),
+        log_base_scale=torch.tensor(0.5).log(),
+    )
+    left = flow_disagreement(truth, truth.world_points(seen.offsets), seen.offsets, measured)
+    assert float(left) == pytest.approx(0, abs=1e-6)

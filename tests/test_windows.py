@@ -10,10 +10,11 @@ from wavy_wall import FOCAL, World
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.alignment import AlignmentConfig, KnownGeometry
+from das3r_ns.predictor.alignment import Alignment, AlignmentConfig, KnownGeometry
+from das3r_ns.predictor.alignment.objective import Objective
 from das3r_ns.predictor.loops import Tie, close_loops, similarity_exp, similarity_log
 from das3r_ns.predictor.pairs import PairGraph
-from das3r_ns.predictor.windows import WindowConfig, align_clip, cut, robust_similarity
+from das3r_ns.predictor.windows import Window, WindowConfig, align_clip, cut, join, robust_similarity, tie_neighbours
 
 SMALL = WindowConfig(frames=12, overlap=4, max_loops=0)
 QUICK = AlignmentConfig(num_steps=100, flow_weight=0.0)
@@ -64,6 +65,27 @@ def test_joined_windows_are_one_world(world):
     assert float(found.K[0, 0, 0]) == pytest.approx(FOCAL, rel=0.02)
     rotations = found.T_world_camera[:, :3, :3]
     torch.testing.assert_close(rotations @ rotations.transpose(1, 2), torch.eye(3).expand(26, 3, 3), atol=1e-5, rtol=0)
+
+
+def true_window(world: World, frames: range, T_own_world: torch.Tensor) -> Window:
+    """What a window would hold if its alignment were perfect, in a world of its own."""
+    part = slice(frames.start, frames.stop)
+    cameras, scale = geometry.apply_similarity(T_own_world, world.T[part])
+    ones = torch.ones_like(world.depth[part])
+    nothing = torch.zeros(())
+    cost = Objective(nothing, nothing, nothing, nothing, nothing)
+    K = world.K.repeat(len(frames), 1, 1)
+    return Window(frames, Alignment(cameras, K, scale * world.depth[part], ones, 0 * ones, cost, torch.zeros(1)))
+
+
+def test_windows_of_different_scale_and_place_are_joined_exactly(world):
+    moved = similarity_exp(torch.tensor([0.1, -0.2, 0.3, 1.0, 2.0, -1.0, 0.7]), 1.0)
+    parts = [true_window(world, range(12), torch.eye(4)), true_window(world, range(8, 20), moved)]
+    T_a_b = tie_neighbours(*parts)
+    torch.testing.assert_close(T_a_b, geometry.invert(moved), atol=1e-4, rtol=1e-4)
+    found = join(parts, torch.stack([torch.eye(4), T_a_b]))
+    torch.testing.assert_close(found.T_world_camera, world.T[:20], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(found.depth, world.depth[:20], atol=1e-3, rtol=1e-3)
 
 
 def test_only_pairs_within_a_window_are_asked_for(world):

@@ -92,7 +92,7 @@ def align(
     state, frozen = _fix_focal(initial_state(start, seen, config.shared_focal), known)
     measure = None
     if flow is not None and config.flow_weight > 0:
-        measure = _flow_measurement(flow, predictions.edges.tolist(), seen, dynamic_prob, config, stride, aspect)
+        measure = flow_measurement(flow, predictions.edges.tolist(), seen, dynamic_prob, config, stride, aspect)
     descent = descend(state, seen, config, frozen | {UNIT}, measure)
     if known.T_world_camera is not None:
         # Cameras are free at first: only once the pairs agree on a path can it be laid on the known one.
@@ -158,7 +158,7 @@ def _move_to_cameras(
     return moved, frozenset() if moves else frozenset({UNIT})
 
 
-def _flow_measurement(
+def flow_measurement(
     flow: CheckedFlow,
     edges: list[list[int]],
     seen: Observations,
