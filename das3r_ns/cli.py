@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("das3r_ns.evaluation.bench:bench", "a whole set of clips by the paper's protocol, one table"),
     "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),
     "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving things"),
+    "export": ("das3r_ns.render:export_splat", "the PLY, with a say in whether moving things stay in it"),
     "train-predictor": ("das3r_ns.predictor.training.train:train_predictor", "train the dynamic predictor"),
     "prepare": ("das3r_ns.predictor.training.prepare:prepare", "dynamic masks of a training set"),
     "demo": ("das3r_ns.demo:demo", "from a synthetic clip, or yours, to a measured splat"),
