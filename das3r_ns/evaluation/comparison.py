@@ -40,6 +40,9 @@ THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 SHAPE_TOLERANCE = 0.01
 """Ratios of width to height that differ by less are the same up to rounding."""
 
+Look = Callable[[int, Tensor, Tensor, Tensor, "Tensor | None"], None]
+"""What is shown of a compared frame: its number, render, true picture, true mask, clean background (None without)."""
+
 
 @dataclass(frozen=True)
 class MaskComparison:
@@ -172,7 +175,7 @@ def compare_pictures(
     frames: Iterable[int],
     render: Callable[[int], Float[Tensor, "h w 3"]],
     truth: TruthClip,
-    look: Callable[[int, Tensor, Tensor, Tensor], None] = lambda frame, rendered, true, dynamic: None,
+    look: Look = lambda frame, render, picture, dynamic, background: None,
 ) -> PictureComparison:
     """PSNR, SSIM and LPIPS of rendered frames; the truth is brought to the size of the render.
 
@@ -180,7 +183,7 @@ def compare_pictures(
 
     Args:
         render: gives the picture of a frame, RGB in [0, 1].
-        look: called with every frame, its render, its true picture and its true mask: for figures.
+        look: called with every frame, for figures.
     Raises:
         TruthError: the truth has no pictures or masks for these frames, or pictures of another shape.
     """
@@ -198,7 +201,7 @@ def compare_pictures(
         size = (rendered.shape[0], rendered.shape[1])
         picture = resized_picture(read_picture(truth.images[i]), *size, str(truth.images[i]))
         dynamic = resized_mask(mask, *size, f"the mask of frame {i} in {truth.folder}")
-        clean = math.nan
+        clean, background = math.nan, None
         if truth.clean is not None:
             background = resized_picture(read_picture(truth.clean[i]), *size, str(truth.clean[i]))
             clean = clean_psnr(rendered, background, dynamic)
@@ -212,7 +215,7 @@ def compare_pictures(
                 static_lpips(rendered, picture, dynamic),
             )
         )
-        look(i, rendered, picture, dynamic)
+        look(i, rendered, picture, dynamic, background)
     if not rows:
         raise TruthError(f"none of the rendered frames has a true mask in {truth.folder}.")
     return PictureComparison(*(tuple(column) for column in zip(*rows)))

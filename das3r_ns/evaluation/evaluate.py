@@ -19,6 +19,7 @@ from torch import Tensor
 from das3r_ns import __version__, geometry
 from das3r_ns.evaluation import figures
 from das3r_ns.evaluation.comparison import (
+    Look,
     PictureComparison,
     compare_masks,
     compare_pictures,
@@ -234,12 +235,13 @@ class Evaluation:
         shown = {frames[k] for k in figures.spread_evenly(len(frames))}
         sheets: dict[str, figures.Sheet] = {}
 
-        def look(variant: str) -> Callable[[int, Tensor, Tensor, Tensor], None]:
-            sheets[variant] = figures.picture_sheet()
+        def look(variant: str) -> Look:
+            sheets[variant] = figures.picture_sheet(with_background=self.truth.clean is not None)
 
-            def add(frame: int, render: Tensor, picture: Tensor, dynamic: Tensor) -> None:
+            def add(frame: int, render: Tensor, picture: Tensor, dynamic: Tensor, background: Tensor | None) -> None:
                 if frame in shown and self.folder is not None:
-                    sheets[variant].add(f"frame {frame}:", figures.picture_panels(render, picture, dynamic))
+                    panels = figures.picture_panels(render, picture, dynamic, background)
+                    sheets[variant].add(f"frame {frame}:", panels)
 
             return add
 
@@ -259,7 +261,7 @@ def measure_renders(
     run: TrainedRun,
     truth: TruthClip,
     refine_test_poses: bool,
-    look: Callable[[str], Callable[[int, Tensor, Tensor, Tensor], None]],
+    look: Callable[[str], Look],
 ) -> dict[str, PictureComparison]:
     """PSNR and the like of a run's eval frames, for each way of placing the test cameras.
 
@@ -268,7 +270,7 @@ def measure_renders(
     on static pixels.
 
     Args:
-        look: gives, for each way, what is called with each frame, its render, true picture and true mask.
+        look: gives, for each way, what is called with each frame.
     """
     frames = run.eval_frames
     compared = {

@@ -41,9 +41,10 @@ def draw_paths(
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     views = figure.subplots(1, 2)
     for axes, (a, b), name in zip(views, ((0, 1), (0, 2)), ("from above", "from the side")):
-        for label, T, style in (("truth", truth, "k-"), *((label, T, "-") for label, T in aligned.items())):
+        truth_style = {"color": "0.75", "linewidth": 5.0}  # wide and pale: a path that covers it is still seen
+        for label, T, style in (("truth", truth, truth_style), *((label, T, {}) for label, T in aligned.items())):
             centres = geometry.apply_similarity(level, T.double())[0][:, :3, 3].numpy()
-            (line,) = axes.plot(centres[:, a], centres[:, b], style, label=label, linewidth=1.4)
+            (line,) = axes.plot(centres[:, a], centres[:, b], label=label, **style)
             axes.plot(centres[0, a], centres[0, b], "o", color=line.get_color(), markersize=5)
         axes.set(title=name, xlabel="xyz"[a], ylabel="xyz"[b])
         axes.set_aspect("equal", adjustable="datalim")
@@ -120,18 +121,28 @@ def mask_panels(
     return [picture.numpy(), _grey(true_mask), _grey(probability), error]
 
 
-def picture_sheet() -> Sheet:
-    """Strip of renders beside the truth; fill its rows with `picture_panels`."""
-    return Sheet(("truth", "render", "difference x4, moving pixels dimmed"))
+def picture_sheet(with_background: bool = False) -> Sheet:
+    """Strip of renders beside the truth; fill its rows with `picture_panels`.
+
+    Args:
+        with_background: whether there is a clean background to show too.
+    """
+    background = ("clean background",) if with_background else ()
+    return Sheet(("truth", "render", *background, "difference x4, moving pixels dimmed"))
 
 
 def picture_panels(
-    render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], dynamic: Bool[Tensor, "h w"]
+    render: Float[Tensor, "h w 3"],
+    truth: Float[Tensor, "h w 3"],
+    dynamic: Bool[Tensor, "h w"],
+    background: Float[Tensor, "h w 3"] | None = None,
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """True picture, render, and their difference times four; what moves is dimmed in it, since it does not count."""
+    """True picture, render, clean background where there is one, and the difference of the first two times four; what
+    moves is dimmed in it, since it does not count."""
     difference = 4 * (render.clamp(0, 1) - truth).abs()
     difference = torch.where(dynamic[..., None], 0.25 * difference, difference)
-    return [_bytes(truth), _bytes(render), _bytes(difference)]
+    shown = [truth, render, *([background] if background is not None else []), difference]
+    return [_bytes(picture) for picture in shown]
 
 
 def spread_evenly(count: int, wanted: int = 6) -> list[int]:
