@@ -47,9 +47,9 @@ class Scratch:
 
     out: Path = Path("training_scratch")
     """Folder for the clips, the run and the curve."""
-    clips: int = 400
+    clips: int = 500
     """Clips to train on; 40 more to validate on."""
-    epochs: int = 25
+    epochs: int = 20
     """Epochs of 3200 pairs."""
     batch_size: int = 32
     """Pairs a step."""
@@ -130,7 +130,7 @@ def log_of(run: Path) -> list[dict[str, float]]:
 
 def scratch(task: Scratch) -> None:
     """See `Scratch`."""
-    height, width = (32, 48) if task.tiny else (128, 192)
+    height, width = (32, 48) if task.tiny else (192, 288)
     clips, val_clips, frames = (2, 1, 5) if task.tiny else (task.clips, 40, 12)
     per_epoch, epochs, batch, pairs = (8, 2, 4, 4) if task.tiny else (3200, task.epochs, task.batch_size, 200)
     network = TINY

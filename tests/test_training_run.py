@@ -261,6 +261,7 @@ def test_without_the_extra_the_error_names_it(clip_set, tmp_path, monkeypatch):
         train_predictor(config_for(clip_set, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_two_processes_train_three_steps_and_new_ones_resume_to_the_same_weights(clip_set, tmp_path):
     def run(out: str, *options: str) -> str:
         command = [
