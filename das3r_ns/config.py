@@ -48,7 +48,7 @@ das3r = MethodSpecification(
             ),
             model=Das3rModelConfig(
                 start=StartConfig(opacity=0.5, scale="neighbours"),
-                staticness=StaticnessConfig(dilate=0.006),
+                staticness=StaticnessConfig(dilate=0.0125, caution=1.0),
                 num_downscales=1,
                 resolution_schedule=400,
                 sh_degree=2,
@@ -103,7 +103,7 @@ das3r_paper = MethodSpecification(
                 staticness=StaticnessConfig(learn="clip", prior_weight=0.0),
                 remarking=RemarkingConfig(at_steps=()),
                 camera_optimizer=PoseRefinementConfig(
-                    mode="quaternion", min_psnr=26.0, interpolate=False, trans_l2_penalty=0.0, rot_l2_penalty=0.0
+                    min_psnr=26.0, interpolate=False, trans_l2_penalty=0.0, rot_l2_penalty=0.0
                 ),
                 loss="published",
                 densify=False,
@@ -154,7 +154,7 @@ das3r_lite = MethodSpecification(
             ),
             model=Das3rModelConfig(
                 start=StartConfig(opacity=0.5, scale="neighbours"),
-                staticness=StaticnessConfig(dilate=0.006),
+                staticness=StaticnessConfig(dilate=0.0125, caution=1.0),
                 remarking=RemarkingConfig(at_steps=(300, 500)),
                 num_downscales=1,
                 resolution_schedule=200,

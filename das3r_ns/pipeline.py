@@ -6,15 +6,19 @@ Class paths of this file stand in every `config.yml`: names here are permanent.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+import viser
+import viser.transforms
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
 from das3r_ns.model.das3r import Das3rModel
@@ -85,6 +89,7 @@ class Das3rTrainer(Trainer):
     """Nerfstudio's trainer; says what to expect of the machine, and scales learning rates to the scene."""
 
     config: Das3rRunConfig
+    pipeline: Das3rPipeline
 
     def __init__(self, config: Das3rRunConfig, local_rank: int = 0, world_size: int = 1) -> None:
         if config.machine.device_type == "cuda" and not torch.cuda.is_available():
@@ -94,6 +99,22 @@ class Das3rTrainer(Trainer):
             )
         CONSOLE.print(device_line(config))
         super().__init__(config, local_rank, world_size)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Set everything up; whoever opens the viewer starts where the first frame was taken."""
+        super().setup(test_mode)
+        server = getattr(self.viewer_state, "viser_server", None)
+        if isinstance(server, viser.ViserServer):
+            server.on_client_connect(self._place_visitor)
+
+    def _place_visitor(self, client: viser.ClientHandle) -> None:
+        """Put a visitor's camera where the first training camera is; the viewer's own default looks away from it."""
+        with torch.no_grad():
+            T_world_camera = self.pipeline.model.camera_optimizer.refined(0)[0].double().cpu()
+        looks_back = viser.transforms.SO3.from_x_radians(math.pi)
+        rotation = viser.transforms.SO3.from_matrix(T_world_camera[:, :3].numpy()) @ looks_back
+        client.camera.wxyz = rotation.wxyz
+        client.camera.position = (T_world_camera[:, 3] * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
 
     def setup_optimizers(self) -> Optimizers:
         """Optimizers of the parameter groups that the model has."""

@@ -11,7 +11,14 @@ from das3r_ns.model.depth import DepthSupervision
 from das3r_ns.model.exposure import Exposure
 from das3r_ns.model.frame_metrics import metrics
 from das3r_ns.model.neighbours import morton_code, rms_neighbour_distance
-from das3r_ns.model.poses import PoseRefinement, PoseRefinementConfig, between_frames, compose, view_matrix
+from das3r_ns.model.poses import (
+    PoseRefinement,
+    PoseRefinementConfig,
+    between_frames,
+    compose,
+    rigid_motion,
+    view_matrix,
+)
 from das3r_ns.model.rendering import Splats, View, draw
 from das3r_ns.model.start import StartConfig, first_gaussians, read_seeds
 
@@ -137,12 +144,13 @@ def test_a_correction_moves_the_camera_along_its_own_axes():
     torch.testing.assert_close(poses.refined(2)[0, :, 3], torch.tensor([0.0, 0.1, 0.0]), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("mode", "radians"), [("SE3", 0.1), ("SO3xR3", 0.1), ("quaternion", 2 * math.atan(0.1))])
-def test_the_rotation_of_a_correction_is_what_its_mode_says(mode, radians):
-    poses = refinement(mode=mode)
-    motion = poses.exp(torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.1]]))[0]
-    assert math.atan2(float(motion[1, 0]), float(motion[0, 0])) == pytest.approx(radians, abs=1e-6)
+def test_a_correction_turns_the_camera_by_twice_the_arc_tangent_of_its_vector_part():
+    motion = rigid_motion(torch.tensor([[0.1, 0.2, 0.3, 0.0, 0.0, 0.1]]))[0]
+    assert math.atan2(float(motion[1, 0]), float(motion[0, 0])) == pytest.approx(2 * math.atan(0.1), abs=1e-6)
     torch.testing.assert_close(motion[:, :3] @ motion[:, :3].T, torch.eye(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(motion[:, 3], torch.tensor([0.1, 0.2, 0.3]))
+    still = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(rigid_motion, (still,))
 
 
 def test_given_cameras_are_refined_once_and_moved_ones_never():

@@ -1,5 +1,7 @@
 """Staticness maps, the search for missed motion, and the judgement of Gaussians by where they paint."""
 
+import math
+
 import pytest
 import torch
 
@@ -25,9 +27,9 @@ def test_dilation_reaches_a_square_around_each_pixel():
     torch.testing.assert_close(dilated(probability, 0 + 1)[0, 3:6, 9:12], torch.ones(3, 3))
 
 
-def test_sharpening_multiplies_the_log_odds():
-    static = initial_staticness(torch.tensor([[[0.2]]]), StaticnessConfig(sharpen=2.0))
-    assert float(static) == pytest.approx(16 / 17, abs=1e-5)  # odds 4 become 16
+def test_caution_lowers_the_log_odds():
+    static = initial_staticness(torch.tensor([[[0.2]]]), StaticnessConfig(caution=math.log(4)))
+    assert float(static) == pytest.approx(0.5, abs=1e-5)  # odds of 4 to 1 for static become even
 
 
 def test_weights_have_the_size_of_the_picture_and_only_their_frame_has_a_gradient():
@@ -40,6 +42,13 @@ def test_weights_have_the_size_of_the_picture_and_only_their_frame_has_a_gradien
     assert maps.maps[1].grad is not None
     smaller = maps.weight(1, 3, 4)
     torch.testing.assert_close(smaller.mean(), maps.values(1).mean(), atol=0.05, rtol=0)
+
+
+def test_pixels_below_the_cut_teach_the_render_nothing():
+    maps = StaticnessMaps(torch.tensor([[[0.2, 0.6, 0.49]]]), StaticnessConfig(cut=0.5))
+    counted = maps.counted(0, 1, 3)[0, :, 0]
+    torch.testing.assert_close(counted, torch.tensor([0.8, 0.0, 0.51]), atol=1e-4, rtol=0)
+    assert not counted.requires_grad
 
 
 def test_the_prior_is_zero_at_the_start_and_pulls_back():

@@ -33,7 +33,7 @@ class Das3rModel(Das3rState):
         super().populate_modules()
         self.errors: ErrorMemory | None = None
         self.perceptual = frame_metrics.PerceptualMetric()
-        self._compared: tuple[tuple[int, bool, int], tuple[Tensor, Tensor]] | None = None
+        self._compared: tuple[tuple[int, bool, int], tuple[Tensor, Tensor]] | None = None  # see `_target`
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -80,7 +80,7 @@ class Das3rModel(Das3rState):
             return draw(splats.carrying(values), self.training_view(frame), self.config.rasterize_mode).color
 
         def weight(frame: int) -> Tensor:
-            return maps.weight(frame, *self.picture_sizes[frame])
+            return maps.counted(frame, *self.picture_sizes[frame])
 
         values = self.means.new_zeros(self.num_points, 2)
         static, everywhere = support(render, weight, self.num_train_data, values).unbind(-1)
@@ -150,7 +150,7 @@ class Das3rModel(Das3rState):
         picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
         height, width = picture.shape[:2]
         if self.training and self.maps is not None:
-            weight = self.maps.weight(frame, height, width)
+            weight = self.maps.counted(frame, height, width)
         elif "mask" in batch:
             weight = self._downscale_if_required(batch["mask"].to(self.device).float())
         else:
@@ -168,19 +168,15 @@ class Das3rModel(Das3rState):
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """All terms of the loss, weighted."""
-        config, frame = self.config, int(batch["image_idx"])
+        config, frame, rgb = self.config, int(batch["image_idx"]), outputs["rgb"]
         picture, weight = self._target(outputs, batch)
-        compare = losses.published_loss if config.loss == "published" else losses.photometric_loss
-        photometric = compare(outputs["rgb"], picture, weight, config.ssim_lambda)
         if not self.training:
-            return {"photometric": photometric}
-        result = {"photometric": photometric * self.frame_weight[frame]}
+            return {"photometric": losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)}
+        result = self._photometric(rgb, picture, weight, frame)
         if self.maps is not None and config.remarking.at_steps:
             if self.errors is None:
                 self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
-            self.errors.remember(frame, (outputs["rgb"] - picture).detach().abs().mean(dim=-1, keepdim=True))
-        if self.maps is not None and config.staticness.learn != "off" and config.staticness.prior_weight > 0:
-            result["staticness_prior"] = config.staticness.prior_weight * self.maps.prior(frame)
+            self.errors.remember(frame, (rgb - picture).detach().abs().mean(dim=-1, keepdim=True))
         if self.depth_supervision is not None and "depth" in outputs:
             error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], weight, frame)
             result["depth"] = config.depth_weight * error
@@ -188,18 +184,37 @@ class Das3rModel(Das3rState):
             result["exposure"] = self.exposure.regularizer(frame)
         if self.camera_optimizer.learns:
             result["camera_opt"] = self.camera_optimizer.regularizer(frame)
-            self._gate_cameras(outputs["rgb"], picture, weight)
+            self._gate_cameras(rgb, picture, frame)
         if config.use_scale_regularization and self.step % 10 == 0:
             ratio = (self.scales.amax(dim=-1) - self.scales.amin(dim=-1)).exp()
             result["scale_reg"] = 0.1 * (ratio - config.max_gauss_ratio).clamp_min(0).mean()
         return result
 
+    def _photometric(self, rgb: Tensor, picture: Tensor, weight: Tensor, frame: int) -> dict[str, Tensor]:
+        """What the render learns from the picture, and what the maps learn from how well it did."""
+        config, maps = self.config, self.maps
+        if config.loss == "published" and maps is not None:
+            static = maps.weight(frame, *picture.shape[:2])
+            result = {"photometric": losses.published_loss(rgb, picture, static, config.ssim_lambda)}
+        else:
+            result = {"photometric": losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)}
+            if maps is not None and maps.config.learn != "off":
+                error = (rgb - picture).detach().abs().mean(dim=-1, keepdim=True)
+                result["staticness"] = losses.weighted_mean(error, maps.weight(frame, *picture.shape[:2]))
+        if maps is not None and maps.config.learn != "off" and maps.config.prior_weight > 0:
+            result["staticness_prior"] = maps.config.prior_weight * maps.prior(frame)
+        result["photometric"] = result["photometric"] * self.frame_weight[frame]
+        return result
+
     @torch.no_grad()
-    def _gate_cameras(self, rgb: Tensor, picture: Tensor, weight: Tensor) -> None:
+    def _gate_cameras(self, rgb: Tensor, picture: Tensor, frame: int) -> None:
         """Let this step move the camera only if its picture is explained well enough already."""
         least = self.config.camera_optimizer.min_psnr
-        if least is not None and "camera_opt" in self.optimizers:
-            self.optimizers["camera_opt"].gate = losses.published_psnr(rgb, picture, weight) > least
+        if least is None or "camera_opt" not in self.optimizers:
+            return
+        height, width = picture.shape[:2]
+        static = torch.ones_like(picture[..., :1]) if self.maps is None else self.maps.weight(frame, height, width)
+        self.optimizers["camera_opt"].gate = losses.published_psnr(rgb, picture, static) > least
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

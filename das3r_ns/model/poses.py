@@ -1,9 +1,9 @@
 """Camera refinement: a small correction for each training frame, and one for the focal length.
 
 The refined camera of a frame is its given camera followed by a correction in the camera's own axes:
-`T_world_refined = T_world_camera @ exp(xi)`. Refined cameras are looked up by frame, never applied on top of a pose
-that may be refined already: `refine` leaves every camera alone that does not stand exactly where the dataparser put
-its frame. So a camera moved by the user, by `ns-render interpolate` or by an earlier refinement is taken as it is.
+`T_world_refined = T_world_camera @ T_camera_refined`. Refined cameras are looked up by frame, never applied on top of
+a pose that may be refined already: `refine` leaves every camera alone that does not stand exactly where the dataparser
+put its frame. So a camera moved by the user, by `ns-render interpolate` or by an earlier refinement is taken as it is.
 
 Focal length: gsplat has no gradient for intrinsics, but scaling x and y of the camera frame by s is the same picture
 as scaling the focal length by s, covariances included. So the focal correction goes into the linear part of the
@@ -15,13 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import roma
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.camera_optimizers import CameraOptimizer, CameraOptimizerConfig
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.lie_groups import exp_map_SE3, exp_map_SO3xR3
+from nerfstudio.models.splatfacto import quat_to_rotmat
 from torch import Tensor, nn
 
 
@@ -30,9 +29,9 @@ class PoseRefinementConfig(CameraOptimizerConfig):
     """Which camera corrections are learned, and from when on."""
 
     _target: type = field(default_factory=lambda: PoseRefinement)
-    mode: Literal["off", "SO3xR3", "SE3", "quaternion"] = "SE3"  # type: ignore[assignment]
-    """How the six numbers of a correction become a motion; `quaternion` as in the published recipe (translation, then
-    the vector part of a quaternion whose real part is 1 before it is normalised). `off` keeps the given cameras."""
+    mode: Literal["off", "quaternion"] = "quaternion"  # type: ignore[assignment]
+    """`quaternion` learns a translation and the vector part of a quaternion whose real part is 1 before it is
+    normalised (the published parameters, without their length). `off` keeps the given cameras."""
     min_psnr: float | None = None
     """Move a camera only in steps in which its weighted picture is explained better than this, in dB. The published
     recipe has 26. None moves it in every step."""
@@ -88,22 +87,14 @@ class PoseRefinement(CameraOptimizer):
         """Whether any correction is learned."""
         return self.config.mode != "off"
 
-    def exp(self, tangent: Float[Tensor, "m 6"]) -> Float[Tensor, "m 3 4"]:
-        """Corrections as rigid motions T_camera_refined."""
-        if self.config.mode == "quaternion":
-            real = torch.ones_like(tangent[:, :1])
-            quat_xyzw = F.normalize(torch.cat((tangent[:, 3:], real), dim=-1), dim=-1)
-            return torch.cat((roma.unitquat_to_rotmat(quat_xyzw), tangent[:, :3, None]), dim=-1)
-        return exp_map_SO3xR3(tangent) if self.config.mode == "SO3xR3" else exp_map_SE3(tangent)
-
     def forward(self, indices: Int[Tensor, "m"]) -> Float[Tensor, "m 3 4"]:
         """Corrections of some frames, to be multiplied from the right. The viewer draws its cameras with them."""
-        return self.exp(torch.stack([self.corrections[i] for i in indices.tolist()]))
+        return rigid_motion(torch.stack([self.corrections[i] for i in indices.tolist()]))
 
     def refined(self, frame: int) -> Float[Tensor, "1 3 4"]:
         """Refined camera-to-world of a training frame, OpenGL axes, differentiable."""
         given = self.camera_to_worlds[frame][None]
-        return compose(given, self.exp(self.corrections[frame][None])) if self.learns else given
+        return compose(given, rigid_motion(self.corrections[frame][None])) if self.learns else given
 
     def focal_factor(self) -> Float[Tensor, ""]:
         """Refined focal length over given, differentiable."""
@@ -123,9 +114,9 @@ class PoseRefinement(CameraOptimizer):
         index = frame_index.flatten().to(self.frame_index)
         trained = index[:, None] == self.frame_index[None]
         untouched = self._as_given(cameras, trained) | (~trained.any(dim=1) & self.config.interpolate)
-        tangent = between_frames(list(self.corrections), self.frame_index, index).to(poses)
+        corrections = between_frames(list(self.corrections), self.frame_index, index).to(poses)
         untouched = untouched.to(poses.device)
-        poses[untouched] = compose(cameras.camera_to_worlds, self.exp(tangent))[untouched]
+        poses[untouched] = compose(cameras.camera_to_worlds, rigid_motion(corrections))[untouched]
         factors[untouched] = self.focal_factor().to(poses.device)
         return poses, factors
 
@@ -163,6 +154,16 @@ class PoseRefinement(CameraOptimizer):
             param_groups["camera_opt"] = list(self.corrections)
             if self.config.refine_focal:
                 param_groups["focal"] = [self.log_focal]
+
+
+def rigid_motion(correction: Float[Tensor, "m 6"]) -> Float[Tensor, "m 3 4"]:
+    """T_camera_refined of corrections: translation, then half the rotation vector to first order.
+
+    Smooth at zero and made of a few products: nerfstudio's exponential maps build tensors on the host in every call.
+    """
+    real = torch.ones_like(correction[:, :1])
+    quat_wxyz = F.normalize(torch.cat((real, correction[:, 3:]), dim=-1), dim=-1)
+    return torch.cat((quat_to_rotmat(quat_wxyz), correction[:, :3, None]), dim=-1)
 
 
 def between_frames(

@@ -2,10 +2,11 @@
 
 In: `dynamic_prob` of the training frames at map resolution. Out: weights in (0, 1) at picture resolution, 1 static.
 
-A pixel whose error stays above the average wants weight 0, one below wants weight 1, so left alone the maps drift
-towards the easy pixels. A prior ties each map to where it started: with error e, mean error m and prior strength
-lambda, a map value settles where s (1 - s) (e - m) = lambda (s - s0). Small errors leave it at s0; a pixel that is
-in doubt (s0 near 1/2) moves first, a pixel that is surely static only under errors above about 2 lambda.
+Render and maps learn from one another with turned backs: the render from errors at pixels above `cut`, the maps from
+errors held still. A pixel whose error stays above the average wants weight 0, one below wants weight 1, so left alone
+the maps drift towards the easy pixels. A prior ties each map to where it started: with error e, mean error m and
+prior strength lambda, a value settles where s (1 - s) (e - m) = lambda (s - s0). Small errors leave it at s0; a pixel
+that is in doubt (s0 near 1/2) moves first, one that is surely static only under errors above about 2 lambda.
 """
 
 from __future__ import annotations
@@ -36,18 +37,22 @@ class StaticnessConfig:
     dilate: float = 0.0
     """Grow the moving regions by this share of the maps' longer side before training. Masks are often too tight by a
     few pixels, and a rim of the moving thing is enough for a ghost."""
-    sharpen: float = 1.0
-    """Factor on the log-odds of the predicted maps. Above 1 makes soft maps more decided."""
+    cut: float = 0.5
+    """Pixels that are less static than this teach the render nothing. A small weight would not do: Adam follows the
+    faintest gradient where no other speaks, and paints a moving thing that hides a place in nearly every frame."""
+    caution: float = 0.0
+    """Log-odds by which every pixel is taken to be moving rather than static before training. A static pixel that is
+    left out is seen again in another frame; a moving one that is let in is a ghost."""
 
 
 def initial_staticness(dynamic_prob: Float[Tensor, "n h w"], config: StaticnessConfig) -> Float[Tensor, "n h w"]:
-    """Where the maps start and where the prior pulls them back to: 1 - dynamic_prob, grown and sharpened as asked."""
+    """Where the maps start and where the prior pulls them back to: 1 - dynamic_prob, grown and shifted as asked."""
     reach = round(config.dilate * max(dynamic_prob.shape[-2:]))
     if reach > 0:
         dynamic_prob = dilated(dynamic_prob, reach)
     static = (1 - dynamic_prob).clamp(FLOOR, 1 - FLOOR)
-    if config.sharpen != 1.0:
-        static = torch.sigmoid(config.sharpen * torch.logit(static)).clamp(FLOOR, 1 - FLOOR)
+    if config.caution != 0.0:
+        static = torch.sigmoid(torch.logit(static) - config.caution).clamp(FLOOR, 1 - FLOOR)
     return static
 
 
@@ -88,6 +93,12 @@ class StaticnessMaps(nn.Module):
             shrinks = height < self.height
             values = F.interpolate(values, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
         return values[0, 0, ..., None]
+
+    def counted(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:
+        """Weight with which each pixel of one frame teaches the render: staticness, or 0 below `cut`. No gradient."""
+        with torch.no_grad():
+            weight = self.weight(frame, height, width)
+            return weight * (weight >= self.config.cut)
 
     def of_pixels(self, flat_index: Int[Tensor, "p"]) -> Float[Tensor, "p"]:
         """Staticness of single pixels, by their place in the flattened maps. Only for `learn="clip"`."""
