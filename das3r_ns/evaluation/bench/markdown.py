@@ -129,8 +129,14 @@ def _cost(row: Row) -> list[str]:
         row.values("predict").get("predictor") or "failed",
         shown(row.values("prepare").get("frames"), "{}"),
         shown(row.seconds_per_frame, "{:.2f}"),
-        shown(row.cost("predict", "peak_memory_gb"), "{:.1f}"),
+        _memory(row),
     ]
+
+
+def _memory(row: Row) -> str:
+    """Peak of the prediction, and on the GPU where there was one."""
+    gpu = row.cost("predict", "peak_gpu_memory_gb")
+    return shown(row.cost("predict", "peak_memory_gb"), "{:.1f}") + ("" if gpu is None else f", GPU {gpu:.1f}")
 
 
 def _mean_cost(table: BenchTable) -> list[str]:
