@@ -29,7 +29,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
-    """Folder of real clips with truth (`davis/`, `composited/`): $DAS3R_CLIPS, or `../shared/clips` beside the checkout."""
+    """Real clips with truth (`davis/`, `composited/`): $DAS3R_CLIPS, or `../shared/clips` beside the checkout."""
     folder = Path(os.environ.get("DAS3R_CLIPS", Path(__file__).parents[2] / "shared" / "clips"))
     if not folder.is_dir():
         pytest.skip(f"no real clips at {folder}; set DAS3R_CLIPS")
