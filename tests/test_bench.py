@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from das3r_ns import geometry
+from das3r_ns.datasets import TruthError, read_picture, read_truth_folder
 from das3r_ns.evaluation.bench import bench, launch, worker
 from das3r_ns.evaluation.bench import command as bench_command
 from das3r_ns.evaluation.bench.meter import metered
@@ -24,7 +25,6 @@ from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, SequenceSource, 
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
 from das3r_ns.evaluation.bench.training import BASELINES, method_config
 from das3r_ns.evaluation.bench.worker import Job, run_job
-from das3r_ns.evaluation.datasets import TruthError, read_picture, read_truth_folder
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
 from das3r_ns.predictor.network.preprocess import framing
 from das3r_ns.predictor.network_settings import NetworkPredictorConfig

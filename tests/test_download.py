@@ -226,7 +226,7 @@ def test_two_processes_do_not_write_the_same_file(server, tmp_path):
 
 
 def test_davis_comes_as_bench_reads_it(server, tmp_path, capsys):
-    from das3r_ns.evaluation.datasets.davis import davis_root, davis_sequences
+    from das3r_ns.datasets.davis import davis_root, davis_sequences
 
     server.files["DAVIS-2017-trainval-480p.zip"] = _zip(
         {"DAVIS/JPEGImages/480p/swan/00000.jpg": b"picture", "DAVIS/Annotations/480p/swan/00000.png": b"mask"}

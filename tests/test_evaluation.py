@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from das3r_ns import geometry
+from das3r_ns.datasets import TruthError, read_truth_folder
 from das3r_ns.evaluation.comparison import compare_masks, compare_pictures, mean_of_known
-from das3r_ns.evaluation.datasets import TruthError, read_truth_folder
 from das3r_ns.evaluation.evaluate import evaluate, write_json
 from das3r_ns.evaluation.truth_options import assemble_truth
 from das3r_ns.scene import PointCloud, Scene, write_scene

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from das3r_ns.evaluation.datasets import (
+from das3r_ns.datasets import (
     TruthError,
     associate,
     read_davis,
@@ -21,9 +21,9 @@ from das3r_ns.evaluation.datasets import (
     read_tum_dynamics,
     read_tum_trajectory,
 )
-from das3r_ns.evaluation.datasets.davis import VAL_2016, davis_root, davis_sequences
-from das3r_ns.evaluation.datasets.sintel import read_cam, read_dpt, read_flo, sintel_root
-from das3r_ns.evaluation.datasets.truth import read_intrinsics
+from das3r_ns.datasets.davis import VAL_2016, davis_root, davis_sequences
+from das3r_ns.datasets.sintel import read_cam, read_dpt, read_flo, sintel_root
+from das3r_ns.datasets.truth import read_intrinsics
 
 RED_GREEN_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 

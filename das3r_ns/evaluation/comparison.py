@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from das3r_ns.evaluation.datasets import TruthClip, TruthError, read_picture
+from das3r_ns.datasets import TruthClip, TruthError, read_picture
 from das3r_ns.evaluation.metrics import (
     MaskScores,
     PoseErrors,

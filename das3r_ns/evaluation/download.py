@@ -14,7 +14,7 @@ import tyro
 from rich import get_console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from das3r_ns.evaluation.datasets.tum import SEQUENCES as TUM_SEQUENCES
+from das3r_ns.datasets.tum import SEQUENCES as TUM_SEQUENCES
 from das3r_ns.evaluation.fetch import DownloadError, Patience, fetch, sha256_of
 from das3r_ns.evaluation.unpack import unpack
 

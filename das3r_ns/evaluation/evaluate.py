@@ -17,6 +17,7 @@ from rich import get_console
 from torch import Tensor
 
 from das3r_ns import __version__, geometry
+from das3r_ns.datasets import TruthClip, TruthError, read_picture
 from das3r_ns.evaluation import figures
 from das3r_ns.evaluation.comparison import (
     Look,
@@ -28,7 +29,6 @@ from das3r_ns.evaluation.comparison import (
     resized_picture,
     truth_of_frames,
 )
-from das3r_ns.evaluation.datasets import TruthClip, TruthError, read_picture
 from das3r_ns.evaluation.report import print_summary
 from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
 from das3r_ns.evaluation.truth_options import assemble_truth

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from das3r_ns.evaluation.datasets import (
+from das3r_ns.datasets import (
     TruthClip,
     TruthError,
     is_truth_folder,
@@ -13,7 +13,7 @@ from das3r_ns.evaluation.datasets import (
     read_poses,
     read_truth_folder,
 )
-from das3r_ns.evaluation.datasets.truth import pictures_of
+from das3r_ns.datasets.truth import pictures_of
 
 
 def assemble_truth(

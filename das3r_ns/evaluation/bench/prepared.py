@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from das3r_ns.evaluation.datasets import TruthClip, read_dynamic_mask, read_picture, read_poses
-from das3r_ns.evaluation.datasets.truth import read_intrinsics
+from das3r_ns.datasets import TruthClip, read_dynamic_mask, read_picture, read_poses
+from das3r_ns.datasets.truth import read_intrinsics
 from das3r_ns.predictor.network.preprocess import Framing, framing
 from das3r_ns.scene import written_whole
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from das3r_ns.evaluation.datasets import TruthClip, TruthError, davis, is_truth_folder, read_truth_folder, sintel, tum
+from das3r_ns.datasets import TruthClip, TruthError, davis, is_truth_folder, read_truth_folder, sintel, tum
 
 SetName = Literal["davis", "sintel", "tum-dynamics", "composited"]
 

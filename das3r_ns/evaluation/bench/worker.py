@@ -20,11 +20,11 @@ from rich import get_console
 from das3r_ns import __version__
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.predict import predict
+from das3r_ns.datasets import TruthClip
 from das3r_ns.evaluation.bench.meter import metered
 from das3r_ns.evaluation.bench.prepared import prepare, prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
 from das3r_ns.evaluation.bench.training import train
-from das3r_ns.evaluation.datasets import TruthClip
 from das3r_ns.evaluation.evaluate import Evaluation, write_json
 from das3r_ns.evaluation.runs import load_run
 from das3r_ns.predictor.auto import PredictorName

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from das3r_ns.evaluation.datasets.sintel import read_dpt, read_sintel, sintel_root, sintel_sequences
-from das3r_ns.evaluation.datasets.truth import TruthClip, TruthError
+from das3r_ns.datasets.sintel import read_dpt, read_sintel, sintel_root, sintel_sequences
+from das3r_ns.datasets.truth import TruthClip, TruthError
 from das3r_ns.pictures import picture_size, read_picture
 from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, Problem
 from das3r_ns.predictor.training.strides import pool_of_pairs

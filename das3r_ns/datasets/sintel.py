@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.evaluation.datasets.truth import TruthClip, TruthError, pictures_of
+from das3r_ns.datasets.truth import TruthClip, TruthError, pictures_of
 
 TAG = np.float32(202021.25)
 

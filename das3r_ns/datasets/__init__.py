@@ -5,9 +5,9 @@ read those sets as their publishers pack them. Poses come out as camera-to-world
 first pixel's centre at (0.5, 0.5), masks as True where something moves.
 """
 
-from das3r_ns.evaluation.datasets.davis import read_davis
-from das3r_ns.evaluation.datasets.sintel import read_sintel
-from das3r_ns.evaluation.datasets.truth import (
+from das3r_ns.datasets.davis import read_davis
+from das3r_ns.datasets.sintel import read_sintel
+from das3r_ns.datasets.truth import (
     TruthClip,
     TruthError,
     is_truth_folder,
@@ -16,7 +16,7 @@ from das3r_ns.evaluation.datasets.truth import (
     read_poses,
     read_truth_folder,
 )
-from das3r_ns.evaluation.datasets.tum import associate, read_tum_dynamics, read_tum_trajectory
+from das3r_ns.datasets.tum import associate, read_tum_dynamics, read_tum_trajectory
 
 __all__ = [
     "TruthClip",

@@ -176,7 +176,7 @@ def read_poses(path: Path) -> Float[Tensor, "n 4 4"]:
     rows = numbers_of(path)
     width = rows.shape[1]
     if width == 8:
-        from das3r_ns.evaluation.datasets.tum import read_tum_trajectory
+        from das3r_ns.datasets.tum import read_tum_trajectory
 
         return read_tum_trajectory(path)[1]
     if width not in (12, 16):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from das3r_ns.evaluation.datasets.truth import TruthClip, TruthError, numbers_of
+from das3r_ns.datasets.truth import TruthClip, TruthError, numbers_of
 
 MAX_TIME_DIFFERENCE = 0.02
 """Seconds between a picture and its pose."""
