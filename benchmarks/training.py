@@ -45,7 +45,7 @@ TINY = PairwiseNetworkConfig(
 class Scratch:
     """Train a small network from random weights on synthetic clips, and follow J on clips that it never sees."""
 
-    out: Path = Path("training_scratch")
+    out: Path = Path("outputs/training_scratch")
     """Folder for the clips, the run and the curve."""
     clips: int = 500
     """Clips to train on; 40 more to validate on."""
@@ -83,7 +83,7 @@ class Scaling:
     """Two processes against one at the same global batch: loss curves and pairs a second. Then a run of two is killed
     and goes on from its last checkpoint."""
 
-    out: Path = Path("training_scaling")
+    out: Path = Path("outputs/training_scaling")
     """Folder for the clips and the runs."""
     steps: int = 80
     """Steps of each run."""
