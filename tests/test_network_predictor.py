@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny_network import TINY, small_heads
@@ -108,6 +109,21 @@ def test_known_cameras_masks_and_focal_length_are_kept(truthful):
     assert float((scene.depth / truthful.depth).median()) == pytest.approx(1, abs=0.1)
     focal = NetworkPredictor(settings())(clip_of(FRAMES), Known(focal_px=90.0)).K[:, 0, 0]
     torch.testing.assert_close(focal, torch.full((FRAMES,), 90.0))
+
+
+def test_flow_is_measured_on_the_networks_input(truthful):
+    seen = set()
+
+    def estimator(a, b):
+        seen.add((a.shape, str(a.dtype)))
+        return np.zeros((*a.shape[:2], 2), np.float32)
+
+    alignment = AlignmentConfig(num_steps=20, flow_weight=0.03, flow_max_distance=1)
+    network = NetworkPredictor(settings(alignment=alignment))
+    network._estimator = estimator
+    scene = network(clip_of(FRAMES))
+    assert seen == {((HEIGHT, WIDTH, 3), "uint8")}
+    assert scene.T_world_camera.isfinite().all()
 
 
 def test_long_clips_go_through_in_windows(truthful, capsys):

@@ -25,10 +25,8 @@ CHUNK_ELEMENTS = {"cuda": 2**23, "cpu": 2**17}
 cache holds on a CPU."""
 MAX_FLOW_ERROR = 50.0
 """Pixels. A flow this far from the camera's own is an outlier or a moving object, and is left out."""
-MAX_FLOW_TERM = 20.0
-"""Pixels. The whole flow term is left out of a step in which it is above this: the cameras are not there yet."""
-FLOW_SMOOTHNESS = 1.0
-"""Pixels. Below this error the flow term is quadratic, above linear."""
+FLOW_SCALE = 1.0
+"""Pixels. An error beyond this pulls less the larger it is, so movers that the dynamic mask missed do little harm."""
 
 
 @dataclass(frozen=True)
@@ -208,10 +206,10 @@ def camera_smoothness(rotation: Float[Tensor, "n 3 3"], position: Float[Tensor, 
 def flow_disagreement(
     state: AlignmentState, world: Float[Tensor, "n 3 p"], offsets: Float[Tensor, "2 p"], flow: FlowObservations
 ) -> Float[Tensor, ""]:
-    """Smooth-L1 difference between measured flow and the flow that the cameras cause, in pixels.
+    """Difference between measured flow and the flow that the cameras cause, through Cauchy's robust function.
 
-    The mean over trusted entries, for both directions of a pair together (twice the mean over directed pairs).
-    0 while it is above `MAX_FLOW_TERM`.
+    The mean over trusted entries, for both directions of a pair together (twice the mean over directed pairs). The
+    published function, smooth-L1, lets movers that the mask missed pull the cameras further.
     """
     rotation, position = state.cameras()
     target = flow.target
@@ -221,6 +219,5 @@ def flow_disagreement(
     projected = state.focal()[target, None, None] * moved[:, :2] / torch.where(in_front, z, torch.ones_like(z))[:, None]
     error = projected - offsets - flow.flow
     counted = (flow.trusted & in_front)[:, None] & (error.detach().abs() < MAX_FLOW_ERROR)
-    per_entry = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=FLOW_SMOOTHNESS)
-    term = 2 * torch.where(counted, per_entry, torch.zeros_like(error)).sum() / counted.sum().clamp_min(1)
-    return term * (term.detach() < MAX_FLOW_TERM)
+    per_entry = 0.5 * FLOW_SCALE**2 * (error / FLOW_SCALE).square().log1p()
+    return 2 * torch.where(counted, per_entry, torch.zeros_like(error)).sum() / counted.sum().clamp_min(1)

@@ -43,8 +43,9 @@ class AlignmentConfig:
     """Weight of the camera-motion smoothness term, per frame. 0 turns it off."""
     shared_focal: bool = True
     """One focal length for the whole clip. Turn off for footage that zooms."""
-    flow_weight: float = 0.01
-    """Weight of the optical-flow term, per pixel of disagreement. 0 turns it off, and no flow is computed."""
+    flow_weight: float = 0.03
+    """Weight of the optical-flow term. More makes cameras sharper where the dynamic masks are right, and worse where
+    they miss a mover. 0 turns it off, and no flow is computed."""
     flow_start: float = 0.1
     """Share of the steps before the flow term sets in: cameras must be roughly right first."""
     flow_max_distance: int = 3
@@ -68,11 +69,13 @@ class AlignmentConfig:
 
     @classmethod
     def published(cls) -> AlignmentConfig:
-        """The settings of the published implementation, for comparison: all pixels in every step."""
+        """The settings of the published implementation, for comparison: all pixels in every step. The flow term is
+        ours all the same."""
         return cls(
             learning_rate=0.01,
             final_learning_rate=0.001,
             schedule="linear",
+            flow_weight=0.01,
             flow_max_distance=9,
             pixel_stride=1,
             depth_rounds=0,
