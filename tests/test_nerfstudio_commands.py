@@ -3,7 +3,6 @@
 One trained run is shared. The clip is synthetic and its scene folder is made from the truth, so no predictor runs.
 """
 
-import copy
 import gzip
 import http.client
 import json
@@ -19,35 +18,10 @@ import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
+from tiny_run import STEPS, scene_from_truth, tiny_config, train
 
-from das3r_ns import geometry
-from das3r_ns.scene import PointCloud, Scene, write_scene
-from das3r_ns.synthetic import SyntheticConfig, make_clip
-
-STEPS = 16
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ns-render calls the ffmpeg program")
 pytestmark = pytest.mark.xdist_group("nerfstudio")
-
-
-def scene_from_truth(folder: Path) -> Path:
-    """A scene folder of a synthetic clip as a perfect predictor would write it."""
-    clip = make_clip(SyntheticConfig(num_frames=8, height=48, width=64))
-    n, h, w = clip.depth.shape
-    T_level_world = geometry.level_world(clip.T_world_camera, float(clip.clean_depth.median()))
-    T_world_camera, scale = geometry.apply_similarity(T_level_world, clip.T_world_camera)
-    scene = Scene(
-        T_world_camera=T_world_camera,
-        K=clip.K.repeat(n, 1, 1),
-        image_size=(h, w),
-        depth=clip.depth * scale,
-        confidence=torch.ones(n, h, w),
-        dynamic_prob=clip.dynamic_mask.float(),
-        points=PointCloud(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.uint8), torch.ones(1), torch.full((1,), -1)),
-        pose_known=torch.ones(n, dtype=torch.bool),
-        names=tuple(f"{i:05d}.png" for i in range(n)),
-        fps=12.0,
-    )
-    return write_scene(scene, clip.frames, folder)
 
 
 @dataclass
@@ -61,45 +35,21 @@ class Run:
         return next((self.config.parent / "nerfstudio_models").glob("*.ckpt"))
 
 
-def train(scene: Path, out: Path, **changes) -> tuple[Path, list[float], object]:
-    """Run `ns-train das3r-lite` in this process; its config.yml, the loss of every step, and the trainer."""
-    from nerfstudio.scripts import train as command
-
-    from das3r_ns.config import das3r_lite
-    from das3r_ns.pipeline import Das3rTrainer
-
-    config = copy.deepcopy(das3r_lite.config)
-    config.data, config.output_dir, config.vis = scene, out, "tensorboard"
-    config.max_num_iterations, config.steps_per_save, config.logging.local_writer.enable = STEPS, 1000, False
+def lite_config(scene: Path, out: Path):
+    """`das3r-lite` with everything switched on."""
+    config = tiny_config("das3r-lite", scene, out)
     model = config.pipeline.model
     model.warmup_length, model.refine_every, model.resolution_schedule = 2, 4, 4
     model.remarking.at_steps, model.camera_optimizer.refine_focal, model.exposure = (12,), True, True
     model.depth_weight = 0.1
-    for group in config.optimizers.values():
-        if group["scheduler"] is not None:
-            group["scheduler"].start_step = 0
-    for name, value in changes.items():
-        setattr(config, name, value)
-    losses, trainers = [], []
-    iterate = Das3rTrainer.train_iteration
-
-    def recorded(self, step):
-        result = iterate(self, step)
-        losses.append(float(result[0]))
-        trainers.append(self)
-        return result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Das3rTrainer, "train_iteration", recorded)
-        command.main(config)
-    return config.get_base_dir() / "config.yml", losses, trainers[-1]
+    return config
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("nerfstudio")
     scene = scene_from_truth(folder / "walk")
-    config, losses, _ = train(scene, folder / "outputs")
+    config, losses, _ = train(lite_config(scene, folder / "outputs"))
     return Run(config, scene, losses)
 
 
@@ -320,7 +270,9 @@ def _answers(port: int, thread: threading.Thread) -> bool:
 
 
 def test_training_resumes_at_the_same_loss_with_its_optimizers(run, tmp_path):
-    config, losses, trainer = train(run.scene, tmp_path, load_dir=run.checkpoint.parent, max_num_iterations=4)
+    again = lite_config(run.scene, tmp_path)
+    again.load_dir, again.max_num_iterations = run.checkpoint.parent, 4
+    config, losses, trainer = train(again)
     assert len(losses) == 4
     assert np.mean(losses) < 1.15 * np.mean(run.last_losses[-4:])
     assert trainer._start_step == STEPS

@@ -63,6 +63,8 @@ class FusedAdamConfig(AdamOptimizerConfig):
 
     eps: float = 1e-15
     """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """Pull of the parameters to zero."""
 
     def setup(self, params: Iterable[torch.nn.Parameter]) -> torch.optim.Adam:
         """Build the optimizer for `params`."""

@@ -83,7 +83,7 @@ class StaticnessMaps(nn.Module):
     def values(self, frame: int) -> Float[Tensor, "h w"]:
         """Staticness of one frame at map resolution, differentiable."""
         if self.config.learn == "clip":
-            return self.maps[0][frame].clamp(FLOOR, 1 - FLOOR)
+            return self.maps[0][frame]
         return torch.sigmoid(self.maps[frame])
 
     def weight(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:
@@ -104,7 +104,7 @@ class StaticnessMaps(nn.Module):
         """Staticness of single pixels, by their place in the flattened maps. Only for `learn="clip"`."""
         if self.config.learn != "clip":
             raise ValueError("single pixels can be read off one parameter for the whole clip only (learn='clip')")
-        return self.maps[0].flatten()[flat_index].clamp(FLOOR, 1 - FLOOR)
+        return self.maps[0].flatten()[flat_index]
 
     def prior(self, frame: int) -> Float[Tensor, ""]:
         """Cross entropy between where the map of `frame` started and where it is, mean over its pixels, at least 0."""
