@@ -154,8 +154,8 @@ def _contact_sheet(config: Path, video: Path, truth: Path | None, path: Path) ->
     from das3r_ns.scene import read_scene
     from das3r_ns.video import VideoConfig, read_clip
 
-    dataparser = load_run_config(config)[1].pipeline.datamanager.dataparser
-    scene = read_scene(cached_scene(dataparser.data, dataparser, dataparser.cache_dir))
+    manager = load_run_config(config)[1].pipeline.datamanager
+    scene = read_scene(cached_scene(manager.data, manager.dataparser, manager.dataparser.cache_dir))
     pairs = read_clip(video, VideoConfig(max_frames=None, longest_side=None)).frames
     sheet = Sheet(("input", "what moves", "static render", "truth")[: 3 if truth is None else 4])
     half = pairs.shape[2] // 2
