@@ -10,7 +10,6 @@ from nerfstudio.plugins.types import MethodSpecification
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.model.config import Das3rModelConfig
 from das3r_ns.model.poses import PoseRefinementConfig
-from das3r_ns.model.remarking import RemarkingConfig
 from das3r_ns.model.schedules import FusedAdamConfig, GatedAdamConfig, LogLinearSchedulerConfig
 from das3r_ns.model.start import StartConfig
 from das3r_ns.model.staticness import StaticnessConfig
@@ -48,7 +47,6 @@ das3r = MethodSpecification(
             ),
             model=Das3rModelConfig(
                 start=StartConfig(opacity=0.5, scale="neighbours"),
-                staticness=StaticnessConfig(dilate=0.0125, caution=1.0),
                 num_downscales=1,
                 resolution_schedule=400,
                 sh_degree=2,
@@ -101,7 +99,6 @@ das3r_paper = MethodSpecification(
             model=Das3rModelConfig(
                 start=StartConfig(opacity=None, scale="neighbours", min_staticness=0.0),
                 staticness=StaticnessConfig(learn="clip", prior_weight=0.0),
-                remarking=RemarkingConfig(at_steps=()),
                 camera_optimizer=PoseRefinementConfig(
                     min_psnr=26.0, interpolate=False, trans_l2_penalty=0.0, rot_l2_penalty=0.0
                 ),
@@ -154,8 +151,6 @@ das3r_lite = MethodSpecification(
             ),
             model=Das3rModelConfig(
                 start=StartConfig(opacity=0.5, scale="neighbours"),
-                staticness=StaticnessConfig(dilate=0.0125, caution=1.0),
-                remarking=RemarkingConfig(at_steps=(300, 500)),
                 num_downscales=1,
                 resolution_schedule=200,
                 sh_degree=1,

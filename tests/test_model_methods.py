@@ -93,7 +93,7 @@ def test_what_no_static_pixel_shows_is_dropped(scene, tmp_path):
     """A Gaussian in front of all cameras' moving pixels alone goes, one on the wall stays."""
     config = tiny_config("das3r", scene, tmp_path)
     config.max_num_iterations = FRAMES + 1
-    config.pipeline.model.densify = False
+    config.pipeline.model.densify, config.pipeline.model.remarking.at_steps = False, (10**6,)
     _, _, trainer = train(config)
     model = trainer.pipeline.model
     with torch.no_grad():

@@ -31,7 +31,7 @@ class StaticnessConfig:
     """`frames`: one parameter a frame, moved only when its frame is seen. `clip`: one parameter for all frames, kept
     in (0, 1) by clamping after each step and shared with the Gaussian born at each pixel (the published tie). `off`:
     weights stay as predicted."""
-    prior_weight: float = 0.1
+    prior_weight: float = 0.3
     """Strength of the pull back to the predicted maps, in units of the photometric error. 0 turns it off: the weights
     may then fall to zero everywhere."""
     dilate: float = 0.0
