@@ -23,7 +23,7 @@ from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_v
 from das3r_ns.predictor.features import extract_features
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
 from das3r_ns.predictor.mapping import CameraPath, MappingConfig, map_cameras
-from das3r_ns.predictor.progress import tracked
+from das3r_ns.predictor.progress import stage, tracked
 from das3r_ns.scene import PointCloud, Scene
 from das3r_ns.video import Clip
 
@@ -93,7 +93,7 @@ class GeometricPredictor:
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
-        maps = self._maps(flow, T_world_camera.numpy(), K_maps, cameras.known, keep)
+        maps = self._maps(clip, flow, T_world_camera.numpy(), K_maps, cameras.known, keep)
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
         if known.T_world_camera is None:
@@ -147,6 +147,7 @@ class GeometricPredictor:
 
     def _maps(
         self,
+        clip: Clip,
         flow: FlowBetweenFrames,
         T_world_camera: Float64[np.ndarray, "n 4 4"],
         K_maps: Float64[np.ndarray, "n 3 3"],
@@ -154,7 +155,12 @@ class GeometricPredictor:
         keep: Bool[np.ndarray, "n h w"] | None,
     ) -> Maps:
         n, size = len(T_world_camera), flow.map_size
-        depth, confidence, dynamic = (np.zeros((n, *size), np.float32) for _ in range(3))
+
+        def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
+            return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
+
+        depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
+        evidence = np.zeros((n, *size), np.float32)
         for i in tracked(range(n), f"Flow and depth of {n} frames", n):
             # An interpolated pose would call the whole picture moving: only posed views count.
             targets = [j for step in self.config.offsets for j in (i - step, i + step) if 0 <= j < n and pose_known[j]]
@@ -163,9 +169,13 @@ class GeometricPredictor:
             fit = self._fit(flow, T_world_camera, K_maps, i, targets)
             depth[i], confidence[i] = _depth_and_confidence(fit)
             if pose_known[i]:
-                dynamic[i] = masks.motion_probability(fit.residual, self.config.masks)
-            if keep is not None:
-                dynamic[i] = 1 - cv2.resize(keep[i].astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+                evidence[i] = masks.motion_probability(fit.residual, self.config.masks)
+        if keep is None:
+            with stage(f"Cleaning {n} dynamic maps", n) as bar:
+                dynamic = masks.clean_masks(evidence, picture, flow, self.config.masks, bar.advance)
+        else:
+            resize = lambda mask: cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)  # noqa: E731
+            dynamic = np.stack([1 - resize(mask) for mask in keep])
         cut = FARTHEST * _median_static_depth(Maps(depth, confidence, dynamic))
         return Maps(np.minimum(depth, cut), confidence, dynamic)
 

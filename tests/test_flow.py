@@ -1,0 +1,69 @@
+"""Optical flow: a known shift is found, the round trip tells what is hidden, memory is bounded."""
+
+import cv2
+import numpy as np
+import pytest
+
+from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, RaftFlow, resize_flow, round_trip_error, sample
+
+
+def textured(h: int, w: int) -> np.ndarray:
+    noise = np.random.default_rng(0).uniform(0, 255, (h, w, 3)).astype(np.float32)
+    return cv2.GaussianBlur(noise, (0, 0), 2).clip(0, 255).astype(np.uint8)
+
+
+def test_dis_finds_a_known_shift():
+    wide = textured(120, 180)
+    a, b = wide[:, 10:170], wide[:, 7:167]  # the picture moves 3 pixels to the right
+    flow = DisFlow()(np.ascontiguousarray(a), np.ascontiguousarray(b))
+    inner = flow[20:-20, 20:-20]
+    assert np.median(inner[..., 0]) == pytest.approx(3.0, abs=0.1)
+    assert np.median(inner[..., 1]) == pytest.approx(0.0, abs=0.1)
+
+
+def test_the_same_pictures_give_the_same_flow():
+    a, b = textured(90, 120), np.roll(textured(90, 120), 2, axis=1)
+    np.testing.assert_array_equal(DisFlow()(a, b), DisFlow()(a, b))
+
+
+def test_resizing_scales_the_values_by_side():
+    flow = np.full((40, 60, 2), (6.0, 4.0), np.float32)
+    small = resize_flow(flow, (10, 30))
+    np.testing.assert_allclose(small, np.broadcast_to((3.0, 1.0), (10, 30, 2)))
+
+
+def test_a_consistent_round_trip_has_no_error_and_leaving_the_picture_has_infinite():
+    forward = np.full((20, 30, 2), (4.0, 0.0), np.float32)
+    error = round_trip_error(forward, -forward)
+    np.testing.assert_allclose(error[:, :26], 0.0, atol=1e-6)
+    assert np.isinf(error[:, 26:]).all()
+    np.testing.assert_allclose(round_trip_error(forward, 0 * forward)[:, :26], 4.0)
+
+
+def test_sampling_looks_up_where_the_pixel_went():
+    values = np.arange(30, dtype=np.float32)[None].repeat(20, axis=0)
+    flow = np.full((20, 30, 2), (2.5, 0.0), np.float32)
+    np.testing.assert_allclose(sample(values, flow)[:, :27], values[:, :27] + 2.5)
+
+
+def test_flow_is_kept_while_memory_allows_and_computed_again_after():
+    calls = []
+
+    def estimator(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        calls.append((int(a[0, 0, 0]), int(b[0, 0, 0])))
+        return np.full((8, 8, 2), calls[-1][1] - calls[-1][0], np.float32)
+
+    one = 8 * 8 * 2 * 2  # bytes of a field in half precision
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator, memory_bytes=2 * one)
+    flow(0, 1)
+    flow(0, 1)
+    assert calls == [(0, 1)]
+    flow(1, 2)
+    flow(2, 3)  # pushes (0, 1) out
+    assert flow(0, 1)[0, 0, 0] == 1
+    assert calls == [(0, 1), (1, 2), (2, 3), (0, 1)]
+
+
+def test_raft_without_weights_says_what_works_without(tmp_path):
+    with pytest.raises(FileNotFoundError, match="use flow dis"):
+        RaftFlow(tmp_path / "raft.pth")
