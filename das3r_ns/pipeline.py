@@ -114,7 +114,9 @@ class Das3rTrainer(Trainer):
         looks_back = viser.transforms.SO3.from_x_radians(math.pi)
         rotation = viser.transforms.SO3.from_matrix(T_world_camera[:, :3].numpy()) @ looks_back
         client.camera.wxyz = rotation.wxyz
-        client.camera.position = (T_world_camera[:, 3] * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
+        # A little ahead, so that the picture drawn at the camera does not stand in the way; axes are OpenGL's.
+        position = T_world_camera[:, 3] - 0.03 * T_world_camera[:, 2]
+        client.camera.position = (position * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
 
     def setup_optimizers(self) -> Optimizers:
         """Optimizers of the parameter groups that the model has."""
