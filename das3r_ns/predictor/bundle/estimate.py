@@ -1,0 +1,221 @@
+"""The way in: cameras from tracks alone, or better cameras from those of structure from motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from das3r_ns import geometry
+from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.bundle.normal_equations import State, invert, squared_errors
+from das3r_ns.predictor.bundle.start import INLIER_PX, grow, start_from_nothing, triangulate
+from das3r_ns.predictor.bundle.tracks import Tracks
+
+FIELD_OF_VIEW = 60.0
+"""Degrees over the longer side that the focal length is drawn to where the motion says nothing about it."""
+FIELD_OF_VIEW_BOUNDS = (20.0, 120.0)
+"""Degrees over the longer side that no estimate leaves."""
+SPREAD = 0.25
+"""Standard deviation of the logarithm of a focal length that nobody knows: phones and camcorders have 45 to 75
+degrees."""
+HINT_SPREAD = 0.05
+"""Same, when EXIF data or the user gave a hint."""
+MIN_AGREEMENT = 0.2
+"""A frame in which less than this share of the positions agrees with its pose has none."""
+
+
+@dataclass(frozen=True)
+class FocalKnowledge:
+    """What is known of the focal length beforehand, in pixels of the picture."""
+
+    known: float | None = None
+    """The true one; it is not changed."""
+    hint: float | None = None
+    """One that may be some per cent wrong, such as EXIF's."""
+
+
+@dataclass(frozen=True)
+class CameraEstimate:
+    """Cameras of a clip of n frames."""
+
+    T_world_camera: Float[Tensor, "n 4 4"]
+    """Camera-to-world, OpenCV axes, float64."""
+    focal_px: float
+    """Pixels of the picture."""
+    focal_std: float
+    """How sure the focal length is: standard deviation of its logarithm (0.01 = 1 %), 0 when it was known. Above 0.1
+    the motion says next to nothing (pure translation leaves the focal length free). Lens distortion is not in it."""
+    pose_known: Bool[Tensor, "n"]
+    """False where too few pixels agreed on a pose and it was interpolated."""
+    noise_px: Float[Tensor, "n"]
+    """Typical reprojection error of a frame's positions along each axis, in pixels of the picture."""
+    points: Float[Tensor, "m 3"]
+    """World positions of the followed points that most of their views agree on."""
+    point_frame: Int[Tensor, "m"]
+    """The frame that each point was followed from."""
+    point_pixel: Float[Tensor, "m 2"]
+    """Where that frame sees it, in pixels of the picture."""
+
+
+def estimate_cameras(
+    tracks: Tracks,
+    size: tuple[int, int],
+    focal: FocalKnowledge = FocalKnowledge(),
+) -> CameraEstimate:
+    """Cameras of every frame from nothing but tracks. The world is the first posed frame, its scale is such that the
+    points have median depth 1.
+
+    Args:
+        size: height and width of the picture that focal lengths are measured in.
+
+    Raises:
+        NoStart: no two frames show parallax that a camera motion explains; the message says what may be wrong.
+    """
+    prior = focal_prior(tracks, size, focal)
+    adjusted, known = start_from_nothing(tracks, prior)
+    first = int(np.flatnonzero(known)[0])
+    T = adjusted.state.T_camera_world @ invert(adjusted.state.T_camera_world[first])
+    finished, known = _finish(tracks, T, known, adjusted.state.focal, prior)
+    depth = 1 / finished.state.inverse_depth[finished.state.inverse_depth > 0]
+    state = finished.state
+    if len(depth):
+        scale = 1 / float(np.median(depth))
+        T = state.T_camera_world.copy()
+        T[:, :3, 3] *= scale
+        state = State(T, state.focal, state.inverse_depth / scale)
+    return _estimate(tracks, size, finished, state, known)
+
+
+def refine_cameras(
+    tracks: Tracks,
+    size: tuple[int, int],
+    T_world_camera: Float[Tensor, "n 4 4"],
+    focal_px: float,
+    pose_known: Bool[Tensor, "n"] | None = None,
+    focal: FocalKnowledge = FocalKnowledge(),
+) -> CameraEstimate:
+    """Better cameras from good ones, and cameras for the frames that had none. The world and its scale are kept: the
+    first posed camera does not move, and the median distance of the others from it stays.
+
+    Args:
+        T_world_camera: camera-to-world, OpenCV axes; of no meaning where `pose_known` is False.
+        focal_px: pixels of the picture; where the search starts.
+        pose_known: None when all are.
+
+    Raises:
+        ValueError: another number of cameras than frames, or fewer than two are known.
+    """
+    n = tracks.num_frames
+    known = np.ones(n, bool) if pose_known is None else pose_known.numpy().copy()
+    if len(T_world_camera) != n or len(known) != n or known.sum() < 2:
+        raise ValueError(f"{len(T_world_camera)} cameras, {int(known.sum())} of them known, do not fit {n} frames")
+    prior = focal_prior(tracks, size, focal)
+    first = int(np.flatnonzero(known)[0])
+    given = np.array(T_world_camera.double().numpy())
+    given[~known] = np.eye(4)
+    T = invert(given)
+    start_focal = float(np.clip(focal_px * tracks.size[1] / size[1], *prior.bounds))
+    before = _reach(T, known, first)
+    was_known = known.copy()
+    if not known.all():
+        grown, known = grow(tracks, T, known, prior, start_focal)
+        T, start_focal = grown.state.T_camera_world, grown.state.focal
+    finished, known = _finish(tracks, T, known, start_focal, prior)
+    scale = before / max(_reach(finished.state.T_camera_world, was_known, first), 1e-12)
+    # Scale about the first camera: it stays where it is.
+    T_world = invert(finished.state.T_camera_world)
+    T_world[:, :3, 3] = T_world[first, :3, 3] + scale * (T_world[:, :3, 3] - T_world[first, :3, 3])
+    state = State(invert(T_world), finished.state.focal, finished.state.inverse_depth / scale)
+    return _estimate(tracks, size, finished, state, known)
+
+
+def focal_prior(tracks: Tracks, size: tuple[int, int], focal: FocalKnowledge) -> FocalPrior:
+    """What the adjustment is told about the focal length, in pixels of the flow.
+
+    Raises:
+        ValueError: a given focal length is not positive.
+    """
+    given = focal.known if focal.known is not None else focal.hint
+    if given is not None and not (np.isfinite(given) and given > 0):
+        raise ValueError(f"the focal length must be a positive number of pixels, got {given}")
+    longer = max(tracks.size)
+    to_flow = tracks.size[1] / size[1]
+    low, high = (longer / (2 * np.tan(np.radians(angle) / 2)) for angle in reversed(FIELD_OF_VIEW_BOUNDS))
+    if focal.known is not None:
+        return FocalPrior(focal.known * to_flow, 0.0, (focal.known * to_flow, focal.known * to_flow))
+    if focal.hint is not None:
+        hint = focal.hint * to_flow
+        return FocalPrior(hint, HINT_SPREAD, (min(low, hint), max(high, hint)))
+    return FocalPrior(longer / (2 * np.tan(np.radians(FIELD_OF_VIEW) / 2)), SPREAD, (low, high))
+
+
+def _finish(
+    tracks: Tracks, T_camera_world: np.ndarray, known: np.ndarray, focal: float, prior: FocalPrior
+) -> tuple[Adjusted, np.ndarray]:
+    """Adjust all frames, those without a pose from an interpolated one, and see which of them hold."""
+    first = int(np.flatnonzero(known)[0])
+    held = np.zeros(tracks.num_frames, bool)
+    held[first] = True
+    if not known.all():
+        filled = geometry.interpolate_poses(torch.from_numpy(invert(T_camera_world)), torch.from_numpy(known))
+        T_camera_world = invert(filled.numpy())
+    inverse_depth, _ = triangulate(tracks, T_camera_world, focal, known)
+    adjusted = adjust(tracks, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
+    agreement = _agreement(tracks, adjusted.state)
+    holds = agreement > MIN_AGREEMENT
+    holds[first] = True
+    if not holds.all():
+        T = geometry.interpolate_poses(
+            torch.from_numpy(invert(adjusted.state.T_camera_world)), torch.from_numpy(holds)
+        ).numpy()
+        state = State(invert(T), adjusted.state.focal, adjusted.state.inverse_depth)
+        adjusted = Adjusted(state, adjusted.noise, adjusted.focal_std, adjusted.cost)
+    return adjusted, holds
+
+
+def _agreement(tracks: Tracks, state: State) -> np.ndarray:
+    """By frame, the share of weight of its positions that lie within `INLIER_PX` of where they should."""
+    within = squared_errors(tracks, state) < (INLIER_PX**2 * tracks.hops)[:, None]
+    total, fine = np.zeros(tracks.num_frames), np.zeros(tracks.num_frames)
+    present = tracks.target >= 0
+    anchor = np.broadcast_to(tracks.anchor[:, None], tracks.target.shape)
+    for frames in (anchor, tracks.target):
+        np.add.at(total, frames[present], tracks.seen.sum(axis=2)[present])
+        np.add.at(fine, frames[present], (tracks.weight * within).sum(axis=2)[present])
+    return fine / np.maximum(total, 1e-9)
+
+
+def _reach(T_camera_world: np.ndarray, known: np.ndarray, first: int) -> float:
+    centres = invert(T_camera_world)[:, :3, 3]
+    return float(np.median(np.linalg.norm(centres[known] - centres[first], axis=1)))
+
+
+def _estimate(
+    tracks: Tracks, size: tuple[int, int], adjusted: Adjusted, state: State, known: np.ndarray
+) -> CameraEstimate:
+    to_picture = size[1] / tracks.size[1]
+    T_world_camera = invert(state.T_camera_world)
+    errors = squared_errors(tracks, state)
+    limit = (9 * adjusted.noise[tracks.anchor] ** 2)[:, None, None] * tracks.hops[:, None]
+    seen = tracks.weight.sum(axis=1)
+    agreeing = (tracks.weight * (errors < limit)).sum(axis=1)
+    good = (agreeing > 0.5 * seen) & (seen > 1.5) & (state.inverse_depth > 0) & known[tracks.anchor][:, None]
+    a, p = np.nonzero(good)
+    pixel = tracks.pixel[a, p].astype(np.float64)
+    ray = np.concatenate(((pixel - tracks.centre) / state.focal, np.ones((len(a), 1))), axis=1)
+    camera = ray / state.inverse_depth[a, p][:, None]
+    T = T_world_camera[tracks.anchor[a]]
+    return CameraEstimate(
+        torch.from_numpy(T_world_camera),
+        state.focal * to_picture,
+        adjusted.focal_std,
+        torch.from_numpy(known),
+        torch.from_numpy(adjusted.noise * to_picture),
+        torch.from_numpy((T[:, :3, :3] @ camera[..., None])[..., 0] + T[:, :3, 3]),
+        torch.from_numpy(tracks.anchor[a]),
+        torch.from_numpy(pixel * to_picture),
+    )

@@ -1,0 +1,228 @@
+"""Derivatives of reprojection, and the normal equations with the inverse depths eliminated.
+
+A point of anchor frame i is its ray r = ((u - cx) / f, (v - cy) / f, 1) and inverse depth rho. Frame j sees it at
+
+    Y = R_ji r + rho t_ji,    (u', v') = (cx + f Yx / Yz, cy + f Yy / Yz),    T_ji = T_j inv(T_i),  T = T_camera_world
+
+Y is the point divided by its depth in frame i, so points at infinity (rho = 0) need no special case. Poses are
+perturbed from the left, T <- exp(xi) T with xi = (v, omega), and the focal length by its logarithm. With X = Yx / Yz,
+Y = Yy / Yz, q = rho / Yz and ray part a = R_ji (x, y, 0), the derivatives of (u', v') are
+
+    by xi_ji:  f (q, 0, -X q, -X Y, 1 + X^2, -Y),  f (0, q, -Y q, -(1 + Y^2), X Y, X)
+    by rho:    f / Yz (tx - X tz),                 f / Yz (ty - Y tz)
+    by log f:  f X - f / Yz (ax - X az),           f Y - f / Yz (ay - Y az)
+
+One derivative, by T_ji, serves both frames: xi_ji = xi_j - Ad(T_ji) xi_i. The kernel works in relative poses, one
+anchor at a time; `linearise` turns the result to absolute ones.
+
+The matrix of the points is diagonal (one number each), so the Schur complement is cheap. Frames far apart in time
+share no point, so what remains is a band around the diagonal, bordered by the focal length.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+
+from das3r_ns.predictor.bundle import kernels
+from das3r_ns.predictor.bundle.tracks import Tracks
+
+
+@dataclass(frozen=True)
+class State:
+    """All unknowns."""
+
+    T_camera_world: Float64[np.ndarray, "n 4 4"]
+    focal: float
+    """Pixels of the flow."""
+    inverse_depth: Float64[np.ndarray, "a p"]
+    """Of each grid point in its anchor frame, 0 or more."""
+
+
+@dataclass(frozen=True)
+class RobustScale:
+    """Geman-McClure: an error of e standard deviations costs e^2 / (1 + (e / width)^2), at most width^2."""
+
+    sigma: Float64[np.ndarray, "a k"]
+    """Standard deviation of the positions that a target sees of an anchor, pixels of the flow."""
+    width: float
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """One Gauss-Newton step, H x = -g, with the points eliminated; and what brings them back."""
+
+    band: Float64[np.ndarray, "n b 6 6"]
+    """Camera blocks (i, i + d) for d = 0 .. b - 1."""
+    diagonal: Float64[np.ndarray, "n 6"]
+    """Of the camera blocks before the points were eliminated: what damping is measured by."""
+    gradient: Float64[np.ndarray, "n 6"]
+    focal_column: Float64[np.ndarray, "n 6"]
+    focal_diagonal: float
+    focal_gradient: float
+    coupling: Float32[np.ndarray, "a p c"]
+    """Block of each point against the relative poses (6 a target) and the focal length (last)."""
+    point_gradient: Float64[np.ndarray, "a p"]
+    point_diagonal: Float64[np.ndarray, "a p"]
+    """Damped; 0 for points that nothing sees."""
+    adjoint: Float64[np.ndarray, "a k 6 6"]
+
+
+def relative_poses(T_camera_world: Float64[np.ndarray, "n 4 4"], tracks: Tracks) -> Float64[np.ndarray, "a k 4 4"]:
+    """T_target_anchor of every anchor and target; of no meaning where there is no target."""
+    return T_camera_world[tracks.target] @ invert(T_camera_world)[tracks.anchor][:, None]
+
+
+def invert(T: Float64[np.ndarray, "*n 4 4"]) -> Float64[np.ndarray, "*n 4 4"]:
+    """Inverse of rigid motions."""
+    inverse = np.zeros_like(T)
+    inverse[..., :3, :3] = np.swapaxes(T[..., :3, :3], -1, -2)
+    inverse[..., :3, 3] = -(inverse[..., :3, :3] @ T[..., :3, 3:])[..., 0]
+    inverse[..., 3, 3] = 1
+    return inverse
+
+
+def adjoint(T: Float64[np.ndarray, "*n 4 4"]) -> Float64[np.ndarray, "*n 6 6"]:
+    """Ad(T) with exp(Ad(T) xi) = T exp(xi) inv(T), for xi = (v, omega)."""
+    R, t = T[..., :3, :3], T[..., :3, 3]
+    Ad = np.zeros((*T.shape[:-2], 6, 6))
+    Ad[..., :3, :3] = Ad[..., 3:, 3:] = R
+    Ad[..., :3, 3:] = np.cross(t[..., None, :], R, axisa=-1, axisb=-2, axisc=-2)
+    return Ad
+
+
+def squared_errors(tracks: Tracks, state: State) -> Float64[np.ndarray, "a k p"]:
+    """Squared distance in pixels of the flow between followed and reprojected positions; infinite where the point
+    would lie behind the target camera, of no meaning where the weight is 0."""
+    T = relative_poses(state.T_camera_world, tracks)
+    errors = np.empty(tracks.weight.shape)
+
+    def work(i: int) -> None:
+        kernels.squared_errors(
+            T[i], state.focal, *tracks.centre, tracks.pixel[i], tracks.observed[i], state.inverse_depth[i], errors[i]
+        )
+
+    in_threads(work, len(errors))
+    return errors
+
+
+def robust_cost(tracks: Tracks, errors: Float64[np.ndarray, "a k p"], scale: RobustScale) -> float:
+    """Sum over all positions of weight times Geman-McClure cost."""
+    e2 = errors / (scale.sigma**2)[..., None]
+    with np.errstate(invalid="ignore"):
+        cost = scale.width**2 * (1 - 1 / (1 + e2 / scale.width**2))
+    return float((tracks.weight * cost).sum(dtype=np.float64))
+
+
+def linearise(
+    tracks: Tracks, state: State, scale: RobustScale, damping: float, free_depth: bool = True
+) -> NormalEquations:
+    """Normal equations at `state`, weights of the robust cost held fixed.
+
+    Args:
+        damping: Levenberg-Marquardt's lambda for the points; the cameras are damped when the system is solved.
+        free_depth: False holds the inverse depths.
+    """
+    T = relative_poses(state.T_camera_world, tracks)
+    (a, k, p), n, size = tracks.weight.shape, tracks.num_frames, 6 * tracks.weight.shape[1] + 1
+    before, after = np.zeros((a, size, size)), np.zeros((a, size, size))
+    gradient, gradient_after = np.zeros((a, size)), np.zeros((a, size))
+    coupling = np.zeros((a, p, size), np.float32)
+    point_gradient, point_diagonal = np.zeros((a, p)), np.zeros((a, p))
+
+    def work(i: int) -> None:
+        kernels.accumulate(
+            T[i],
+            state.focal,
+            *tracks.centre,
+            tracks.pixel[i],
+            tracks.observed[i],
+            tracks.weight[i],
+            state.inverse_depth[i],
+            scale.sigma[i],
+            scale.width,
+            damping,
+            free_depth,
+            before[i],
+            after[i],
+            gradient[i],
+            gradient_after[i],
+            coupling[i],
+            point_gradient[i],
+            point_diagonal[i],
+        )
+
+    in_threads(work, a)
+    Ad = adjoint(T)
+    frames = np.concatenate((tracks.anchor[:, None], tracks.target), axis=1)
+    reach = np.where(frames >= 0, frames, tracks.anchor[:, None])
+    width = int((reach.max(axis=1) - reach.min(axis=1)).max()) + 1
+    band = np.zeros((n, width, 6, 6))
+    diagonal, total_gradient, focal_column = np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((n, 6))
+    for i in range(a):  # within an anchor every frame occurs once, so plain indexing adds up
+        present = np.flatnonzero(frames[i] >= 0)
+        index = frames[i, present]
+        blocks = _to_absolute(after[i, :-1, :-1], Ad[i])[np.ix_(present, present)]
+        distance = index[None, :] - index[:, None]
+        row, column = np.nonzero(distance >= 0)
+        band[index[row], distance[row, column]] += blocks[row, column]
+        targets = before[i, :-1, :-1].reshape(k, 6, k, 6)[np.arange(k), :, np.arange(k)]  # it is block diagonal
+        diagonal[index[0]] += ((targets @ Ad[i]) * Ad[i]).sum(axis=(0, 1))
+        diagonal[index[1:]] += np.diagonal(targets, axis1=1, axis2=2)[present[1:] - 1]
+        for total, relative in ((total_gradient, gradient_after[i, :-1]), (focal_column, after[i, :-1, -1])):
+            parts = relative.reshape(k, 6)
+            total[index[0]] -= np.einsum("kji,kj->i", Ad[i], parts)
+            total[index[1:]] += parts[present[1:] - 1]
+    return NormalEquations(
+        band,
+        diagonal,
+        total_gradient,
+        focal_column,
+        float(after[:, -1, -1].sum()),
+        float(gradient_after[:, -1].sum()),
+        coupling,
+        point_gradient,
+        point_diagonal,
+        Ad,
+    )
+
+
+def point_step(
+    equations: NormalEquations, tracks: Tracks, camera_step: Float64[np.ndarray, "n 6"], focal_step: float
+) -> Float64[np.ndarray, "a p"]:
+    """Change of the inverse depths that belongs to a step of the cameras and of the logarithm of the focal length."""
+    relative = camera_step[tracks.target] - np.einsum("akij,aj->aki", equations.adjoint, camera_step[tracks.anchor])
+    relative[tracks.target < 0] = 0
+    step = np.concatenate((relative.reshape(len(relative), -1), np.full((len(relative), 1), focal_step)), axis=1)
+    change = equations.point_gradient + np.einsum("apc,ac->ap", equations.coupling, step.astype(np.float32))
+    return np.where(equations.point_diagonal > 0, -change / np.maximum(equations.point_diagonal, 1e-300), 0)
+
+
+def in_threads(work: Callable[[int], None], count: int) -> None:
+    """Call `work` for 0 .. count - 1. Each writes only what is its own, so the number of threads changes nothing."""
+    threads = min(torch.get_num_threads(), os.cpu_count() or 1, count)
+    if threads <= 1:
+        for i in range(count):
+            work(i)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(count)))
+
+
+def _to_absolute(relative: np.ndarray, Ad: np.ndarray) -> np.ndarray:
+    """Blocks (k + 1, k + 1, 6, 6), the anchor's first, from the matrix in relative poses: M' H M with M = [-Ad, 1]."""
+    k = len(Ad)
+    G = Ad.reshape(6 * k, 6)
+    from_anchor = -G.T @ relative
+    blocks = np.empty((k + 1, k + 1, 6, 6))
+    blocks[1:, 1:] = relative.reshape(k, 6, k, 6).transpose(0, 2, 1, 3)
+    blocks[0, 1:] = from_anchor.reshape(6, k, 6).transpose(1, 0, 2)
+    blocks[1:, 0] = blocks[0, 1:].transpose(0, 2, 1)
+    blocks[0, 0] = -from_anchor @ G
+    return blocks

@@ -1,0 +1,278 @@
+"""First cameras: two views, then resection of the frames that see what is known, until all are reached.
+
+Flow gives many correspondences, a third of which may lie on moving things, so every step is robust: RANSAC for the
+essential matrix and for the resection, and an exhaustive search over what each single view says for the depths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from das3r_ns.predictor.bundle import kernels
+from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.bundle.normal_equations import State, in_threads, invert, relative_poses
+from das3r_ns.predictor.bundle.tracks import USED, Tracks
+
+FIELDS_OF_VIEW = (45.0, 60.0, 75.0)
+"""Degrees over the longer side: what phones and camcorders have."""
+INLIER_PX = 1.5
+"""RANSAC threshold, pixels of the flow."""
+MIN_INLIERS = 40
+MIN_INLIER_SHARE = 0.3
+SEED_PAIRS = 40
+"""Pairs of frames that are tried as first pair, at most."""
+
+NO_DISTORTION = np.zeros(4)
+
+
+class NoStart(RuntimeError):
+    """No pair of frames shows parallax that one camera motion explains."""
+
+
+def triangulate(
+    tracks: Tracks, T_camera_world: Float64[np.ndarray, "n 4 4"], focal: float, known: Bool[np.ndarray, "n"]
+) -> tuple[Float64[np.ndarray, "a p"], Float64[np.ndarray, "a p"]]:
+    """Inverse depth of every grid point of the known anchors, and how far it is to be believed.
+
+    Each target frame alone gives one inverse depth, that of the point of the epipolar line nearest to the position
+    seen there. The one that most other targets agree with is taken and refined on those that do.
+
+    Returns:
+        Inverse depth, 0 where nothing is known; and the summed weight of the positions within `INLIER_PX`.
+    """
+    T = relative_poses(T_camera_world, tracks)
+    weight = only_known(tracks, known).weight
+    inverse_depth, agreement = np.zeros(tracks.pixel.shape[:2]), np.zeros(tracks.pixel.shape[:2])
+    tolerance = INLIER_PX * np.sqrt(tracks.hops)
+    anchors = np.flatnonzero(known[tracks.anchor])
+
+    def work(i: int) -> None:
+        a = anchors[i]
+        kernels.search_depth(
+            T[a],
+            focal,
+            *tracks.centre,
+            tracks.pixel[a],
+            tracks.observed[a],
+            weight[a],
+            tolerance,
+            inverse_depth[a],
+            agreement[a],
+        )
+
+    in_threads(work, len(anchors))
+    return inverse_depth, agreement
+
+
+def first_pair(tracks: Tracks, focal: float) -> tuple[int, int, Float64[np.ndarray, "4 4"]]:
+    """The anchor, slot and T_target_anchor (translation of length 1) of the pair that shows most parallax.
+
+    Raises:
+        NoStart: no pair has enough points that agree on one motion.
+    """
+    best: tuple[float, int, int, np.ndarray] | None = None
+    for a, slot in _candidates(tracks):
+        use = tracks.weight[a, slot] > USED
+        source, target = tracks.pixel[a, use], tracks.observed[a, slot, use]
+        fitted = relative_motion(source, target, focal, tracks.centre)
+        if fitted is None:
+            continue
+        T, inliers = fitted
+        parallax = _parallax(source[inliers], target[inliers], T[:3, :3], focal, tracks.centre)
+        # Parallax beyond a few pixels adds little, seeing and explaining more points does.
+        score = min(parallax, 6.0) * inliers.sum()
+        if parallax > 1.0 and (best is None or score > best[0]):
+            best = score, a, slot, T
+    if best is None:
+        raise NoStart(
+            "no pair of frames shows parallax that one camera motion explains: the camera hardly moves or only turns, "
+            "there is too little texture, or moving things fill the picture"
+        )
+    return best[1:]
+
+
+def relative_motion(
+    source: np.ndarray, target: np.ndarray, focal: float, centre: tuple[float, float]
+) -> tuple[Float64[np.ndarray, "4 4"], Bool[np.ndarray, "m"]] | None:
+    """T_target_source (translation of length 1) from matched pixels, and which of them agree; None where too few do."""
+    if len(source) < MIN_INLIERS:
+        return None
+    K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
+    source, target = source.astype(np.float64), target.astype(np.float64)
+    E, inliers = cv2.findEssentialMat(source, target, K, cv2.RANSAC, 0.999, INLIER_PX / 2, 500)
+    if E is None or E.shape != (3, 3):
+        return None
+    count, R, t, inliers = cv2.recoverPose(E, source, target, K, mask=inliers)
+    if count < max(MIN_INLIERS, MIN_INLIER_SHARE * len(source)):
+        return None
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R, t[:, 0]
+    return T, np.asarray(inliers)[:, 0] > 0
+
+
+def grow(
+    tracks: Tracks,
+    T_camera_world: Float64[np.ndarray, "n 4 4"],
+    known: Bool[np.ndarray, "n"],
+    prior: FocalPrior,
+    focal: float,
+) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
+    """Find the cameras of further frames until no more can be had, adjusting all known ones after each wave.
+
+    Returns:
+        The adjusted cameras and which frames have one.
+    """
+    T, known = T_camera_world.copy(), known.copy()
+    while True:
+        held = ~known
+        held[np.flatnonzero(known)[0]] = True
+        part = only_known(tracks, known)
+        inverse_depth, _ = triangulate(part, T, focal, known)
+        adjusted = adjust(part, State(T, focal, inverse_depth), prior, held, rounds=2, steps=3)
+        T, focal = adjusted.state.T_camera_world.copy(), adjusted.state.focal
+        if known.all():
+            return adjusted, known
+        inverse_depth, support = triangulate(part, T, focal, known)
+        new = False
+        for j in _nearest_first(known):
+            pose = _resect(tracks, T, inverse_depth, support, focal, j)
+            if pose is not None:
+                T[j], known[j], new = pose, True, True
+        if not new:
+            return adjusted, known
+
+
+def start_from_nothing(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
+    """Cameras from flow alone; world = first frame that has one.
+
+    Raises:
+        NoStart: see `first_pair`.
+    """
+    longer = max(tracks.size)
+    focals = [prior.focal]
+    if prior.spread > 0:
+        focals = [longer / (2 * np.tan(np.radians(angle) / 2)) for angle in FIELDS_OF_VIEW]
+    best: tuple[float, Adjusted, np.ndarray] | None = None
+    failure: NoStart | None = None
+    for focal in focals:
+        try:
+            a, slot, T_target_anchor = first_pair(tracks, focal)
+        except NoStart as e:
+            failure = e
+            continue
+        adjusted, known = _first_window(tracks, a, slot, T_target_anchor, prior, focal)
+        noise = float(np.median(adjusted.noise[known]))
+        if best is None or noise < best[0]:
+            best = noise, adjusted, known
+    if best is None:
+        assert failure is not None
+        raise failure
+    return grow(tracks, best[1].state.T_camera_world, best[2], prior, best[1].state.focal)
+
+
+def only_known(tracks: Tracks, known: Bool[np.ndarray, "n"]) -> Tracks:
+    """The same tracks with no weight between frames whose camera is not known."""
+    pair = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
+    return replace(tracks, weight=tracks.weight * pair[..., None].astype(np.float32))
+
+
+def _first_window(
+    tracks: Tracks, a: int, slot: int, T_target_anchor: np.ndarray, prior: FocalPrior, focal: float
+) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
+    """The frames that see the points of one anchor: two views first, resection of the others, adjustment."""
+    i, j = tracks.anchor[a], tracks.target[a, slot]
+    T = np.tile(np.eye(4), (tracks.num_frames, 1, 1))
+    T[j] = T_target_anchor
+    known = np.zeros(tracks.num_frames, bool)
+    known[[i, j]] = True
+    window = _only_anchor(tracks, a)
+    inverse_depth, support = triangulate(window, T, focal, known)
+    support *= 3  # a point seen twice is all there is yet
+    for other in _nearest_first(known):
+        pose = _resect(window, T, inverse_depth, support, focal, other)
+        if pose is not None:
+            T[other], known[other] = pose, True
+    window = only_known(window, known)
+    inverse_depth, _ = triangulate(window, T, focal, known)
+    held = ~known
+    held[i] = True
+    adjusted = adjust(window, State(T, focal, inverse_depth), prior, held, rounds=4, steps=4)
+    return adjusted, known
+
+
+def _only_anchor(tracks: Tracks, a: int) -> Tracks:
+    part = slice(a, a + 1)
+    return replace(
+        tracks,
+        anchor=tracks.anchor[part],
+        target=tracks.target[part],
+        pixel=tracks.pixel[part],
+        observed=tracks.observed[part],
+        seen=tracks.seen[part],
+        weight=tracks.weight[part],
+    )
+
+
+def _candidates(tracks: Tracks) -> list[tuple[int, int]]:
+    """Pairs of anchor and slot that still see half of the points that any pair sees, spread over the clip, far apart in
+    time first."""
+    share = (tracks.weight > USED).mean(axis=2)
+    share = share / max(float(np.quantile(share[tracks.target >= 0], 0.95)), 1e-9)
+    found = []
+    for a in range(len(tracks.anchor)):
+        slots = [s for s in range(tracks.target.shape[1]) if share[a, s] > 0.45]
+        slots.sort(key=lambda s: -abs(tracks.target[a, s] - tracks.anchor[a]))
+        found += [(a, s) for s in slots[:2]]
+    step = max(1, -(-len(found) // SEED_PAIRS))
+    return found[::step]
+
+
+def _parallax(
+    source: np.ndarray, target: np.ndarray, R: np.ndarray, focal: float, centre: tuple[float, float]
+) -> float:
+    """Median displacement in pixels that the rotation does not explain."""
+    ray = np.concatenate(((source - centre) / focal, np.ones((len(source), 1))), axis=1) @ R.T
+    turned = focal * ray[:, :2] / ray[:, 2:] + centre
+    return float(np.median(np.linalg.norm(turned - target, axis=1)))
+
+
+def _nearest_first(known: np.ndarray) -> list[int]:
+    index = np.flatnonzero(known)
+    missing = np.flatnonzero(~known)
+    return sorted(missing.tolist(), key=lambda j: int(np.abs(index - j).min()))
+
+
+def _resect(
+    tracks: Tracks, T_camera_world: np.ndarray, inverse_depth: np.ndarray, support: np.ndarray, focal: float, frame: int
+) -> np.ndarray | None:
+    """T_camera_world of a frame from points of known depth that it sees; None where too few agree."""
+    points, pixels = [], []
+    for a, slot in zip(*np.nonzero(tracks.target == frame)):
+        use = (tracks.weight[a, slot] > USED) & (support[a] >= 3) & (inverse_depth[a] > 0)
+        if not use.any():
+            continue
+        ray = np.concatenate(((tracks.pixel[a, use] - tracks.centre) / focal, np.ones((use.sum(), 1))), axis=1)
+        T_world_camera = invert(T_camera_world[tracks.anchor[a]])
+        points.append(ray / inverse_depth[a, use][:, None] @ T_world_camera[:3, :3].T + T_world_camera[:3, 3])
+        pixels.append(tracks.observed[a, slot, use])
+    if sum(map(len, points)) < MIN_INLIERS:
+        return None
+    point, pixel = np.concatenate(points), np.concatenate(pixels).astype(np.float64)
+    if len(point) > 1500:
+        chosen = np.random.default_rng(frame).choice(len(point), 1500, replace=False)
+        point, pixel = point[chosen], pixel[chosen]
+    K = np.array([[focal, 0, tracks.centre[0]], [0, focal, tracks.centre[1]], [0, 0, 1]])
+    found, rotvec, t, inliers = cv2.solvePnPRansac(
+        point, pixel, K, NO_DISTORTION, iterationsCount=300, reprojectionError=2 * INLIER_PX, flags=cv2.SOLVEPNP_AP3P
+    )
+    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(point)):
+        return None
+    chosen = np.asarray(inliers, dtype=np.int64)[:, 0]
+    rotvec, t = cv2.solvePnPRefineLM(point[chosen], pixel[chosen], K, NO_DISTORTION, rotvec, t)
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotvec)[0], t[:, 0]
+    return T if np.isfinite(T).all() else None
