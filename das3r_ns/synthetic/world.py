@@ -20,12 +20,16 @@ class Mover:
         self.end = np.array([side * rng.uniform(0.7, 1.0), 0.0, self.start[2] + rng.uniform(-0.1, 0.3)])
         self.half = np.array([0.62, 1.05, 0.45]) * scale
         self.steps = rng.uniform(2.0, 4.0)
+        self.rounds = 1.0 + 0.25 * number
         self.turn = rng.uniform(-1.0, 1.0)
         self.textures = [texture(rng, config, 0.8, bright=True) for _ in range(2)]
 
     def at(self, time: float) -> list[Surface]:
         swing = np.sin(2 * np.pi * self.steps * time)
-        centre = (1 - time) * self.start + time * self.end
+        # There and back, never at even speed: a thing that moves evenly while the camera does looks just like one that
+        # stands still at another depth, and no method could tell.
+        along = 0.5 - 0.5 * np.cos(2 * np.pi * self.rounds * time)
+        centre = (1 - along) * self.start + along * self.end
         centre[1] = 1.2 - self.half[1] - 0.06 * abs(swing)
         body = pose(centre, [0.0, self.turn * time, 0.1 * swing])
         head_at = centre - np.array([0.0, self.half[1] * 1.05, 0.0])
