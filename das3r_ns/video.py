@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from rich.progress import track
 from torch import Tensor
 
-from das3r_ns import container, pictures
+from das3r_ns import pictures
 
 MIN_SIDE = 32
 """Pixels. In smaller pictures there are no features to follow."""
@@ -207,6 +207,8 @@ def _check_exists(path: Path) -> None:
 
 
 def _read_video(path: Path, config: VideoConfig) -> Clip:
+    from das3r_ns import container  # PyAV: folders of pictures and everything behind them do without
+
     index = container.index_video(path)
     chosen = choose_frames(index.times_s, config)
     duration_s = index.times_s[-1] - index.times_s[0]
