@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,12 @@ HINT_SPREAD = 0.05
 """Same, when EXIF data or the user gave a hint."""
 MIN_AGREEMENT = 0.2
 """A frame in which less than this share of the positions agrees with its pose has none."""
+
+AGREEMENT = (0.55, 0.75)
+"""Shares of its views that a point must agree with to count at all, and to count fully."""
+CONSENSUS_ROUNDS = 3
+LEAST_BELIEVED = 0.2
+"""Share of the weight that must remain; with less the cameras are not good enough yet to judge points by."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,11 @@ def _finish(
         T_camera_world = invert(filled.numpy())
     inverse_depth, _ = triangulate(tracks, T_camera_world, focal, known)
     adjusted = adjust(tracks, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
+    for _ in range(CONSENSUS_ROUNDS):
+        believed = _believe_points(tracks, adjusted)
+        if believed.weight.sum() < LEAST_BELIEVED * tracks.weight.sum():
+            break
+        adjusted = adjust(believed, adjusted.state, prior, held, rounds=4)
     agreement = _agreement(tracks, adjusted.state)
     holds = agreement > MIN_AGREEMENT
     holds[first] = True
@@ -173,8 +184,29 @@ def _finish(
             torch.from_numpy(invert(adjusted.state.T_camera_world)), torch.from_numpy(holds)
         ).numpy()
         state = State(invert(T), adjusted.state.focal, adjusted.state.inverse_depth)
-        adjusted = Adjusted(state, adjusted.noise, adjusted.focal_std, adjusted.cost)
+        adjusted = replace(adjusted, state=state)
     return adjusted, holds
+
+
+def _believe_points(tracks: Tracks, adjusted: Adjusted) -> Tracks:
+    """The tracks with less weight on points that many of their own views contradict.
+
+    A thing that moves finds, view by view, a depth that explains part of its motion: those positions look like
+    inliers but pull the cameras. A static point agrees with nearly all of its views.
+    """
+    weight = tracks.weight * _trust(_agreement_of_points(tracks, adjusted))[:, None]
+    return replace(tracks, weight=weight)
+
+
+def _agreement_of_points(tracks: Tracks, adjusted: Adjusted) -> np.ndarray:
+    """By point, the share of weight of its positions within three standard deviations."""
+    limit = (9 * adjusted.noise[tracks.anchor] ** 2)[:, None, None] * tracks.hops[:, None]
+    fine = (tracks.weight * (squared_errors(tracks, adjusted.state) < limit)).sum(axis=1)
+    return fine / np.maximum(tracks.weight.sum(axis=1), 1e-9)
+
+
+def _trust(agreement: np.ndarray) -> np.ndarray:
+    return np.clip((agreement - AGREEMENT[0]) / (AGREEMENT[1] - AGREEMENT[0]), 0, 1).astype(np.float32)
 
 
 def _agreement(tracks: Tracks, state: State) -> np.ndarray:
@@ -199,11 +231,9 @@ def _estimate(
 ) -> CameraEstimate:
     to_picture = size[1] / tracks.size[1]
     T_world_camera = invert(state.T_camera_world)
-    errors = squared_errors(tracks, state)
-    limit = (9 * adjusted.noise[tracks.anchor] ** 2)[:, None, None] * tracks.hops[:, None]
-    seen = tracks.weight.sum(axis=1)
-    agreeing = (tracks.weight * (errors < limit)).sum(axis=1)
-    good = (agreeing > 0.5 * seen) & (seen > 1.5) & (state.inverse_depth > 0) & known[tracks.anchor][:, None]
+    agreeing = _agreement_of_points(tracks, replace(adjusted, state=state))
+    good = (agreeing > AGREEMENT[1]) & (tracks.weight.sum(axis=1) > 1.5)
+    good &= (state.inverse_depth > 0) & known[tracks.anchor][:, None]
     a, p = np.nonzero(good)
     pixel = tracks.pixel[a, p].astype(np.float64)
     ray = np.concatenate(((pixel - tracks.centre) / state.focal, np.ones((len(a), 1))), axis=1)
