@@ -82,6 +82,15 @@ def test_a_straight_line_is_aligned_and_its_cameras_look_the_right_way():
     torch.testing.assert_close(back, truth, atol=1e-6, rtol=0)
 
 
+def test_rotations_rounded_as_text_rounds_them_are_taken_for_what_they_mean():
+    exact = _turned(_path(CORNERS), [0.3, -0.5, 1.1], 1.0, [0, 0, 0])
+    rounded = (exact * 1e3).round() / 1e3  # off by up to 5e-4, where evo refuses 1e-6
+    errors = pose_errors(rounded, exact)
+    assert errors.ate < 1e-3
+    assert errors.rpe_rotation_deg < 0.1
+    assert pose_errors(exact, rounded).ate < 1e-3
+
+
 def test_a_predicted_camera_that_stands_still_gets_the_spread_of_the_true_path():
     truth = _path([[-1.0, 0, 0], [1, 0, 0], [-1, 0, 0], [1, 0, 0]])
     errors = pose_errors(_path([[5.0, 5, 5]] * 4), truth)

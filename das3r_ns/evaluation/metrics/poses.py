@@ -59,7 +59,7 @@ def pose_errors(T_world_camera: Float[Tensor, "n 4 4"], truth_T_world_camera: Fl
             f"{len(T_world_camera)} predicted poses cannot be compared with {len(truth_T_world_camera)} true ones: "
             "give one true pose for each frame"
         )
-    predicted, truth = T_world_camera.double().cpu(), truth_T_world_camera.double().cpu()
+    predicted, truth = _rigid(T_world_camera), _rigid(truth_T_world_camera)
     if _stands_still(truth):
         raise ValueError("the true camera stands still, so its path fixes no scale and no direction: leave poses out")
     alignment = align_paths(predicted, truth)
@@ -138,12 +138,23 @@ def _stands_still(T: Tensor) -> bool:
     return spread <= MOTIONLESS * max(1e-3, float(centres.norm(dim=1).max()))
 
 
+def _rigid(T: Tensor) -> Tensor:
+    """The same poses in float64 with exact rotations. Text and float32 round them by more than evo accepts."""
+    exact = T.double().cpu().clone()
+    exact[:, :3, :3] = _nearest_rotation(exact[:, :3, :3])
+    return exact
+
+
 def _mean_rotation(R: Tensor) -> Tensor:
     """The rotation nearest to the mean of the given ones (chordal mean)."""
-    U, _, Vh = torch.linalg.svd(R.mean(dim=0))
-    sign = torch.ones(3, dtype=R.dtype)
-    sign[2] = torch.linalg.det(U @ Vh)
-    return U @ torch.diag(sign) @ Vh
+    return _nearest_rotation(R.mean(dim=0))
+
+
+def _nearest_rotation(M: Tensor) -> Tensor:
+    """The rotation nearest to each 3x3 matrix in the least-squares sense (Kabsch)."""
+    U, _, Vh = torch.linalg.svd(M)
+    U = torch.cat((U[..., :2], U[..., 2:] * torch.linalg.det(U @ Vh)[..., None, None]), dim=-1)
+    return U @ Vh
 
 
 def _rms(error: np.ndarray) -> float:
