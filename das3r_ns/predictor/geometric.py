@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from das3r_ns import geometry
 from das3r_ns.predictor import masks
 from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.cameras import cameras_of
 from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_views
 from das3r_ns.predictor.features import extract_features
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
@@ -87,7 +88,7 @@ class GeometricPredictor:
         if known.T_world_camera is None:
             _check_motion(flow, len(clip))
         keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
-        cameras = self._cameras(clip, known, keep)
+        cameras = self._cameras(clip, flow, known, keep)
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.known)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
@@ -127,18 +128,24 @@ class GeometricPredictor:
 
         return FlowBetweenFrames(frame, map_size, self._estimator, self.config.flow_memory_mb << 20)
 
-    def _cameras(self, clip: Clip, known: Known, keep: Bool[np.ndarray, "n h w"] | None) -> CameraPath:
+    def _cameras(
+        self, clip: Clip, flow: FlowBetweenFrames, known: Known, keep: Bool[np.ndarray, "n h w"] | None
+    ) -> CameraPath:
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
             T = known.T_world_camera.double().numpy()
             return CameraPath(T, np.ones(len(T), bool), float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
-        frames = [frame.numpy() for frame in clip.frames]
-        features = [
-            extract_features(frame, config.features, None if keep is None else keep[i])
-            for i, frame in tracked(enumerate(frames), f"Features of {len(clip)} frames", len(clip))
-        ]
-        return map_cameras(frames, features, config, known.focal_px, clip.focal_px)
+
+        def from_features() -> CameraPath:
+            frames = [frame.numpy() for frame in clip.frames]
+            features = [
+                extract_features(frame, config.features, None if keep is None else keep[i])
+                for i, frame in tracked(enumerate(frames), f"Features of {len(clip)} frames", len(clip))
+            ]
+            return map_cameras(frames, features, config, known.focal_px, clip.focal_px)
+
+        return cameras_of(clip, flow.checked, from_features, known.focal_px, keep)
 
     def _intrinsics(self, clip: Clip, known: Known, focal_px: float) -> torch.Tensor:
         if known.K is not None:

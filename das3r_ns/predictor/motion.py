@@ -8,15 +8,14 @@ Self-Calibration of Stationary Cameras, IJCV 1997).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64
 
-from das3r_ns.predictor.bundle.adjust import FocalPrior, adjust
+from das3r_ns.predictor.bundle.adjust import adjust
 from das3r_ns.predictor.bundle.estimate import (
     SPREAD,
     CameraEstimate,
@@ -25,13 +24,12 @@ from das3r_ns.predictor.bundle.estimate import (
     focal_prior,
 )
 from das3r_ns.predictor.bundle.normal_equations import State, invert
-from das3r_ns.predictor.bundle.start import MIN_INLIERS, relative_motion
+from das3r_ns.predictor.bundle.rotations import best_rotations, fit_rotation, homography
+from das3r_ns.predictor.bundle.start import MIN_INLIERS, NoStart, relative_motion
 from das3r_ns.predictor.bundle.tracks import USED, Tracks
 
 STILL_PX = 0.4
 """Pixels of the flow. What moves less stands still: several times the noise of a position."""
-EXPLAINED_PX = 1.0
-"""Pixels of the flow. What a model puts this near is explained by it."""
 STATIC_SHARE = 0.3
 """A moving camera leaves fewer positions in place, even when it follows a thing."""
 ROTATION_SHARE = 0.5
@@ -42,8 +40,12 @@ CUT_SHARE = 0.3
 """Of what neighbouring frames usually see of one another; less is a new shot."""
 DUPLICATE_PX = 0.05
 """Pixels of the flow: 9 of 10 positions within it, in a clip that moves ten times as far a frame."""
-FOCAL_STEPS = 25
-"""Focal lengths tried for a turning camera, evenly spaced in the logarithm over all that are allowed."""
+EXACT_PX = 0.1
+"""Pixels of the flow. Rotations with no more noise than positions have leave nothing for parallax to explain."""
+LEAST_PARALLAX_PX = 1.5
+"""Pixels of the flow. Shifts this small are noise, and a pan is better described by rotations."""
+LEAST_GAIN = 0.6
+"""Noise of moving cameras over that of turning ones. Freer cameras always fit a little better."""
 
 MotionKind = Literal["static", "rotation", "general"]
 
@@ -89,7 +91,7 @@ def classify_motion(
     prior = focal_prior(tracks, size, focal)
     matches = [_matches(tracks, a, slot) for a, slot in pairs]
     static = float(np.median([np.mean(np.linalg.norm(t - s, axis=1) < STILL_PX) for s, t in matches]))
-    best_focal, rotations = _best_rotations(matches, prior, tracks.centre)
+    best_focal, rotations = best_rotations(matches, prior, tracks.centre)
     rotation = float(np.median([explained.mean() for _, explained in rotations]))
     # Parallax is what the epipolar geometry explains beyond the rotation.
     epipolar, parallax = [], []
@@ -119,9 +121,28 @@ def find_cameras(
     evidence = classify_motion(tracks, size, focal)
     if evidence.kind == "static":
         return evidence, static_cameras(tracks, size, focal)
-    if evidence.kind == "rotation":
-        return evidence, rotation_cameras(tracks, size, focal)
-    return evidence, estimate_cameras(tracks, size, focal)
+    if evidence.kind == "general":
+        return evidence, estimate_cameras(tracks, size, focal)
+    turning = rotation_cameras(tracks, size, focal)
+    to_flow = tracks.size[1] / size[1]
+    if turning.noise_px.median() * to_flow < EXACT_PX:
+        return evidence, turning
+    try:
+        moving = estimate_cameras(tracks, size, focal)
+    except NoStart:
+        return evidence, turning
+    # A tripod head off the lens, or a step aside while panning: little parallax, but the depth is in it.
+    moves = parallax(moving) * to_flow > LEAST_PARALLAX_PX
+    if moves and moving.noise_px.median() < LEAST_GAIN * turning.noise_px.median():
+        return replace(evidence, kind="general"), moving
+    return evidence, turning
+
+
+def parallax(cameras: CameraEstimate) -> float:
+    """Pixels of the picture by which points at the usual depth (1) shift as the camera moves: its distance from the
+    middle of its path, exceeded in a tenth of the frames."""
+    centres = cameras.T_world_camera[:, :3, 3]
+    return cameras.focal_px * float((centres - centres.median(dim=0).values).norm(dim=1).quantile(0.9))
 
 
 def static_cameras(
@@ -145,7 +166,7 @@ def rotation_cameras(
     pose of the frame before them, with `pose_known` False."""
     prior = focal_prior(tracks, size, focal)
     matches = [_matches(tracks, a, slot) for a, slot in _far_pairs(tracks)]
-    start = _best_rotations(matches, prior, tracks.centre)[0] if matches else prior.focal
+    start = best_rotations(matches, prior, tracks.centre)[0] if matches else prior.focal
     T, known = _chain(tracks, start)
     held = np.zeros(tracks.num_frames, bool)
     held[0] = True
@@ -202,56 +223,6 @@ def _matches(tracks: Tracks, a: int, slot: int) -> tuple[np.ndarray, np.ndarray]
     return tracks.pixel[a, use].astype(np.float64), tracks.observed[a, slot, use].astype(np.float64)
 
 
-def _best_rotations(
-    matches: list[tuple[np.ndarray, np.ndarray]], prior: FocalPrior, centre: tuple[float, float]
-) -> tuple[float, list[tuple[Float64[np.ndarray, "3 3"], Bool[np.ndarray, "m"]]]]:
-    """The focal length whose rotations explain most, and for each pair its rotation and what it explains."""
-    homographies = [_homography(source, target) for source, target in matches]
-    low, high = prior.bounds
-    focals = [prior.focal] if prior.spread == 0 else np.geomspace(low, high, FOCAL_STEPS).tolist()
-    best: tuple[float, float, list] | None = None
-    for focal in focals:
-        fits = [_rotation(s, t, H, focal, centre) for (s, t), H in zip(matches, homographies)]
-        # Ties (a camera that hardly turns) go to the usual focal length.
-        score = float(np.mean([closeness for _, _, closeness in fits])) - 1e-3 * abs(np.log(focal / prior.focal))
-        if best is None or score > best[0]:
-            best = score, focal, [(R, explained) for R, explained, _ in fits]
-    assert best is not None
-    return best[1], best[2]
-
-
-def _homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    H, _ = cv2.findHomography(source, target, cv2.RANSAC, EXPLAINED_PX, maxIters=1000)
-    return np.eye(3) if H is None else H
-
-
-def _rotation(
-    source: np.ndarray, target: np.ndarray, H: np.ndarray, focal: float, centre: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """R_target_source nearest to inv(K) H K, refined robustly; what it explains; mean robust closeness."""
-    K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
-    a, b = _rays(source, focal, centre), _rays(target, focal, centre)
-    R = _nearest_rotation(np.linalg.solve(K, H @ K))
-    fade = np.ones(len(a))
-    for width in (4.0, 2.0, 1.0, 1.0, 1.0, 1.0):
-        turned = a @ R.T
-        z = np.where(turned[:, 2:] > 1e-6, turned[:, 2:], 1e-6)
-        error = np.linalg.norm(focal * turned[:, :2] / z + centre - target, axis=1)
-        fade = 1 / (1 + (error / (width * EXPLAINED_PX)) ** 2)
-        R = _nearest_rotation((b * (fade**2)[:, None]).T @ a)
-    return R, error < EXPLAINED_PX, float(fade.mean())
-
-
-def _rays(pixel: np.ndarray, focal: float, centre: tuple[float, float]) -> np.ndarray:
-    ray = np.concatenate(((pixel - centre) / focal, np.ones((len(pixel), 1))), axis=1)
-    return ray / np.linalg.norm(ray, axis=1, keepdims=True)
-
-
-def _nearest_rotation(M: np.ndarray) -> np.ndarray:
-    U, _, Vt = np.linalg.svd(M)
-    return U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
-
-
 def _chain(tracks: Tracks, focal: float) -> tuple[Float64[np.ndarray, "n 4 4"], Bool[np.ndarray, "n"]]:
     """T_camera_world by rotation from anchor to target, nearest frames first, until no more are linked to frame 0."""
     n = tracks.num_frames
@@ -268,8 +239,8 @@ def _chain(tracks: Tracks, focal: float) -> tuple[Float64[np.ndarray, "n 4 4"], 
             i = int(tracks.anchor[a])
             source, target = _matches(tracks, a, slot)
             if i < j and known[i] and len(source) >= MIN_INLIERS:
-                H = _homography(source, target)
-                T[j, :3, :3] = _rotation(source, target, H, focal, tracks.centre)[0] @ T[i, :3, :3]
+                H = homography(source, target)
+                T[j, :3, :3] = fit_rotation(source, target, H, focal, tracks.centre)[0] @ T[i, :3, :3]
                 known[j] = True
                 break
     return T, known

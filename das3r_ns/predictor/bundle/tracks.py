@@ -71,6 +71,7 @@ def follow_grid(
     picture: Callable[[int], UInt8[np.ndarray, "H W 3"]] | None = None,
     points: int = 600,
     max_anchors: int = 250,
+    advance: Callable[[int], None] = lambda frames: None,
 ) -> Tracks:
     """Follow a regular grid of every frame (every few frames of a long clip) forwards and backwards.
 
@@ -80,6 +81,7 @@ def follow_grid(
             the bias of smooth flow, which alone makes the focal length some per cent too long.
         points: grid points a frame, about. Accuracy grows with their root, time with their number.
         max_anchors: in longer clips only every second, third, ... frame is an anchor.
+        advance: told how many frames further the work has come.
 
     Raises:
         ValueError: fewer than two frames.
@@ -115,6 +117,7 @@ def follow_grid(
                 seen[a, slot] *= np.where(sharp, 1, NOT_SHARP)
             reached[offset] = (end, fine)
             target[a, slot], observed[a, slot] = j, end
+        advance(i - (int(anchors[a - 1]) if a else -1))
     hops = np.array([1.0 if sharpener else float(_number_of_hops(offset)) for offset in offsets])
     return Tracks(anchors, target, hops, pixel, observed, seen, seen, num_frames, (height, width))
 
