@@ -25,6 +25,8 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 
+from das3r_ns.evaluation.bench.training import as_baseline
+
 SIZES = {"180p": (180, 320), "480p": (480, 854), "720p": (720, 1280), "1080p": (1080, 1920)}
 FRAMES = 8
 
@@ -118,6 +120,8 @@ def training_step(method: Method, size: tuple[int, int], count: int, device: tor
     from nerfstudio.configs.method_configs import all_methods
 
     run = copy.deepcopy(all_methods[method])
+    if method == "splatfacto":
+        as_baseline(run, masked=False)  # splatfacto itself would not start without the weights of LPIPS
     config: Any = run.pipeline.model
     # Neither growth nor smaller pictures: the same Gaussians and pixels in every step and method.
     config.num_downscales, config.warmup_length, config.sh_degree = 0, 10**6, 3

@@ -44,14 +44,16 @@ def trace(surfaces: list[Surface], origin: np.ndarray, directions: np.ndarray) -
 def _hit_box(o: np.ndarray, d: np.ndarray, half: np.ndarray) -> np.ndarray:
     safe = np.where(np.abs(d) < 1e-12, 1e-12, d)
     a, b = (-half - o) / safe, (half - o) / safe
-    enter = np.minimum(a, b).max(axis=-1)
-    leave = np.maximum(a, b).min(axis=-1)
+    # Axis by axis: numpy reduces a last axis of three ten times as slowly.
+    near, far = np.minimum(a, b), np.maximum(a, b)
+    enter = np.maximum(np.maximum(near[..., 0], near[..., 1]), near[..., 2])
+    leave = np.minimum(np.minimum(far[..., 0], far[..., 1]), far[..., 2])
     return np.where((enter < leave) & (enter > 1e-3), enter, np.inf)
 
 
 def _hit_ellipsoid(o: np.ndarray, d: np.ndarray, half: np.ndarray) -> np.ndarray:
     o, d = o / half, d / half
-    a, b, c = (d * d).sum(-1), d @ o, o @ o - 1
+    a, b, c = d[..., 0] ** 2 + d[..., 1] ** 2 + d[..., 2] ** 2, d @ o, o @ o - 1
     discriminant = b * b - a * c
     depth = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
     return np.where((discriminant > 0) & (depth > 1e-3), depth, np.inf)

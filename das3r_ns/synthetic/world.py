@@ -71,29 +71,34 @@ def texture(rng: np.random.Generator, config: SyntheticConfig, tile: float, brig
     for octave in range(max(octaves - 6, 1), octaves - 1):
         noise = rng.normal(size=(2**octave, 2**octave, 1)) + 0.25 * rng.normal(size=(2**octave, 2**octave, 3))
         picture += _enlarge(noise, side) * 0.07
+    canvas = np.empty((side * 2, side * 2), np.uint8)
     for _ in range(int(30 * max(tile, 1.0))):
-        canvas = np.zeros((side * 2, side * 2), np.float32)
+        canvas[:] = 0
         centre = rng.integers(side // 2, side + side // 2, 2).tolist()
         size = (side / tile * np.exp(rng.uniform(np.log(0.02), np.log(0.2), 2))).astype(int) + 1
         if rng.random() < 0.5:
-            cv2.ellipse(canvas, centre, size.tolist(), rng.uniform(0, 180), 0, 360, (1.0,), -1)
+            cv2.ellipse(canvas, centre, size.tolist(), rng.uniform(0, 180), 0, 360, (1,), -1)
         else:
             corners = cv2.boxPoints((tuple(map(float, centre)), tuple(map(float, 2 * size)), rng.uniform(0, 180)))
-            cv2.fillPoly(canvas, [corners.astype(np.int32)], (1.0,))
-        folded = canvas.reshape(2, side, 2, side).max(axis=(0, 2))  # wraps around: the tile has no seam
-        folded = np.roll(folded, rng.integers(0, side, 2), axis=(0, 1))
-        paint = rng.normal(0, 0.2) + rng.normal(0, 0.1, 3)
-        picture = picture * (1 - folded[..., None]) + paint * folded[..., None]
+            cv2.fillPoly(canvas, [corners.astype(np.int32)], (1,))
+        x, y, width, height = cv2.boundingRect(canvas)
+        row, column = np.nonzero(canvas[y : y + height, x : x + width])
+        down, right = rng.integers(0, side, 2) + np.array([y, x])
+        # Wraps around: the tile has no seam.
+        picture[(row + down) % side, (column + right) % side] = rng.normal(0, 0.2) + rng.normal(0, 0.1, 3)
     picture = base + config.contrast * picture
-    return np.clip(
-        cv2.GaussianBlur(np.tile(picture, (3, 3, 1)), (0, 0), 0.6)[side:-side, side:-side], 0.02, 0.98
-    ).astype(np.float32)
+    margin = 8
+    wrapped = cv2.copyMakeBorder(picture, margin, margin, margin, margin, cv2.BORDER_WRAP)
+    blurred = cv2.GaussianBlur(wrapped, (0, 0), 0.6)[margin:-margin, margin:-margin]
+    return np.clip(blurred, 0.02, 0.98).astype(np.float32)
 
 
 def _enlarge(noise: np.ndarray, side: int) -> np.ndarray:
     """Smoothly enlarge a repeating tile."""
-    tiled = np.tile(noise, (3, 3, 1))
-    return cv2.resize(tiled, (3 * side, 3 * side), interpolation=cv2.INTER_CUBIC)[side:-side, side:-side]
+    margin, factor = 4, side // noise.shape[0]
+    wrapped = np.pad(noise, ((margin, margin), (margin, margin), (0, 0)), mode="wrap")
+    large = cv2.resize(wrapped, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return large[margin * factor : -margin * factor, margin * factor : -margin * factor]
 
 
 def camera_path(rng: np.random.Generator, config: SyntheticConfig) -> np.ndarray:

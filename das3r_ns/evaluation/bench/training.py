@@ -59,7 +59,7 @@ def method_config(method: str, scene: Path, out: Path, steps: int | None = None)
     if method in BASELINES:
         if not torch.cuda.is_available():
             raise ValueError(f"{method} is nerfstudio's splatfacto, which needs a CUDA device.")
-        _make_baseline(config, masked=method == "splatfacto-masked")
+        as_baseline(config, masked=method == "splatfacto-masked")
     dataparser = config.pipeline.datamanager.dataparser
     if not isinstance(dataparser, Das3rDataParserConfig):
         dataparser = Das3rDataParserConfig()
@@ -74,7 +74,8 @@ def method_config(method: str, scene: Path, out: Path, steps: int | None = None)
     return config
 
 
-def _make_baseline(config: Any, masked: bool) -> None:
+def as_baseline(config: Any, masked: bool) -> None:
+    """Turn nerfstudio's config of splatfacto into that of a baseline, in place."""
     from das3r_ns.dataparser.parser import Das3rDataParserConfig
     from das3r_ns.evaluation.bench.baselines import SplatfactoBaselineConfig, UnmaskedDataParserConfig
 
