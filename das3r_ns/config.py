@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
-from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from das3r_ns.datamanager import Das3rDatamanagerConfig
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.model.config import Das3rModelConfig
 from das3r_ns.model.poses import PoseRefinementConfig
@@ -42,7 +42,7 @@ das3r = MethodSpecification(
         steps_per_eval_all_images=2000,
         mixed_precision=False,
         pipeline=Das3rPipelineConfig(
-            datamanager=FullImageDatamanagerConfig(
+            datamanager=Das3rDatamanagerConfig(
                 dataparser=Das3rDataParserConfig(), cache_images="gpu", cache_images_type="uint8"
             ),
             model=Das3rModelConfig(
@@ -93,7 +93,7 @@ das3r_paper = MethodSpecification(
         mixed_precision=False,
         means_lr_per_extent=True,
         pipeline=Das3rPipelineConfig(
-            datamanager=FullImageDatamanagerConfig(
+            datamanager=Das3rDatamanagerConfig(
                 dataparser=Das3rDataParserConfig(max_points=None), cache_images="gpu", cache_images_type="uint8"
             ),
             model=Das3rModelConfig(
@@ -144,7 +144,7 @@ das3r_lite = MethodSpecification(
         mixed_precision=False,
         logging=LoggingConfig(profiler="none"),
         pipeline=Das3rPipelineConfig(
-            datamanager=FullImageDatamanagerConfig(
+            datamanager=Das3rDatamanagerConfig(
                 dataparser=Das3rDataParserConfig(max_points=40_000, video=VideoConfig(longest_side=320)),
                 cache_images="gpu",
                 cache_images_type="uint8",

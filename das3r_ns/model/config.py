@@ -52,6 +52,9 @@ class Das3rModelConfig(SplatfactoModelConfig):
     """Step after which depth is no longer supervised: by then the pictures know better."""
     exposure: bool = False
     """Learn gain and offset of each frame's colours, for clips whose brightness or white balance drifts."""
+    cuda_graphs: bool = True
+    """Record the parts of a step around the rasterizer as CUDA graphs: steps take about half the time. No effect
+    without a GPU."""
     cull_staticness: float = 0.5
     """Gaussians that are less static than this are neither rendered after training nor exported. 0 keeps all."""
     keep_dynamic: bool = False

@@ -9,6 +9,7 @@ over the steps (resolution, degree of the harmonics) follow from `step`, which i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from das3r_ns.model import frame_metrics, losses
 from das3r_ns.model.density import prune
+from das3r_ns.model.frame_loss import FrameTerms, frame_terms
+from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.poses import view_matrix
 from das3r_ns.model.remarking import ErrorMemory, missed_motion, support
 from das3r_ns.model.rendering import View, draw
@@ -33,7 +36,10 @@ class Das3rModel(Das3rState):
         super().populate_modules()
         self.errors: ErrorMemory | None = None
         self.perceptual = frame_metrics.PerceptualMetric()
-        self._compared: tuple[tuple[int, bool, int], tuple[Tensor, Tensor]] | None = None  # see `_target`
+        self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
+        if self.maps is not None:
+            terms = partial(frame_terms, ssim_lambda=self.config.ssim_lambda, config=self.maps.config)
+            self.frame_terms = Graphed(terms, self.config.cuda_graphs)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -142,43 +148,73 @@ class Das3rModel(Das3rState):
         }
 
     def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The picture to compare with and the weight of its pixels, made once a step for metrics and loss alike."""
-        frame = int(batch["image_idx"])
-        key = (self.step, self.training, frame)
-        if self._compared is not None and self._compared[0] == key:
-            return self._compared[1]
+        """The picture to compare with and the weight of its pixels."""
         picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
-        height, width = picture.shape[:2]
+        if "mask" in batch and not (self.training and self.maps is not None):
+            return picture, self._downscale_if_required(batch["mask"].to(self.device).float())
         if self.training and self.maps is not None:
-            weight = self.maps.counted(frame, height, width)
-        elif "mask" in batch:
-            weight = self._downscale_if_required(batch["mask"].to(self.device).float())
+            return picture, self.maps.counted(int(batch["image_idx"]), *picture.shape[:2])
+        return picture, torch.ones_like(picture[..., :1])
+
+    def _compare(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> tuple[Tensor, FrameTerms]:
+        """The picture and what it says about the render, once a step for metrics and loss alike."""
+        frame, rgb, config, maps = int(batch["image_idx"]), outputs["rgb"], self.config, self.maps
+        if self._compared is not None and self._compared[0] is rgb:
+            return self._compared[1]
+        if self.training and maps is not None and config.loss == "static" and maps.config.learn != "clip":
+            picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+            terms = FrameTerms(
+                *self.frame_terms(rgb, picture, maps.maps[frame], maps.start[frame], self.frame_weight[frame])
+            )
         else:
-            weight = torch.ones_like(picture[..., :1])
-        self._compared = (key, (picture, weight))
-        return picture, weight
+            picture, weight = self._target(outputs, batch)
+            terms = self._other_terms(rgb, picture, weight, frame)
+        self._compared = (rgb, (picture, terms))
+        return picture, terms
+
+    def _other_terms(self, rgb: Tensor, picture: Tensor, weight: Tensor, frame: int) -> FrameTerms:
+        """Terms of frames without maps of their own, of evaluation, and of the published loss."""
+        config, maps = self.config, self.maps
+        nothing = rgb.new_zeros(())
+        with torch.no_grad():
+            psnr = losses.psnr(rgb, picture, weight)
+        if not self.training or maps is None:
+            photometric = losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)
+            scale = self.frame_weight[frame] if self.training else 1.0
+            return FrameTerms(photometric * scale, nothing, nothing, psnr, weight)
+        static = maps.weight(frame, *picture.shape[:2])
+        prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
+        if config.loss == "published":
+            photometric, pull = losses.published_loss(rgb, picture, static, config.ssim_lambda), nothing
+        else:
+            photometric = losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)
+            pull = losses.weighted_mean((rgb - picture).detach().abs().mean(dim=-1, keepdim=True), static)
+        return FrameTerms(photometric * self.frame_weight[frame], pull, prior, psnr, weight)
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
         """Static PSNR of the frame and the number of Gaussians."""
-        picture, weight = self._target(outputs, batch)
-        with torch.no_grad():
-            return {"psnr": losses.psnr(outputs["rgb"], picture, weight), "gaussian_count": self.num_points}
+        return {"psnr": self._compare(outputs, batch)[1].psnr, "gaussian_count": self.num_points}
 
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """All terms of the loss, weighted."""
         config, frame, rgb = self.config, int(batch["image_idx"]), outputs["rgb"]
-        picture, weight = self._target(outputs, batch)
+        picture, terms = self._compare(outputs, batch)
+        result = {"photometric": terms.photometric}
         if not self.training:
-            return {"photometric": losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)}
-        result = self._photometric(rgb, picture, weight, frame)
+            return result
+        if self.maps is not None and self.maps.config.learn != "off":
+            if config.loss == "static":
+                result["staticness"] = terms.staticness
+            if self.maps.config.prior_weight > 0:
+                result["staticness_prior"] = terms.prior
         if self.maps is not None and config.remarking.at_steps:
             if self.errors is None:
                 self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
             self.errors.remember(frame, (rgb - picture).detach().abs().mean(dim=-1, keepdim=True))
         if self.depth_supervision is not None and "depth" in outputs:
-            error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], weight, frame)
+            error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], terms.weight, frame)
             result["depth"] = config.depth_weight * error
         if self.exposure is not None:
             result["exposure"] = self.exposure.regularizer(frame)
@@ -188,22 +224,6 @@ class Das3rModel(Das3rState):
         if config.use_scale_regularization and self.step % 10 == 0:
             ratio = (self.scales.amax(dim=-1) - self.scales.amin(dim=-1)).exp()
             result["scale_reg"] = 0.1 * (ratio - config.max_gauss_ratio).clamp_min(0).mean()
-        return result
-
-    def _photometric(self, rgb: Tensor, picture: Tensor, weight: Tensor, frame: int) -> dict[str, Tensor]:
-        """What the render learns from the picture, and what the maps learn from how well it did."""
-        config, maps = self.config, self.maps
-        if config.loss == "published" and maps is not None:
-            static = maps.weight(frame, *picture.shape[:2])
-            result = {"photometric": losses.published_loss(rgb, picture, static, config.ssim_lambda)}
-        else:
-            result = {"photometric": losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)}
-            if maps is not None and maps.config.learn != "off":
-                error = (rgb - picture).detach().abs().mean(dim=-1, keepdim=True)
-                result["staticness"] = losses.weighted_mean(error, maps.weight(frame, *picture.shape[:2]))
-        if maps is not None and maps.config.learn != "off" and maps.config.prior_weight > 0:
-            result["staticness_prior"] = maps.config.prior_weight * maps.prior(frame)
-        result["photometric"] = result["photometric"] * self.frame_weight[frame]
         return result
 
     @torch.no_grad()

@@ -84,7 +84,7 @@ class StaticDensity(DefaultStrategy):
         # wait for the host.
         x = gradient[..., 0] * (info["width"] / 2 * info["n_cameras"])
         y = gradient[..., 1] * (info["height"] / 2 * info["n_cameras"])
-        visible = (info["radii"] > 0).to(gradient)
+        visible = info["radii"] > 0
         norm = torch.hypot(x, y) * visible
         if state["grad2d"] is None:
             state["grad2d"] = torch.zeros(len(params["means"]), device=gradient.device)

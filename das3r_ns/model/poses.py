@@ -66,9 +66,12 @@ class PoseRefinement(CameraOptimizer):
         self.register_buffer("camera_to_worlds", torch.eye(4)[:3].repeat(num_cameras, 1, 1))
         self.register_buffer("relative_focal", torch.ones(num_cameras))
         self.register_buffer("frame_index", torch.arange(num_cameras))
+        penalty = torch.tensor([config.trans_l2_penalty] * 3 + [config.rot_l2_penalty] * 3)
+        self.register_buffer("penalty", penalty, persistent=False)
         self.camera_to_worlds: Tensor
         self.relative_focal: Tensor
         self.frame_index: Tensor
+        self.penalty: Tensor
 
     def set_cameras(self, cameras: Cameras, frame_index: Int[Tensor, "n"] | None = None) -> None:
         """Remember where the dataparser put the training cameras.
@@ -139,11 +142,7 @@ class PoseRefinement(CameraOptimizer):
 
     def regularizer(self, frame: int) -> Float[Tensor, ""]:
         """Penalty on the correction of one frame: squared, so that small corrections are free to settle."""
-        correction = self.corrections[frame]
-        return (
-            self.config.trans_l2_penalty * correction[:3].square().sum()
-            + self.config.rot_l2_penalty * correction[3:].square().sum()
-        )
+        return (self.penalty * self.corrections[frame].square()).sum()
 
     def get_metrics_dict(self, metrics_dict: dict) -> None:
         """Nothing: reading all corrections in every step would cost more than the step gains from it."""
@@ -154,6 +153,14 @@ class PoseRefinement(CameraOptimizer):
             param_groups["camera_opt"] = list(self.corrections)
             if self.config.refine_focal:
                 param_groups["focal"] = [self.log_focal]
+
+
+def refined_view(
+    given: Float[Tensor, "3 4"], correction: Float[Tensor, "6"], log_focal: Float[Tensor, ""]
+) -> tuple[Float[Tensor, "1 4 4"]]:
+    """World-to-camera matrix (see `view_matrix`) of a given camera-to-world with its corrections; pure, so that it can
+    be recorded."""
+    return (view_matrix(compose(given[None], rigid_motion(correction[None])), log_focal.exp()),)
 
 
 def rigid_motion(correction: Float[Tensor, "m 6"]) -> Float[Tensor, "m 3 4"]:

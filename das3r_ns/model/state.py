@@ -21,7 +21,8 @@ from das3r_ns.model.config import Das3rModelConfig
 from das3r_ns.model.density import FixedDensity, StaticDensity
 from das3r_ns.model.depth import DepthSupervision
 from das3r_ns.model.exposure import Exposure
-from das3r_ns.model.poses import PoseRefinement, view_matrix
+from das3r_ns.model.graphed import Graphed
+from das3r_ns.model.poses import PoseRefinement, refined_view, view_matrix
 from das3r_ns.model.rendering import Splats, View
 from das3r_ns.model.start import first_gaussians, random_seeds, read_seeds
 from das3r_ns.model.staticness import StaticnessMaps
@@ -59,6 +60,7 @@ class Das3rState(SplatfactoModel):
         self._build_gaussians(metadata)
         count = self.num_train_data
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=count)
+        self.refined_view = Graphed(refined_view, config.cuda_graphs)
         self.exposure = Exposure(count) if config.exposure else None
         supervised = config.depth_weight > 0 and "depth" in metadata
         self.depth_supervision = DepthSupervision(metadata["depth"], metadata["confidence"]) if supervised else None
@@ -165,7 +167,11 @@ class Das3rState(SplatfactoModel):
         """The refined camera of a training frame, differentiable, without waits."""
         cameras = self.camera_optimizer
         height, width = self.picture_sizes[frame]
-        T_camera_world = view_matrix(cameras.refined(frame), cameras.focal_factor())
+        if cameras.learns:
+            given, correction = cameras.camera_to_worlds[frame], cameras.corrections[frame]
+            (T_camera_world,) = self.refined_view(given, correction, cameras.log_focal)
+        else:
+            T_camera_world = view_matrix(cameras.refined(frame), cameras.focal_factor())
         return View(T_camera_world, self.intrinsics[frame][None], height, width)
 
     def get_gaussian_param_groups(self) -> dict[str, list[nn.Parameter]]:

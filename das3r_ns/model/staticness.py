@@ -62,6 +62,21 @@ def dilated(maps: Float[Tensor, "n h w"], reach: int) -> Float[Tensor, "n h w"]:
     return F.max_pool2d(maps[:, None], size, stride=1, padding=reach)[:, 0]
 
 
+def resized(static: Float[Tensor, "h w"], height: int, width: int) -> Float[Tensor, "H W 1"]:
+    """A map at picture size, differentiable."""
+    values = static[None, None]
+    if values.shape[-2:] != (height, width):
+        shrinks = height < static.shape[0]
+        values = F.interpolate(values, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+    return values[0, 0, ..., None]
+
+
+def divergence(start: Float[Tensor, "h w"], now: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
+    """Cross entropy between where a map started and where it is, less that of the start; mean over its pixels."""
+    now = now.clamp(FLOOR / 2, 1 - FLOOR / 2)
+    return (start * (start / now).log() + (1 - start) * ((1 - start) / (1 - now)).log()).mean()
+
+
 class StaticnessMaps(nn.Module):
     """Staticness of every training pixel, as a parameter.
 
@@ -88,11 +103,7 @@ class StaticnessMaps(nn.Module):
 
     def weight(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:
         """Staticness of one frame at picture size, differentiable."""
-        values = self.values(frame)[None, None]
-        if values.shape[-2:] != (height, width):
-            shrinks = height < self.height
-            values = F.interpolate(values, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
-        return values[0, 0, ..., None]
+        return resized(self.values(frame), height, width)
 
     def counted(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:
         """Weight with which each pixel of one frame teaches the render: staticness, or 0 below `cut`. No gradient."""
@@ -108,10 +119,7 @@ class StaticnessMaps(nn.Module):
 
     def prior(self, frame: int) -> Float[Tensor, ""]:
         """Cross entropy between where the map of `frame` started and where it is, mean over its pixels, at least 0."""
-        start, now = self.start[frame], self.values(frame)
-        now = now.clamp(FLOOR / 2, 1 - FLOOR / 2)
-        divergence = start * (start / now).log() + (1 - start) * ((1 - start) / (1 - now)).log()
-        return divergence.mean()
+        return divergence(self.start[frame], self.values(frame))
 
     @torch.no_grad()
     def confine(self) -> None:
