@@ -1,7 +1,5 @@
 """The geometric predictor, whole: truth recovered on a synthetic clip, and clips it must refuse."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -53,9 +51,3 @@ def test_too_few_and_too_small_frames_are_refused_with_the_number_needed(truth):
         GeometricPredictor()(as_clip(truth.frames[:2]))
     with pytest.raises(PredictionError, match="8x8 pixels are too small: at least 64"):
         GeometricPredictor()(as_clip(truth.frames[:, :8, :8].contiguous()))
-
-
-def test_a_tripod_shot_says_that_parallax_is_missing():
-    clip = make_clip(replace(CONFIG, camera="tripod"))
-    with pytest.raises(PredictionError, match="the camera does not move"):
-        GeometricPredictor()(as_clip(clip.frames))

@@ -2,12 +2,15 @@
 
 COLMAP (`mapping`) joins frames far apart in time, which flow cannot; bundle adjustment over flow (`bundle`) uses the
 whole picture and every frame, so it makes its cameras better, adds the frames that were left out, and takes over when
-no mapper succeeds. Clips without parallax and clips of more than one shot are told before the long work (`motion`).
+global mapping fails or its result is doubtful. Incremental mapping, the slowest by far, comes last. Clips without
+parallax and clips of more than one shot are told before the long work (`motion`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,36 +23,43 @@ from das3r_ns.predictor.bundle import (
     FocalKnowledge,
     NoStart,
     Tracks,
+    estimate_cameras,
     follow_grid,
     refine_cameras,
     weigh,
 )
-from das3r_ns.predictor.mapping import CameraPath
-from das3r_ns.predictor.motion import classify_motion, find_cameras
+from das3r_ns.predictor.mapping import CameraPath, Mapper
+from das3r_ns.predictor.motion import MotionEvidence, classify_motion, find_cameras
 from das3r_ns.predictor.progress import CONSOLE, stage
 from das3r_ns.video import Clip
 
-REFINED_SHARE = 0.7
-"""Cameras of features that hold in fewer frames than this share are given up for those of flow alone."""
+ENOUGH_POSED = 0.7
+"""Share of the frames. Cameras that hold in fewer are given up for others."""
+USUAL_DEGREES = (40.0, 85.0)
+"""Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
+twice."""
 
 
 def cameras_of(
     clip: Clip,
     flow: CheckedFlow,
-    from_features: Callable[[], CameraPath],
+    from_features: Callable[[Mapper], CameraPath],
     focal_px: float | None = None,
     keep: Bool[np.ndarray, "n h w"] | None = None,
 ) -> CameraPath:
     """Find the camera of every frame.
 
+    A camera that stands still or only turns gets the model that fits it and a warning, for there is no depth to be
+    had from it.
+
     Args:
         flow: between frames, with its round-trip error.
-        from_features: gives cameras by point features, or raises `PredictionError`; called once, if at all.
+        from_features: gives cameras by point features and the named mapper, or raises `PredictionError`.
         focal_px: the true focal length, kept as it is.
         keep: False where something is known to move.
 
     Raises:
-        PredictionError: a cut, a camera that only turns, or nothing that a camera could be found from.
+        PredictionError: a cut, or nothing that a camera could be found from.
     """
     tracks = _follow(clip, flow, keep)
     focal = FocalKnowledge(focal_px, clip.focal_px)
@@ -60,43 +70,71 @@ def cameras_of(
             f"the clip has {len(evidence.cuts) + 1} shots: the picture changes wholly at {times}. Only one shot can be "
             "reconstructed at a time: choose it with --video.start-s and --video.end-s."
         )
-    if evidence.kind == "rotation":
-        evidence, estimate = find_cameras(tracks, clip.size, focal)
-        if evidence.kind == "rotation":
-            raise PredictionError(
-                f"the camera turns on the spot ({evidence}; focal length {estimate.focal_px:.0f} px). Depth comes from "
-                "parallax, so a pan cannot be reconstructed. Walk sideways while filming, or choose a part of the clip "
-                "where the camera moves (--video.start-s, --video.end-s)."
-            )
-        return _path(clip, estimate)
-    refined, failure = _refined(clip, tracks, from_features, focal)
-    if refined is not None and refined.pose_known.float().mean() >= REFINED_SHARE:
-        return _path(clip, refined)
-    try:
-        evidence, estimate = find_cameras(tracks, clip.size, focal)
-    except NoStart as e:
-        if refined is not None:
-            return _path(clip, refined)
-        raise PredictionError(f"{failure} Optical flow gives no cameras either: {e} ({evidence}).") from e
-    CONSOLE.print(f"Cameras of {int(estimate.pose_known.sum())} of {len(clip)} frames from flow alone")
-    return _path(clip, estimate)
+    candidates: list[CameraEstimate] = []
+    if evidence.kind != "general":
+        evidence, estimate = find_cameras(tracks, clip.size, focal, evidence)
+        if evidence.kind != "general":
+            _say_no_parallax(evidence)
+            return replace(_path(clip, estimate), parallax=False)
+        candidates.append(estimate)
+    failures: list[str] = []
+
+    def by_features(mapper: Mapper) -> None:
+        try:
+            path = from_features(mapper)
+        except PredictionError as e:
+            failures.append(str(e))
+            return
+        T, known = torch.from_numpy(path.T_world_camera), torch.from_numpy(path.known)
+        candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, known, focal))
+
+    by_features("global")
+    if evidence.kind == "general" and not (candidates and all(_beyond_doubt(c, clip.size, focal) for c in candidates)):
+        try:
+            candidates.append(estimate_cameras(tracks, clip.size, focal))
+        except NoStart as e:
+            failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
+    if not any(_posed(c) >= ENOUGH_POSED for c in candidates):
+        by_features("incremental")
+    if not candidates:
+        raise PredictionError(" ".join(failures))
+    return _path(clip, best_of(candidates))
+
+
+def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
+    """The cameras that put the followed points nearest to where they are seen, of those that pose enough frames; if
+    none does, those that pose most."""
+    full = [c for c in candidates if _posed(c) >= ENOUGH_POSED]
+    if full:
+        return min(full, key=lambda c: float(c.noise_px[c.pose_known].median()))
+    return max(candidates, key=_posed)
+
+
+def _posed(estimate: CameraEstimate) -> float:
+    return float(estimate.pose_known.float().mean())
+
+
+def _beyond_doubt(estimate: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
+    """Whether a second way to the cameras can be saved. With little parallax a wrong focal length and a wrong path can
+    explain the points nearly as well as the right ones: then the field of view gives it away."""
+    angle = math.degrees(2 * math.atan(max(size) / (2 * estimate.focal_px)))
+    usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
+    return usual and _posed(estimate) >= ENOUGH_POSED
+
+
+def _say_no_parallax(evidence: MotionEvidence) -> None:
+    what = "does not move" if evidence.kind == "static" else "only turns on the spot"
+    CONSOLE.print(
+        f"[yellow]The camera {what} ({evidence}).[/yellow] Depth comes from parallax, so there is none: the scene "
+        "becomes a sphere around the camera, good for a clean background but not for other points of view. Walk "
+        "sideways while filming, or choose a part of the clip where the camera moves (--video.start-s, --video.end-s)."
+    )
 
 
 def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | None) -> Tracks:
     with stage(f"Following points of {len(clip)} frames", len(clip)) as bar:
         tracks = follow_grid(flow, len(clip), lambda i: clip.frames[i].numpy(), advance=bar.advance)
     return tracks if keep is None else weigh(tracks, torch.from_numpy(keep.astype(np.float32)))
-
-
-def _refined(
-    clip: Clip, tracks: Tracks, from_features: Callable[[], CameraPath], focal: FocalKnowledge
-) -> tuple[CameraEstimate | None, str]:
-    try:
-        path = from_features()
-    except PredictionError as e:
-        return None, str(e)
-    T, known = torch.from_numpy(path.T_world_camera), torch.from_numpy(path.known)
-    return refine_cameras(tracks, clip.size, T, path.focal_px, known, focal), ""
 
 
 def _path(clip: Clip, estimate: CameraEstimate) -> CameraPath:

@@ -8,6 +8,7 @@ are small, flow is forgotten and computed again when it does not fit.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +22,9 @@ from das3r_ns.predictor import masks
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.cameras import cameras_of
 from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_views
-from das3r_ns.predictor.features import extract_features
+from das3r_ns.predictor.features import Features, extract_features
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
-from das3r_ns.predictor.mapping import CameraPath, MappingConfig, map_cameras
+from das3r_ns.predictor.mapping import CameraPath, Mapper, MappingConfig, map_cameras
 from das3r_ns.predictor.progress import stage, tracked
 from das3r_ns.scene import PointCloud, Scene
 from das3r_ns.video import Clip
@@ -80,13 +81,11 @@ class GeometricPredictor:
         """See `Predictor`.
 
         Raises:
-            PredictionError: too few or too small frames, nothing to see in them, a camera that does not move, or no
-                mapper found the cameras.
+            PredictionError: too few or too small frames, nothing to see in them, more than one shot, or no way to the
+                cameras.
         """
         _check_clip(clip)
         flow = self._flow_of(clip)
-        if known.T_world_camera is None:
-            _check_motion(flow, len(clip))
         keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
         cameras = self._cameras(clip, flow, known, keep)
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
@@ -95,6 +94,14 @@ class GeometricPredictor:
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         maps = self._maps(clip, flow, T_world_camera.numpy(), K_maps, cameras.known, keep)
+        if not cameras.parallax:
+            maps = _on_a_sphere(maps, K_maps)
+        elif not (maps.confidence > 0).any():
+            raise PredictionError(
+                "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or "
+                "everything in the picture does. Choose a part of the clip where the camera moves past things that "
+                "stand still."
+            )
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
         if known.T_world_camera is None:
@@ -137,13 +144,17 @@ class GeometricPredictor:
             return CameraPath(T, np.ones(len(T), bool), float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
 
-        def from_features() -> CameraPath:
-            frames = [frame.numpy() for frame in clip.frames]
-            features = [
+        frames = [frame.numpy() for frame in clip.frames]
+
+        @cache
+        def features() -> list[Features]:
+            return [
                 extract_features(frame, config.features, None if keep is None else keep[i])
                 for i, frame in tracked(enumerate(frames), f"Features of {len(clip)} frames", len(clip))
             ]
-            return map_cameras(frames, features, config, known.focal_px, clip.focal_px)
+
+        def from_features(mapper: Mapper) -> CameraPath:
+            return map_cameras(frames, features(), config, known.focal_px, clip.focal_px, (mapper,))
 
         return cameras_of(clip, flow.checked, from_features, known.focal_px, keep)
 
@@ -234,16 +245,15 @@ def _check_clip(clip: Clip) -> None:
         )
 
 
-def _check_motion(flow: FlowBetweenFrames, n: int) -> None:
-    """A camera on a tripod gives no parallax, and a mapper would invent a path for it."""
-    step = max(1, n // 4)
-    still = [float(np.mean(np.linalg.norm(flow(i, i + step), axis=-1) < 0.3)) for i in range(0, n - step, step)]
-    if min(still) > 0.35:
-        raise PredictionError(
-            f"the camera does not move: at least {100 * min(still):.0f} % of the picture stands still between frames "
-            f"{step} apart. Depth comes from parallax, so a tripod shot cannot be reconstructed. Walk sideways while "
-            "filming, or choose a part of the clip where the camera moves (--video.start-s, --video.end-s)."
-        )
+def _on_a_sphere(maps: Maps, K_maps: Float64[np.ndarray, "n 3 3"]) -> Maps:
+    """All pixels at distance 1. From the one place where the camera stands that looks like any true depth, and frames
+    that overlap agree about it."""
+    h, w = maps.depth.shape[1:]
+    v, u = np.mgrid[:h, :w] + 0.5
+    x = (u - K_maps[:, 0, 2, None, None]) / K_maps[:, 0, 0, None, None]
+    y = (v - K_maps[:, 1, 2, None, None]) / K_maps[:, 1, 1, None, None]
+    depth = (1 / np.sqrt(x**2 + y**2 + 1)).astype(np.float32)
+    return replace(maps, depth=depth, confidence=np.ones_like(depth))
 
 
 def _depth_and_confidence(
@@ -260,13 +270,9 @@ def _depth_and_confidence(
 
 
 def _median_static_depth(maps: Maps) -> float:
+    """1 where no static pixel has a depth."""
     static = (maps.depth > 0) & (maps.dynamic_prob < 0.5) & (maps.confidence > 0)
-    if not static.any():
-        raise PredictionError(
-            "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or everything "
-            "in the picture does. Choose a part of the clip where the camera moves past things that stand still."
-        )
-    return float(np.median(maps.depth[static]))
+    return float(np.median(maps.depth[static])) if static.any() else 1.0
 
 
 def _no_points() -> PointCloud:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pycolmap
@@ -27,6 +28,9 @@ from das3r_ns.predictor.features import (
     write_database,
 )
 from das3r_ns.predictor.progress import CONSOLE, stage
+
+Mapper = Literal["global", "incremental"]
+"""Global mapping places all frames at once; incremental mapping, one after the other, is slower but needs less."""
 
 FOCAL_RANGE_DEGREES = (15.0, 120.0)
 """Fields of view of the longer side that a video camera may have; outside, the focal length has run away."""
@@ -63,6 +67,8 @@ class CameraPath:
     colours: UInt8[np.ndarray, "p 3"]
     error_px: float
     """Mean reprojection error."""
+    parallax: bool = True
+    """False for a camera that stands still or only turns: no depth follows from such cameras."""
 
 
 def default_focal(size: tuple[int, int], field_of_view: float) -> float:
@@ -76,10 +82,12 @@ def map_cameras(
     config: MappingConfig,
     focal_px: float | None = None,
     focal_hint_px: float | None = None,
+    mappers: Sequence[Mapper] = ("global", "incremental"),
 ) -> CameraPath:
     """Find the camera of every frame.
 
     Args:
+        mappers: tried in this order until one succeeds.
         focal_px: the true focal length, kept as it is.
         focal_hint_px: a guess (EXIF) that is refined.
     Raises:
@@ -93,17 +101,18 @@ def map_cameras(
         pairs = pairs_to_match(len(frames), config.features)
         match_features(database, pairs, config.max_error_px, config.threads)
         attempts = []
-        for mapper in (_global, _incremental):
-            reconstruction = mapper(database, Path(folder) / mapper.__name__, config, refine_focal=focal_px is None)
+        for mapper in mappers:
+            run = _global if mapper == "global" else _incremental
+            reconstruction = run(database, Path(folder) / mapper, config, refine_focal=focal_px is None)
             if reconstruction is None:
-                attempts.append(f"{mapper.__name__.strip('_')} mapping posed none")
+                attempts.append(f"{mapper} mapping posed none")
                 continue
             path = _camera_path(reconstruction, frames)
             posed = int(path.known.sum())
             problem = _problem(path, size, config)
             if problem is None:
                 return path
-            attempts.append(f"{mapper.__name__.strip('_')} mapping posed {posed} and {problem}")
+            attempts.append(f"{mapper} mapping posed {posed} and {problem}")
     counts = [len(feature.xy) for feature in features]
     raise PredictionError(
         f"the cameras of this clip of {len(frames)} frames could not be found: {'; '.join(attempts)}. "

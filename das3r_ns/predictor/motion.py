@@ -112,13 +112,17 @@ def find_cameras(
     tracks: Tracks,
     size: tuple[int, int],
     focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
+    evidence: MotionEvidence | None = None,
 ) -> tuple[MotionEvidence, CameraEstimate]:
     """Cameras by the model that fits the motion: one camera, rotations, or bundle adjustment.
+
+    Args:
+        evidence: as from `classify_motion`, when it is at hand.
 
     Raises:
         NoStart: no two frames show parallax that a camera motion explains, nor do they fit a rotation.
     """
-    evidence = classify_motion(tracks, size, focal)
+    evidence = evidence or classify_motion(tracks, size, focal)
     if evidence.kind == "static":
         return evidence, static_cameras(tracks, size, focal)
     if evidence.kind == "general":

@@ -1,0 +1,142 @@
+"""Cameras of clips whose truth is known, and of clips that cameras are hard or impossible to find from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from das3r_ns.evaluation.metrics.poses import pose_errors
+from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.bundle import CameraEstimate
+from das3r_ns.predictor.cameras import best_of, cameras_of
+from das3r_ns.predictor.geometric import GeometricPredictor
+from das3r_ns.predictor.mapping import CameraPath
+from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
+from das3r_ns.video import Clip
+
+CONFIG = SyntheticConfig(num_frames=20, height=168, width=224)
+
+
+def as_clip(frames: torch.Tensor, **fields) -> Clip:
+    return Clip(frames, 10.0, tuple(f"{i:05d}" for i in range(len(frames))), **fields)
+
+
+def find(clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
+    """The cameras that the geometric predictor would use, without its maps."""
+    predictor = GeometricPredictor()
+    return predictor._cameras(clip, predictor._flow_of(clip), known, None)
+
+
+def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = None) -> tuple[float, float]:
+    """ATE in percent of the path, focal length in percent."""
+    T_true = truth.T_world_camera if frames is None else truth.T_world_camera[frames]
+    assert path.known.all()
+    ate = pose_errors(torch.from_numpy(path.T_world_camera), T_true.double()).ate_percent
+    return ate, 100 * abs(path.focal_px / float(truth.K[0, 0]) - 1)
+
+
+def no_features(mapper: str) -> CameraPath:
+    raise PredictionError(f"{mapper} mapping gave up")
+
+
+@pytest.fixture(scope="module")
+def handheld() -> SyntheticClip:
+    return make_clip(CONFIG)
+
+
+@pytest.mark.parametrize("camera", ["handheld", "orbit"])
+def test_cameras_are_those_that_took_the_clip(camera):
+    truth = make_clip(replace(CONFIG, camera=camera, seed=1))
+    ate, focal = errors(find(as_clip(truth.frames)), truth)
+    assert ate < 0.5
+    assert focal < 2
+
+
+def test_where_features_fail_flow_finds_the_cameras_and_nobody_asks_the_slow_mapper(handheld):
+    predictor, asked = GeometricPredictor(), []
+    video = as_clip(handheld.frames)
+
+    def failing(mapper: str) -> CameraPath:
+        asked.append(mapper)
+        return no_features(mapper)
+
+    path = cameras_of(video, predictor._flow_of(video).checked, failing)
+    assert errors(path, handheld)[0] < 0.5
+    assert asked == ["global"]
+
+
+def test_cameras_of_features_that_ran_away_are_replaced_by_those_of_flow(handheld):
+    video = as_clip(handheld.frames)
+    T = torch.eye(4, dtype=torch.float64).repeat(len(video), 1, 1).numpy()
+    T[:, 0, 3] = np.linspace(0, 1, len(T))  # a straight line without a turn, seen by a telephoto lens
+    none = np.zeros((0, 3))
+    wrong = CameraPath(T, np.ones(len(T), bool), 20_000.0, none, none.astype(np.uint8), 1.0)
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, lambda mapper: wrong)
+    ate, focal = errors(path, handheld)
+    assert ate < 0.5
+    assert focal < 2
+
+
+def estimate(noise_px: float, known: list[bool]) -> CameraEstimate:
+    n = len(known)
+    none, long = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
+    T = torch.eye(4, dtype=torch.float64).repeat(n, 1, 1)
+    noise = torch.full((n,), noise_px, dtype=torch.float64)
+    return CameraEstimate(T, 100.0, 0.01, torch.tensor(known), noise, none, long, none[:, :2])
+
+
+def test_the_quieter_of_two_full_paths_wins_and_a_full_path_beats_a_quiet_stub():
+    loud, quiet, stub = estimate(0.3, [True] * 4), estimate(0.2, [True] * 4), estimate(0.01, [True, True, False, False])
+    assert best_of([loud, quiet, stub]) is quiet
+    assert best_of([loud, stub]) is loud
+    assert best_of([stub, estimate(0.01, [True, False, False, False])]) is stub
+
+
+def test_same_clip_same_cameras(handheld):
+    first, second = find(as_clip(handheld.frames[:12])), find(as_clip(handheld.frames[:12]))
+    np.testing.assert_array_equal(first.T_world_camera, second.T_world_camera)
+    assert first.focal_px == second.focal_px
+
+
+def test_a_known_focal_length_is_kept_and_a_hint_is_corrected(handheld):
+    true = float(handheld.K[0, 0])
+    assert find(as_clip(handheld.frames[:12]), Known(focal_px=1.1 * true)).focal_px == pytest.approx(1.1 * true)
+    hinted = find(as_clip(handheld.frames, focal_px=1.1 * true))
+    assert hinted.focal_px == pytest.approx(true, rel=0.02)
+
+
+# Clips that are hard. Each gives a usable result, or says why it cannot and what to try.
+
+
+@pytest.mark.parametrize(("camera", "says"), [("rotation", "only turns on the spot"), ("tripod", "does not move")])
+def test_a_camera_in_one_place_gives_a_sphere_around_it_and_a_warning(camera, says, capsys):
+    truth = make_clip(replace(CONFIG, camera=camera, num_frames=12, height=108, width=192))
+    scene = GeometricPredictor()(as_clip(truth.frames))
+    assert says in " ".join(capsys.readouterr().out.split())
+    centres = scene.T_world_camera[:, :3, 3]
+    torch.testing.assert_close(centres, torch.zeros_like(centres), atol=1e-6, rtol=0)
+    dense = scene.points.xyz[scene.points.frame >= 0]
+    assert len(dense) > 10_000
+    # Lifted to the sphere: every point lies at the same distance.
+    torch.testing.assert_close(dense.norm(dim=1), dense.norm(dim=1).median().expand(len(dense)), rtol=2e-3, atol=0)
+    turned = scene.T_world_camera[0, :3, :3].T @ scene.T_world_camera[-1, :3, :3]
+    true = truth.T_world_camera[0, :3, :3].T @ truth.T_world_camera[-1, :3, :3]
+    torch.testing.assert_close(turned, true, atol=4e-3, rtol=0)
+
+
+def test_a_cut_in_the_middle_is_named_with_its_time(handheld):
+    frames = torch.cat((handheld.frames[:10], make_clip(replace(CONFIG, seed=9)).frames[:10]))
+    with pytest.raises(PredictionError, match=r"2 shots: the picture changes wholly at 1.00 s \(frame 10\).*--video.s"):
+        find(as_clip(frames))
+
+
+def test_dropped_frames_leave_a_longer_step(handheld):
+    frames = [*range(9), *range(12, 20)]
+    assert errors(find(as_clip(handheld.frames[frames])), handheld, frames)[0] < 0.5
+
+
+@pytest.mark.parametrize("n", [12, pytest.param(300, marks=pytest.mark.slow)])
+def test_short_and_long_clips(n):
+    truth = make_clip(SyntheticConfig(num_frames=n, height=120, width=160, seed=3))
+    assert errors(find(as_clip(truth.frames)), truth)[0] < 1
