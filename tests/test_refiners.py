@@ -95,7 +95,7 @@ def test_the_next_prompt_is_the_surest_region_and_points_inside_it():
 
 
 class FakeVideoPredictor:
-    """Has the calls of `SAM2VideoPredictor`; segments, in every frame, all pixels of about the prompted pixel's colour."""
+    """Has the calls of `SAM2VideoPredictor`; segments, in every frame, all pixels that look like the prompted one."""
 
     def __init__(self):
         self.prompts = []
