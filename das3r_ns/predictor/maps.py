@@ -1,0 +1,129 @@
+"""Depth, confidence and moving parts of every frame, given the cameras: the dense half of the geometric predictor.
+
+In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Frames without a pose of their own get depth
+from an interpolated one, but say nothing about motion: the whole picture would seem to move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from das3r_ns.predictor import masks
+from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_views
+from das3r_ns.predictor.flow import FlowBetweenFrames
+from das3r_ns.predictor.progress import stage, tracked
+
+FARTHEST = 100.0
+"""Depths beyond this many times the median are cut there: their parallax is noise."""
+NOISE_PX = (0.5, 0.15)
+"""Standard deviation of the flow in map pixels: this much, and this much more a frame of distance."""
+ROUND_TRIP = (1.5, 0.1)
+"""A view sees a pixel up to this round-trip error: map pixels, plus this share of the flow's length."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Per-frame maps in the cameras' world."""
+
+    depth: Float32[np.ndarray, "n h w"]
+    confidence: Float32[np.ndarray, "n h w"]
+    dynamic_prob: Float32[np.ndarray, "n h w"]
+
+    def median_static_depth(self) -> float:
+        """1 where no static pixel has a depth."""
+        static = (self.depth > 0) & (self.dynamic_prob < 0.5) & (self.confidence > 0)
+        return float(np.median(self.depth[static])) if static.any() else 1.0
+
+
+@dataclass(frozen=True)
+class PosedFlow:
+    """What the maps are made of: the flow of a clip and its cameras."""
+
+    flow: FlowBetweenFrames
+    T_world_camera: Float64[np.ndarray, "n 4 4"]
+    K: Float64[np.ndarray, "n 3 3"]
+    """Map pixels."""
+    pose_known: Bool[np.ndarray, "n"]
+
+    def __len__(self) -> int:
+        return len(self.T_world_camera)
+
+    def fit(self, source: int, offsets: tuple[int, ...]) -> InverseDepth | None:
+        """Inverse depth and residual of a frame from the posed frames at `offsets` both ways; None if there is none."""
+        around = [source + sign * offset for offset in offsets for sign in (-1, 1)]
+        targets = [j for j in around if 0 <= j < len(self) and self.pose_known[j]]
+        if not targets:
+            return None
+        flows, noises = [], []
+        for target in targets:
+            forward, error = self.flow.checked(source, target)
+            noise = np.full(error.shape, NOISE_PX[0] + NOISE_PX[1] * abs(target - source), np.float32)
+            noise[error > ROUND_TRIP[0] + ROUND_TRIP[1] * np.linalg.norm(forward, axis=-1)] = np.inf
+            flows.append(forward)
+            noises.append(noise)
+        views = relative_views(self.T_world_camera, self.K, source, targets)
+        return fit_inverse_depth(np.stack(flows), np.stack(noises), *views)
+
+
+def make_maps(
+    posed: PosedFlow,
+    picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+    offsets: tuple[int, ...],
+    config: masks.MaskConfig,
+    static: Bool[np.ndarray, "n H W"] | None = None,
+) -> Maps:
+    """Maps of all frames.
+
+    Args:
+        picture: RGB frame at map resolution.
+        offsets: distances in frames, both ways, over which depth is fitted.
+        static: what the user knows to stand still, of any resolution; taken as truth.
+    """
+    n, size = len(posed), posed.flow.map_size
+    depth, confidence, evidence = (np.zeros((n, *size), np.float32) for _ in range(3))
+    for i in tracked(range(n), f"Flow and depth of {n} frames", n):
+        fit = posed.fit(i, offsets)
+        if fit is None:
+            continue
+        depth[i], confidence[i] = depth_and_confidence(fit)
+        if posed.pose_known[i]:
+            evidence[i] = masks.motion_evidence(fit.residual, config)
+    if static is None:
+        with stage(f"Dynamic maps of {n} frames", n) as bar:
+            pooled = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
+        dynamic = masks.motion_probability(pooled, config)
+    else:
+        dynamic = np.stack(
+            [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]
+        )
+    cut = FARTHEST * Maps(depth, confidence, dynamic).median_static_depth()
+    return Maps(np.minimum(depth, cut), confidence, dynamic)
+
+
+def depth_and_confidence(
+    fit: InverseDepth,
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """z-depth (0 unknown) and its confidence: depth over its standard deviation, times the share of agreeing views.
+    A pixel that a single view sees, or whose parallax is below the noise, has none."""
+    d = np.nan_to_num(fit.inverse_depth)
+    usable = (d > 0) & (fit.views >= 2)
+    depth = np.where(usable, 1 / np.maximum(d, 1e-12), 0).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        confidence = np.where(usable, fit.agreeing * np.minimum(d / fit.std, 100.0), 0)
+    return depth, confidence.astype(np.float32)
+
+
+def on_a_sphere(maps: Maps, K_maps: Float64[np.ndarray, "n 3 3"]) -> Maps:
+    """All pixels at distance 1. From the one place where the camera stands that looks like any true depth, and frames
+    that overlap agree about it."""
+    h, w = maps.depth.shape[1:]
+    v, u = np.mgrid[:h, :w] + 0.5
+    x = (u - K_maps[:, 0, 2, None, None]) / K_maps[:, 0, 0, None, None]
+    y = (v - K_maps[:, 1, 2, None, None]) / K_maps[:, 1, 1, None, None]
+    depth = (1 / np.sqrt(x**2 + y**2 + 1)).astype(np.float32)
+    return replace(maps, depth=depth, confidence=np.ones_like(depth))

@@ -1,0 +1,189 @@
+"""Refiners: what each does to maps whose answer can be worked out by hand, and what it says when its extra is missing.
+
+SAM 2 cannot run here (its weights are on the hub): a fake with the calls of the real video predictor takes its place.
+"""
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from das3r_ns.predictor.flow import FlowBetweenFrames
+from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
+from das3r_ns.predictor.masks import MaskConfig
+from das3r_ns.predictor.refiners import build_refiner, salience, sam2
+from das3r_ns.predictor.refiners.salience import combine
+from das3r_ns.predictor.refiners.sam2 import Sam2Refiner, next_prompt
+
+SIZE = (40, 60)
+THING = (slice(10, 30), slice(20, 40))
+
+
+def still_flow():
+    return FlowBetweenFrames(
+        lambda i: np.zeros((*SIZE, 3), np.uint8), SIZE, lambda a, b: np.zeros((*SIZE, 2), np.float32)
+    )
+
+
+def maps(n, background, thing):
+    out = np.full((n, *SIZE), background, np.float32)
+    out[:, THING[0], THING[1]] = thing
+    return out
+
+
+def test_none_builds_nothing():
+    assert build_refiner("none") is None
+
+
+def test_a_missing_package_is_told_when_the_predictor_is_built(monkeypatch):
+    monkeypatch.setattr(salience.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"das3r-ns\[salience\].*refiner none"):
+        GeometricPredictor(GeometricPredictorConfig(masks=MaskConfig(refiner="salience")))
+    monkeypatch.setitem(sys.modules, "sam2", None)
+    with pytest.raises(ImportError, match=r"das3r-ns\[sam2\]"):
+        GeometricPredictor(GeometricPredictorConfig(masks=MaskConfig(refiner="sam2")))
+
+
+def test_salience_decides_where_motion_is_in_doubt():
+    motion = maps(5, 0.6, 0.6)  # motion calls everything moving, but is not sure
+    found = combine(motion, maps(5, 0.0, 0.9))
+    assert (found[:, 10:30, 20:40] > 0.8).all()
+    assert (found[:, :8] < 0.2).all()
+
+
+def test_salience_that_does_not_speak_leaves_motion_as_it_is():
+    motion = maps(3, 0.1, 0.7)
+    np.testing.assert_allclose(combine(motion, maps(3, 0.4, 0.4)), motion, atol=1e-6)
+
+
+def test_in_a_scene_at_rest_salient_things_stay_static():
+    motion = maps(5, 0.02, 0.03)
+    found = combine(motion, maps(5, 0.0, 1.0))
+    assert found.max() < 0.05
+
+
+def test_sure_motion_outweighs_salience():
+    motion = maps(5, 0.01, 0.999)
+    salient = maps(5, 0.0, 0.1)
+    salient[:, :5, :5] = 1.0  # something else stands out, and rests
+    found = combine(motion, salient)
+    assert (found[:, 10:30, 20:40] > 0.9).all()
+    assert (found[:, :5, :5] < 0.2).all()
+
+
+def test_the_next_prompt_is_the_surest_region_and_points_inside_it():
+    motion = maps(4, 0.1, 0.7)
+    motion[2, THING[0], THING[1]] = 0.9
+    motion[2, 0:2, 0:2] = 1.0  # sure but small
+    nothing = np.zeros(motion.shape, bool)
+    prompt = next_prompt(motion, nothing)
+    assert prompt is not None
+    assert prompt.frame == 2
+    assert prompt.box == (20, 10, 40, 30)
+    assert 25 < prompt.point[0] < 35
+    assert 15 < prompt.point[1] < 25
+    covered = maps(4, 0, 1) > 0
+    after = next_prompt(motion, covered)
+    assert after is not None
+    assert after.box == (0, 0, 2, 2)
+    assert next_prompt(motion, np.ones(motion.shape, bool)) is None
+
+
+class FakeVideoPredictor:
+    """Has the calls of `SAM2VideoPredictor`; segments, in every frame, all pixels that look like the prompted one."""
+
+    def __init__(self):
+        self.prompts = []
+
+    @classmethod
+    def from_pretrained(cls, model_id, device="cuda"):
+        assert model_id.startswith("facebook/sam2")
+        cls.last = cls()
+        return cls.last
+
+    def init_state(self, video_path, offload_video_to_cpu=False, offload_state_to_cpu=False):
+
+        paths = sorted(Path(video_path).glob("*.jpg"), key=lambda path: int(path.stem))
+        return {"frames": [cv2.imread(str(path))[..., ::-1].astype(int) for path in paths]}
+
+    def add_new_points_or_box(self, inference_state, frame_idx, obj_id, points=None, labels=None, box=None):
+        assert list(labels) == [1]
+        self.prompts.append((frame_idx, tuple(np.asarray(points)[0]), tuple(np.asarray(box))))
+        u, v = np.asarray(points)[0].astype(int)
+        inference_state["colour"] = inference_state["frames"][frame_idx][v, u]
+
+    def propagate_in_video(self, inference_state, start_frame_idx=None, reverse=False):
+        n = len(inference_state["frames"])
+        order = range(start_frame_idx, -1, -1) if reverse else range(start_frame_idx, n)
+        for i in order:
+            same = np.abs(inference_state["frames"][i] - inference_state["colour"]).sum(axis=-1) < 150
+            yield i, [1], torch.from_numpy(np.where(same, 8.0, -8.0)).float()[None, None]
+
+    def reset_state(self, inference_state):
+        inference_state.pop("colour")
+
+
+@pytest.fixture
+def fake_sam2(monkeypatch):
+    package, module = types.ModuleType("sam2"), types.ModuleType("sam2.sam2_video_predictor")
+    module.SAM2VideoPredictor = FakeVideoPredictor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sam2", package)
+    monkeypatch.setitem(sys.modules, "sam2.sam2_video_predictor", module)
+
+
+def painted(i):
+    """Twice as large as the maps: a red thing, a blue one that rests, on grey."""
+    picture = np.full((80, 120, 3), 110, np.uint8)
+    picture[20:60, 40:80] = (220, 30, 30)
+    picture[60:80, 0:20] = (30, 30, 220)
+    return picture
+
+
+def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_picture_and_its_outline_is_taken(fake_sam2):
+    motion = np.full((6, *SIZE), 0.05, np.float32)
+    motion[:, 12:26, 24:44] = 0.8  # where motion sees the thing: shifted, and not all of it
+    refined = Sam2Refiner()(motion, painted, still_flow())
+    _, point, box = FakeVideoPredictor.last.prompts[0]
+    assert box == (48, 24, 88, 52)
+    assert 48 < point[0] < 88
+    assert 24 < point[1] < 52
+    truth = maps(6, 0, 1) > 0
+    found = refined > 0.5
+    assert (found & truth).sum() / (found | truth).sum() > 0.95
+
+
+def test_sam2_drops_an_object_that_hardly_moves(fake_sam2):
+    motion = np.full((6, *SIZE), 0.05, np.float32)
+    motion[3, 32:38, 2:8] = 0.9  # a false alarm in one frame, on the blue thing
+    refined = Sam2Refiner()(motion, painted, still_flow())
+    assert (refined < 0.5).all()
+
+
+def test_sam2_takes_a_long_clip_in_parts(fake_sam2, monkeypatch):
+    monkeypatch.setattr(sam2, "PART_FRAMES", 4)
+    refined = Sam2Refiner()(maps(6, 0.05, 0.8), painted, still_flow())
+    assert [prompt[0] < 4 for prompt in FakeVideoPredictor.last.prompts] == [True] * 2
+    assert (refined[:, 12:28, 22:38] > 0.5).all()
+
+
+def test_sam2_leaves_a_clip_in_which_nothing_moves_alone(fake_sam2):
+    motion = maps(3, 0.05, 0.2)
+    np.testing.assert_array_equal(Sam2Refiner()(motion, painted, still_flow()), motion)
+
+
+@pytest.mark.slow
+def test_the_network_finds_the_dog_of_a_real_picture(clips):
+    if importlib.util.find_spec("rembg") is None:  # importing it would ask for packages that are not needed here
+        pytest.skip("needs the extra salience")
+    from das3r_ns.datasets import read_dynamic_mask, read_picture
+
+    folder = clips / "davis" / "dog"
+    picture = read_picture(sorted((folder / "images").iterdir())[0])
+    truth = read_dynamic_mask(sorted((folder / "dynamic_masks").iterdir())[0]).numpy() > 0.5
+    found = salience.Salience()(picture.numpy()) > 0.5
+    assert (found & truth).sum() / (found | truth).sum() > 0.8
