@@ -30,11 +30,12 @@ class Das3rDatamanager(FullImageDatamanager):
         frame = self.train_unseen_cameras.pop(0)
         if not self.train_unseen_cameras:
             self.train_unseen_cameras = self.sample_train_cameras()
+        data = self.cached_train[frame]  # reading it for the first time also brings the cameras
         if frame not in self._cameras:
             camera = self.train_cameras[frame : frame + 1].to(self.device)  # type: ignore[union-attr]
             camera.metadata = {**(camera.metadata or {}), "cam_idx": frame}
             self._cameras[frame] = camera
-        return self._cameras[frame], dict(self.cached_train[frame])
+        return self._cameras[frame], dict(data)
 
     @property
     def _cameras(self) -> dict[int, Cameras]:
