@@ -17,8 +17,10 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+from torch import Tensor
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
 from das3r_ns.model.das3r import Das3rModel
@@ -117,6 +119,24 @@ class Das3rTrainer(Trainer):
         # A little ahead, so that the picture drawn at the camera does not stand in the way; axes are OpenGL's.
         position = T_world_camera[:, 3] - 0.03 * T_world_camera[:, 2]
         client.camera.position = (position * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
+
+    def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+        """One step. Nerfstudio's own also scales gradients for half precision, which there is none of here, and writes
+        every learning rate down in every step, which takes as long as some of the kernels."""
+        config = self.config
+        if self.mixed_precision or config.log_gradients or set(self.gradient_accumulation_steps.values()) - {1}:
+            return super().train_iteration(step)
+        self.optimizers.zero_grad_all()
+        _, losses, metrics = self.pipeline.get_train_loss_dict(step=step)
+        loss = torch.stack(list(losses.values())).sum()
+        loss.backward()
+        self.optimizers.optimizer_step_all()
+        if step_check(step, config.logging.steps_per_log, run_at_zero=True):
+            self.optimizers.scheduler_step_all(step)
+        else:
+            for scheduler in self.optimizers.schedulers.values():
+                scheduler.step()
+        return loss, losses, metrics
 
     def setup_optimizers(self) -> Optimizers:
         """Optimizers of the parameter groups that the model has."""
