@@ -23,6 +23,7 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.ffmpeg import provide_ffmpeg
 from das3r_ns.model.das3r import Das3rModel
 
 
@@ -47,6 +48,7 @@ class Das3rPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: Any = None,
     ) -> None:
+        provide_ffmpeg()
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
         if torch.device(device).type == "cpu":
             # "gpu" means "on the device"; the other choice pins memory, which fails without CUDA.

@@ -6,7 +6,6 @@ One trained run is shared. The clip is synthetic and its scene folder is made fr
 import gzip
 import http.client
 import json
-import shutil
 import socket
 import threading
 import time
@@ -20,7 +19,6 @@ import torch
 from plyfile import PlyData
 from tiny_run import STEPS, scene_from_truth, tiny_config, train
 
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ns-render calls the ffmpeg program")
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
 
@@ -110,7 +108,6 @@ def test_ns_render_dataset_writes_every_output(run, tmp_path):
     assert 0.3 < np.median(depth) < 3
 
 
-@needs_ffmpeg
 def test_ns_render_interpolates_refined_cameras(run, tmp_path, monkeypatch):
     from nerfstudio.scripts import render
 
@@ -128,7 +125,6 @@ def test_ns_render_interpolates_refined_cameras(run, tmp_path, monkeypatch):
     assert (first[:, 3] - given[0, :, 3]).norm() > 1e-5
 
 
-@needs_ffmpeg
 def test_ns_render_follows_a_camera_path(run, tmp_path):
     from nerfstudio.scripts.render import RenderCameraPath
 
