@@ -1,5 +1,6 @@
 """`das3r bench`: sets and protocol, stages that resume, tables, processes; the prediction itself is replaced."""
 
+import copy
 import csv
 import json
 import math
@@ -23,7 +24,7 @@ from das3r_ns.evaluation.bench.prepared import prepare, prepared_clip, resized_p
 from das3r_ns.evaluation.bench.published import DAS3R_PSNR, MASKS, POSES, PSNR
 from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, SequenceSource, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
-from das3r_ns.evaluation.bench.training import BASELINES, method_config
+from das3r_ns.evaluation.bench.training import BASELINES, method_config, shorten
 from das3r_ns.evaluation.bench.worker import Job, run_job
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
 from das3r_ns.predictor.network.preprocess import framing
@@ -115,6 +116,7 @@ def _job(out: Path, source: SequenceSource, **changes) -> Job:
         geometric=GeometricPredictorConfig(),
         network=NetworkPredictorConfig(),
         methods=(),
+        baseline_steps=None,
         steps=None,
         out=out,
         again=False,
@@ -483,3 +485,15 @@ def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
         baselines=False, steps=30,
     )  # fmt: skip
     assert trained.stat().st_mtime_ns == stamp
+
+
+def test_a_shortened_baseline_keeps_the_proportions_of_its_schedules():
+    from nerfstudio.configs.method_configs import all_methods
+
+    config = copy.deepcopy(all_methods["splatfacto"])
+    assert config.max_num_iterations == 30000
+    before = config.pipeline.model.stop_split_at
+    shorten(config, 6000)
+    assert config.pipeline.model.resolution_schedule == 600
+    assert config.pipeline.model.stop_split_at == before // 5
+    assert config.optimizers["means"]["scheduler"].max_steps == 6000

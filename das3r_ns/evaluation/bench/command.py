@@ -38,6 +38,7 @@ def bench(
     methods: tuple[str, ...] = ("das3r",),
     baselines: bool = True,
     steps: int | None = None,
+    baseline_steps: int | None = None,
     max_frames: int | None = None,
     longest_side: int | None = 512,
     jobs: int = 1,
@@ -63,6 +64,7 @@ def bench(
         methods: nerfstudio methods to train: das3r, das3r-paper, das3r-lite.
         baselines: train nerfstudio's splatfacto too, with and without masks, on the same scene folders. Needs a GPU.
         steps: training steps of every method, instead of its own number. For a quick look.
+        baseline_steps: training steps of the baselines instead of their 30 000, schedules shortened in proportion.
         max_frames: instead of the protocol's number of frames.
         longest_side: of the pictures, in pixels. None keeps their size; that is no longer the published protocol.
         jobs: sequences at a time, dealt out over the GPUs.
@@ -91,9 +93,22 @@ def bench(
     out = out or Path("benchmarks") / set_name
     console = get_console()
     console.print(f"{len(sources)} sequences of {folder}; predictor {name}, {reason}; stages {', '.join(chosen)}.")
-    table = BenchTable(set_name, trained, notes=_notes(name, trained, frames, longest_side, steps))
+    table = BenchTable(set_name, trained, notes=_notes(name, trained, frames, longest_side, steps, baseline_steps))
     todo = [
-        Job(source, frames, longest_side, chosen, name, geometric, network, trained, steps, out / source.name, again)
+        Job(
+            source,
+            frames,
+            longest_side,
+            chosen,
+            name,
+            geometric,
+            network,
+            trained,
+            steps,
+            baseline_steps or steps,
+            out / source.name,
+            again,
+        )
         for source in sources
     ]
 
@@ -151,7 +166,12 @@ def _check_methods(methods: tuple[str, ...]) -> None:
 
 
 def _notes(
-    predictor: str, methods: tuple[str, ...], frames: FrameChoice, longest_side: int | None, steps: int | None
+    predictor: str,
+    methods: tuple[str, ...],
+    frames: FrameChoice,
+    longest_side: int | None,
+    steps: int | None,
+    baseline_steps: int | None,
 ) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -167,6 +187,7 @@ def _notes(
         + (f", every {frames.stride}rd" if frames.stride > 1 else ""),
         "longest side": f"{longest_side} px" if longest_side else "as it is",
         **({"steps": steps} if steps is not None else {}),
+        **({"steps of the baselines": f"{baseline_steps}, schedules in proportion"} if baseline_steps else {}),
     }
 
 

@@ -60,6 +60,8 @@ def method_config(method: str, scene: Path, out: Path, steps: int | None = None)
         if not torch.cuda.is_available():
             raise ValueError(f"{method} is nerfstudio's splatfacto, which needs a CUDA device.")
         as_baseline(config, masked=method == "splatfacto-masked")
+        if steps is not None:
+            shorten(config, steps)
     dataparser = config.pipeline.datamanager.dataparser
     if not isinstance(dataparser, Das3rDataParserConfig):
         dataparser = Das3rDataParserConfig()
@@ -83,3 +85,16 @@ def as_baseline(config: Any, masked: bool) -> None:
     values = {f.name: getattr(model, f.name) for f in fields(model) if f.name != "_target"}
     config.pipeline.model = SplatfactoBaselineConfig(**values)
     config.pipeline.datamanager.dataparser = Das3rDataParserConfig() if masked else UnmaskedDataParserConfig()
+
+
+def shorten(config: Any, steps: int) -> None:
+    """Bring every schedule of splatfacto, made for `config.max_num_iterations`, to another number of steps."""
+    share = steps / config.max_num_iterations
+    model = config.pipeline.model
+    for name in ("resolution_schedule", "sh_degree_interval", "stop_split_at", "stop_screen_size_at", "warmup_length"):
+        setattr(model, name, max(1, round(share * getattr(model, name))))
+    # In units of `refine_every`. Gaussians need a few hundred steps between resets to become opaque again.
+    model.reset_alpha_every = max(5, round(share * model.reset_alpha_every))
+    for group in config.optimizers.values():
+        if group["scheduler"] is not None:
+            group["scheduler"].max_steps = max(1, round(share * group["scheduler"].max_steps))

@@ -24,7 +24,7 @@ from das3r_ns.datasets import TruthClip
 from das3r_ns.evaluation.bench.meter import metered
 from das3r_ns.evaluation.bench.prepared import prepare, prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
-from das3r_ns.evaluation.bench.training import train
+from das3r_ns.evaluation.bench.training import BASELINES, train
 from das3r_ns.evaluation.evaluate import Evaluation, write_json
 from das3r_ns.evaluation.runs import load_run
 from das3r_ns.predictor.auto import PredictorName
@@ -50,10 +50,16 @@ class Job:
     methods: tuple[str, ...]
     """What is trained, for the stage `psnr`."""
     steps: int | None
+    baseline_steps: int | None
+    """Of the baselines."""
     out: Path
     """Folder of the sequence."""
     again: bool
     """Repeat everything, whatever is there."""
+
+    def steps_of(self, method: str) -> int | None:
+        """Training steps of a method; None for its own number."""
+        return self.baseline_steps if method in BASELINES else self.steps
 
 
 def results_folder(out: Path) -> Path:
@@ -72,7 +78,7 @@ def run_job(job: Job) -> None:
         if part in job.stages:
             stages.run(part, stages.predict_settings(), lambda part=part: _measure_scene(job, part))
     for method in job.methods if "psnr" in job.stages else ():
-        settings = {**stages.predict_settings(), "method": method, "steps": job.steps}
+        settings = {**stages.predict_settings(), "method": method, "steps": job.steps_of(method)}
         if stages.run(f"train-{method}", settings, lambda method=method: _train(job, method)) is not None:
             stages.run(f"psnr-{method}", settings, lambda method=method: _measure_run(job, method))
 
@@ -150,7 +156,7 @@ def _measure_scene(job: Job, part: Stage) -> dict[str, Any]:
 
 
 def _train(job: Job, method: str) -> dict[str, Any]:
-    return {"config": str(train(method, _scene_folder(job), job.out / "runs", job.steps))}
+    return {"config": str(train(method, _scene_folder(job), job.out / "runs", job.steps_of(method)))}
 
 
 def _measure_run(job: Job, method: str) -> dict[str, Any]:
