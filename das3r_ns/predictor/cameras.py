@@ -34,10 +34,16 @@ from das3r_ns.predictor.progress import CONSOLE, stage
 from das3r_ns.video import Clip
 
 ENOUGH_POSED = 0.7
-"""Share of the frames. Cameras that hold in fewer are given up for others."""
+"""Share of the frames. When the cameras that were found hold in fewer, the slow mapper is asked too."""
+ALIKE = 0.03
+"""Relative difference in agreement that says nothing: a thing that moves may agree by chance."""
+CONVINCING = 0.72
+"""Agreement of cameras that need no comparison: things that move cover no more than the rest."""
 USUAL_DEGREES = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
 twice."""
+DOUBTFUL = 0.45
+"""With less agreement the user is told."""
 
 
 def cameras_of(
@@ -89,7 +95,7 @@ def cameras_of(
         candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, known, focal))
 
     by_features("global")
-    if evidence.kind == "general" and not (candidates and all(_beyond_doubt(c, clip.size, focal) for c in candidates)):
+    if evidence.kind == "general" and not any(_beyond_doubt(c, clip.size, focal) for c in candidates):
         try:
             candidates.append(estimate_cameras(tracks, clip.size, focal))
         except NoStart as e:
@@ -98,28 +104,36 @@ def cameras_of(
         by_features("incremental")
     if not candidates:
         raise PredictionError(" ".join(failures))
-    return _path(clip, best_of(candidates))
+    chosen = best_of(candidates)
+    if chosen.agreement < DOUBTFUL:
+        CONSOLE.print(
+            f"[yellow]The cameras explain only {100 * chosen.agreement:.0f} % of what was followed and may be "
+            "wrong.[/yellow] Either things that move cover most of the picture or it is blurred. Give masks of what "
+            "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
+            "(--video.start-s, --video.end-s)."
+        )
+    return _path(clip, chosen)
 
 
 def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
-    """The cameras that put the followed points nearest to where they are seen, of those that pose enough frames; if
-    none does, those that pose most."""
-    full = [c for c in candidates if _posed(c) >= ENOUGH_POSED]
-    if full:
-        return min(full, key=lambda c: float(c.noise_px[c.pose_known].median()))
-    return max(candidates, key=_posed)
+    """The cameras that explain most of what was followed (frames without a pose explain nothing); of those that explain
+    about as much, which may be because of a thing that moves, the ones that put points nearest to where they are seen.
+    """
+    most = max(c.agreement for c in candidates)
+    alike = [c for c in candidates if c.agreement >= (1 - ALIKE) * most]
+    return min(alike, key=lambda c: float(c.noise_px[c.pose_known].median()))
+
+
+def _beyond_doubt(estimate: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
+    """Whether a second way to the cameras can be saved. With little parallax a wrong focal length and a wrong path
+    explain nearly as much as the right ones: then the field of view gives it away."""
+    angle = math.degrees(2 * math.atan(max(size) / (2 * estimate.focal_px)))
+    usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
+    return usual and estimate.agreement > CONVINCING and _posed(estimate) >= ENOUGH_POSED
 
 
 def _posed(estimate: CameraEstimate) -> float:
     return float(estimate.pose_known.float().mean())
-
-
-def _beyond_doubt(estimate: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
-    """Whether a second way to the cameras can be saved. With little parallax a wrong focal length and a wrong path can
-    explain the points nearly as well as the right ones: then the field of view gives it away."""
-    angle = math.degrees(2 * math.atan(max(size) / (2 * estimate.focal_px)))
-    usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
-    return usual and _posed(estimate) >= ENOUGH_POSED
 
 
 def _say_no_parallax(evidence: MotionEvidence) -> None:

@@ -266,6 +266,7 @@ def _without_points(
         min(focal_std, SPREAD),
         torch.from_numpy(known),
         torch.from_numpy(noise * to_picture),
+        1.0,
         torch.zeros(0, 3, dtype=torch.float64),
         torch.zeros(0, dtype=torch.long),
         torch.zeros(0, 2, dtype=torch.float64),

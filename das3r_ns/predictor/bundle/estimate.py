@@ -30,6 +30,8 @@ MIN_AGREEMENT = 0.2
 AGREEMENT = (0.55, 0.75)
 """Shares of its views that a point must agree with to count at all, and to count fully."""
 CONSENSUS_ROUNDS = 3
+HALF_EXPLAINED_PX = 0.5
+"""Pixels of the flow: far above the noise of a position, far below what a wrong camera does."""
 LEAST_BELIEVED = 0.2
 """Share of the weight that must remain; with less the cameras are not good enough yet to judge points by."""
 
@@ -59,6 +61,9 @@ class CameraEstimate:
     """False where too few pixels agreed on a pose and it was interpolated."""
     noise_px: Float[Tensor, "n"]
     """Typical reprojection error of a frame's positions along each axis, in pixels of the picture."""
+    agreement: float
+    """Share of the followed positions, by weight, that the cameras explain: 1 where they lie where they were seen, half
+    at a distance of `HALF_EXPLAINED_PX`. What tells two estimates of one clip apart."""
     points: Float[Tensor, "m 3"]
     """World positions of the followed points that most of their views agree on."""
     point_frame: Int[Tensor, "m"]
@@ -221,6 +226,12 @@ def _agreement(tracks: Tracks, state: State) -> np.ndarray:
     return fine / np.maximum(total, 1e-9)
 
 
+def _explained(tracks: Tracks, state: State, known: np.ndarray) -> float:
+    posed = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
+    explained = 1 / (1 + squared_errors(tracks, state) / HALF_EXPLAINED_PX**2)
+    return float((tracks.weight * explained * posed[..., None]).sum() / max(float(tracks.weight.sum()), 1e-9))
+
+
 def _reach(T_camera_world: np.ndarray, known: np.ndarray, first: int) -> float:
     centres = invert(T_camera_world)[:, :3, 3]
     return float(np.median(np.linalg.norm(centres[known] - centres[first], axis=1)))
@@ -245,6 +256,7 @@ def _estimate(
         adjusted.focal_std,
         torch.from_numpy(known),
         torch.from_numpy(adjusted.noise * to_picture),
+        _explained(tracks, state, known),
         torch.from_numpy((T[:, :3, :3] @ camera[..., None])[..., 0] + T[:, :3, 3]),
         torch.from_numpy(tracks.anchor[a]),
         torch.from_numpy(pixel * to_picture),

@@ -25,6 +25,11 @@ ROUND_TRIP = 0.1
 FURTHEST = 3.0
 """A patch that moves further from where the flow put it, in pixels of the flow, has found something else."""
 
+EQUALLY_EXPOSED = 0.02
+"""Relative difference in brightness that aligning patches does not mind."""
+FEW_GREYS = 30
+"""Fewer points do not tell how much brighter a picture is."""
+
 
 class Sharpener:
     """Corners of frames and their positions in other frames.
@@ -81,7 +86,9 @@ class Sharpener:
         first, second = self._grey(anchor), self._grey(target)
         scale = self._scale(first)
         a = (pixel[use] * scale - 0.5).astype(np.float32)  # OpenCV counts pixel centres from 0
-        b, found = _align(first, second, a, (guess[use] * scale - 0.5).astype(np.float32))
+        start = (guess[use] * scale - 0.5).astype(np.float32)
+        second = _of_same_exposure(first, second, a, start)
+        b, found = _align(first, second, a, start)
         back, found_back = _align(second, first, b, a)
         better = ((b + 0.5) / scale).astype(np.float32)
         fine = found & found_back & (np.linalg.norm(back - a, axis=1) < ROUND_TRIP)
@@ -92,6 +99,27 @@ class Sharpener:
 
     def _scale(self, grey: np.ndarray) -> np.ndarray:
         return np.array([grey.shape[1] / self._flow_size[1], grey.shape[0] / self._flow_size[0]], np.float32)
+
+
+def _of_same_exposure(
+    first: UInt8[np.ndarray, "h w"],
+    second: UInt8[np.ndarray, "h w"],
+    a: Float32[np.ndarray, "p 2"],
+    b: Float32[np.ndarray, "p 2"],
+) -> UInt8[np.ndarray, "h w"]:
+    """The second picture as bright as the first, by the points that they share: patches are compared grey by grey."""
+    grey = [cv2.remap(picture, at[:, :1], at[:, 1:], cv2.INTER_LINEAR) for picture, at in ((first, a), (second, b))]
+    well_exposed = (grey[0] > 8) & (grey[0] < 247) & (grey[1] > 8) & (grey[1] < 247)
+    if well_exposed.sum() < FEW_GREYS:
+        return second
+    gain = float(
+        np.exp(
+            np.median(
+                np.log(grey[0][well_exposed].astype(np.float64)) - np.log(grey[1][well_exposed].astype(np.float64))
+            )
+        )
+    )
+    return second if abs(gain - 1) < EQUALLY_EXPOSED else cv2.convertScaleAbs(second, alpha=gain)
 
 
 def _align(a: np.ndarray, b: np.ndarray, points: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

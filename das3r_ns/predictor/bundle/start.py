@@ -136,7 +136,8 @@ def grow(
         T, focal = adjusted.state.T_camera_world.copy(), adjusted.state.focal
         if known.all():
             return adjusted, known
-        inverse_depth, support = triangulate(part, T, focal, known)
+        beside_unknown = ((tracks.target >= 0) & ~known[tracks.target]).any(axis=1)
+        inverse_depth, support = triangulate(_alike(part, beside_unknown), T, focal, known)
         new = False
         for j in _nearest_first(known):
             pose = _resect(tracks, T, inverse_depth, support, focal, j)
@@ -180,6 +181,15 @@ def only_known(tracks: Tracks, known: Bool[np.ndarray, "n"]) -> Tracks:
     return replace(tracks, weight=tracks.weight * pair[..., None].astype(np.float32))
 
 
+def _alike(tracks: Tracks, anchors: Bool[np.ndarray, "a"]) -> Tracks:
+    """Every position of the given anchors that counts as seen with weight 1, the others with 0.
+
+    A resection needs points, and where few could be sharpened (blur, little texture) the others, seen alike by many
+    views, still say where a camera stands.
+    """
+    return replace(tracks, weight=((tracks.weight > USED) & anchors[:, None, None]).astype(np.float32))
+
+
 def _first_window(
     tracks: Tracks, a: int, slot: int, T_target_anchor: np.ndarray, prior: FocalPrior, focal: float
 ) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
@@ -190,7 +200,7 @@ def _first_window(
     known = np.zeros(tracks.num_frames, bool)
     known[[i, j]] = True
     window = _only_anchor(tracks, a)
-    inverse_depth, support = triangulate(window, T, focal, known)
+    inverse_depth, support = triangulate(_alike(window, np.ones(1, bool)), T, focal, known)
     support *= 3  # a point seen twice is all there is yet
     for other in _nearest_first(known):
         pose = _resect(window, T, inverse_depth, support, focal, other)
