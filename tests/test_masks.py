@@ -8,7 +8,7 @@ from das3r_ns.predictor.flow import FlowBetweenFrames
 from das3r_ns.predictor.masks import (
     MaskConfig,
     average_along_flow,
-    motion_evidence,
+    frame_evidence,
     motion_probability,
     pool_evidence,
 )
@@ -20,20 +20,61 @@ def still(picture):
     return FlowBetweenFrames(lambda i: picture, size, lambda a, b: np.zeros((*size, 2), np.float32))
 
 
+def evidence_of(residual, outstanding=(0.4, 0.5, 0.5)):
+    """Evidence of all frames whose cues are neutral unless told."""
+    cues = np.broadcast_to(np.array(outstanding, np.float32), (*residual.shape, 3))
+    return np.concatenate((residual[..., None], cues), axis=-1).astype(np.float16)
+
+
 def test_evidence_at_the_threshold_is_as_likely_to_move_as_not_and_one_softness_more_is_073():
     config = MaskConfig(threshold=2.0, softness=0.5)
-    probability = motion_probability(np.array([[2.0, 2.5, 0.0]], np.float32), config)
-    np.testing.assert_allclose(probability[0, :2], [0.5, 1 / (1 + np.exp(-1))], rtol=1e-6)
-    assert probability[0, 2] < 0.02
+    residual = np.zeros((1, 8, 8), np.float32)
+    residual[0, 4, 4:6] = 2.0, 2.5
+    probability = motion_probability(evidence_of(residual), config)
+    np.testing.assert_allclose(probability[0, 4, 4:6], [0.5, 1 / (1 + np.exp(-1))], rtol=2e-3)
+    assert probability[0, 0, 0] < 0.02
+
+
+def test_where_things_that_stand_out_move_what_does_not_stand_out_needs_more_evidence():
+    residual = np.zeros((3, 20, 30), np.float32)
+    residual[:, 5:15, 5:15] = 1.7  # a thing, not quite moving enough alone
+    residual[:, 5:15, 20:25] = 1.9  # and its wake, just enough alone
+    evidence = evidence_of(residual)
+    evidence[..., 1] = 0.0
+    evidence[:, 5:15, 5:15, 1] = 1.0
+    probability = motion_probability(evidence, MaskConfig())
+    assert (probability[:, 5:15, 5:15] > 0.8).all()
+    assert (probability[:, 5:15, 20:25] < 0.2).all()
+    alone = motion_probability(evidence, MaskConfig(colour_contrast=0.0))
+    assert (alone[:, 5:15, 5:15] < 0.5).all()
+    assert (alone[:, 5:15, 20:25] > 0.5).all()
+
+
+def test_what_stands_out_in_a_scene_at_rest_stays_at_rest():
+    evidence = evidence_of(np.full((3, 20, 30), 0.4, np.float32), (0.0, 0.0, 0.0))
+    evidence[:, 5:15, 5:15, 1:3] = 1.0
+    assert motion_probability(evidence, MaskConfig()).max() < 0.05
+
+
+def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
+    residual = np.full((3, 20, 30), 2.4, np.float32)  # the whole picture seems to move
+    evidence = evidence_of(residual, (0.4, 0.5, 0.05))
+    evidence[:, 5:15, 5:15, 3] = 0.8
+    probability = motion_probability(evidence, MaskConfig())
+    assert (probability[:, 5:15, 5:15] > 0.9).all()
+    assert (probability[:, :4] < 0.1).all()
 
 
 def test_no_view_means_no_evidence_and_the_median_removes_a_speck():
     residual = np.full((9, 9), 0.5, np.float32)
     residual[0] = np.nan
     residual[5, 5] = 3.0
-    np.testing.assert_array_equal(motion_evidence(residual, MaskConfig(median_px=1))[0], 0.0)
-    assert motion_evidence(residual, MaskConfig(median_px=1))[5, 5] == 3.0
-    assert motion_evidence(residual, MaskConfig(median_px=5))[5, 5] == 0.5
+    cues = np.full((9, 9, 3), 0.25, np.float32)
+    plain = frame_evidence(residual, cues, MaskConfig(median_px=1))
+    np.testing.assert_array_equal(plain[0, :, 0], 0.0)
+    np.testing.assert_array_equal(plain[..., 1:], 0.25)
+    assert plain[5, 5, 0] == 3.0
+    assert frame_evidence(residual, cues, MaskConfig(median_px=5))[5, 5, 0] == 0.5
 
 
 def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen():
@@ -52,6 +93,8 @@ def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen
     np.testing.assert_allclose(mean[:, 6], 6.0)  # (3 + 6 + 9) / 3
     np.testing.assert_allclose(mean[:, 7], 0.0)
     np.testing.assert_allclose(average_along_flow(values, 0, flow, (1, 2))[:, 4], 6.0)
+    channels = np.stack((values, 2 * values), axis=-1)
+    np.testing.assert_allclose(average_along_flow(channels, 1, flow, (1,))[:, 6], [[6.0, 12.0]] * h)
     values[:, :, 11] = 4.0
     # The last column comes from outside the picture and leaves it again: one frame at a time sees it.
     np.testing.assert_allclose(average_along_flow(values, 2, flow, (1,))[:, 11], (4.0 + 0.0) / 2)
@@ -100,7 +143,8 @@ def test_pooling_fills_the_thing_and_removes_specks():
     evidence = np.where(truth, rng.random((n, h, w)) < 0.8, rng.random((n, h, w)) < 0.1).astype(np.float32) * 3
     alone = evidence[0] > 1.8
     assert (alone & truth).sum() / (alone | truth).sum() < 0.6  # it is not easy
-    found = motion_probability(pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig()), MaskConfig())
+    pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())
+    found = motion_probability(pooled, MaskConfig())
     moving = found > 0.5
     overlap = (moving & truth).sum(axis=(1, 2)) / (moving | truth).sum(axis=(1, 2))
     assert overlap.min() > 0.9
@@ -115,6 +159,6 @@ def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_
     evidence[:, 10:30, 20:40] = 2.0
     evidence += rng.normal(0, 0.6, evidence.shape).astype(np.float32)
     assert 0.4 < (evidence[4, 10:30, 20:40] > 1.8).mean() < 0.75
-    pooled = pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig())
+    pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())[..., 0]
     assert (pooled[4, 12:28, 22:38] > 1.8).all()
     assert (pooled[4, :8] < 1.0).all()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 FRAMES_A_CELL = 5
 CELLS_ACROSS = 16
@@ -38,7 +38,7 @@ class AppearanceGrid:
 
     def fill(
         self,
-        values: Float32[np.ndarray, "n h w"],
+        values: Float[np.ndarray, "n h w"],
         picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     ) -> None:
         """Take the means of `values` over the RGB pictures of all frames."""

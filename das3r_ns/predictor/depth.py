@@ -4,7 +4,8 @@ A pixel x of frame i with inverse depth d is seen in frame j at pi(A_j + d b_j),
 b_j = K t_ji. The flow says where it is seen, which gives two equations a view that are linear in d after
 multiplying by the third coordinate. Each view alone proposes a d; the proposal with the smallest truncated cost over
 all views is refined by reweighted least squares. What no d explains is the residual, the raw evidence that a pixel
-moves. Points behind the camera are not allowed: where the flow asks for one, d is 0 and the residual says so.
+moves. Points behind the camera are not allowed: where the flow asks for one, d is 0 and the residual says so; which
+negative d it asks for is told apart, since nothing that stands still has one.
 
 Everything is at map resolution, in pixels whose first centre is (0.5, 0.5).
 """
@@ -40,6 +41,11 @@ class InverseDepth:
     """Share of the views that agree with the fit, 0 where none sees the pixel."""
     views: Float32[np.ndarray, "h w"]
     """Number of views that see the pixel."""
+    signed: Float32[np.ndarray, "h w"]
+    """Inverse depth of the best fit when negative ones are allowed; NaN where no view sees the pixel."""
+    velocity: Float32[np.ndarray, "2 h w"]
+    """Motion in the picture that the fit leaves, pixels a frame: the slope of what is left over the distance in frames,
+    robust; 0 where no view sees the pixel."""
 
 
 def relative_views(
@@ -55,6 +61,7 @@ def fit_inverse_depth(
     noise: Float32[np.ndarray, "m h w"],
     homography: Float64[np.ndarray, "m 3 3"],
     epipole: Float64[np.ndarray, "m 3"],
+    steps: Float64[np.ndarray, "m"],
 ) -> InverseDepth:
     """Robust multi-view fit for one frame.
 
@@ -62,8 +69,9 @@ def fit_inverse_depth(
         flow: from the frame to each of m others, map pixels.
         noise: its standard deviation in map pixels; infinite where the view does not see the pixel.
         homography, epipole: as from `relative_views`.
+        steps: distance of each view from the frame, in frames; negative before it.
     """
-    return InverseDepth(*_fit(flow, noise, homography, epipole))
+    return InverseDepth(*_fit(flow, noise, homography, epipole, steps))
 
 
 @compiled
@@ -85,13 +93,86 @@ def _cost(d, A, target, sigma, view, epipole, count):
 
 
 @compiled
-def _fit(flow, noise, homography, epipole):
+def _best(A, target, sigma, view, epipole, count, least):
+    """Inverse depth of least cost that is at least `least`, and its information."""
+    # The proposal of each view, and infinity.
+    best, best_cost = 0.0, _cost(0.0, A, target, sigma, view, epipole, count)
+    for c in range(count):
+        e = epipole[view[c]]
+        bu, bv = e[0] - target[c, 0] * e[2], e[1] - target[c, 1] * e[2]
+        au, av = A[c, 0] - target[c, 0] * A[c, 2], A[c, 1] - target[c, 1] * A[c, 2]
+        norm = bu * bu + bv * bv
+        if norm < 1e-18:
+            continue
+        d = -(au * bu + av * bv) / norm
+        if d <= least:
+            continue
+        cost = _cost(d, A, target, sigma, view, epipole, count)
+        if cost < best_cost:
+            best, best_cost = d, cost
+    d = best
+    information = 0.0
+    for _ in range(4):
+        numerator, information = 0.0, 0.0
+        for c in range(count):
+            e = epipole[view[c]]
+            z = A[c, 2] + d * e[2]
+            if z <= 1e-6:
+                continue
+            ru = (A[c, 0] + d * e[0]) / z - target[c, 0]
+            rv = (A[c, 1] + d * e[1]) / z - target[c, 1]
+            ju = (e[0] - (A[c, 0] + d * e[0]) / z * e[2]) / z
+            jv = (e[1] - (A[c, 1] + d * e[1]) / z * e[2]) / z
+            s2 = sigma[c] * sigma[c]
+            q = (ru * ru + rv * rv) / s2 / (TRUNCATION * TRUNCATION)
+            if q >= 1:
+                continue
+            weight = (1 - q) * (1 - q) / s2  # Tukey's biweight
+            numerator -= weight * (ju * ru + jv * rv)
+            information += weight * (ju * ju + jv * jv)
+        if information <= 0:
+            break
+        d = max(d + numerator / information, least)
+    if _cost(d, A, target, sigma, view, epipole, count) > best_cost:
+        d = best
+    return d, information
+
+
+@compiled
+def _slope(d, A, target, sigma, view, epipole, steps, count):
+    """Robust slope of what the inverse depth `d` leaves, over the distance in frames."""
+    vu, vv = 0.0, 0.0
+    for iteration in range(4):
+        total, su, sv = 0.0, 0.0, 0.0
+        for c in range(count):
+            e, step = epipole[view[c]], steps[view[c]]
+            z = A[c, 2] + d * e[2]
+            if z <= 1e-6:
+                continue
+            ru = target[c, 0] - (A[c, 0] + d * e[0]) / z
+            rv = target[c, 1] - (A[c, 1] + d * e[1]) / z
+            s2 = sigma[c] * sigma[c]
+            weight = 1 / s2
+            if iteration > 0:
+                weight /= 1 + ((ru - vu * step) ** 2 + (rv - vv * step) ** 2) / (4 * s2)
+            su += weight * step * ru
+            sv += weight * step * rv
+            total += weight * step * step
+        if total > 0:
+            vu, vv = su / total, sv / total
+    return vu, vv
+
+
+@compiled
+def _fit(flow, noise, homography, epipole, steps):
     m, h, w = noise.shape
     inverse_depth = np.full((h, w), np.nan, np.float32)
     std = np.full((h, w), np.inf, np.float32)
     residual = np.full((h, w), np.nan, np.float32)
     agreeing = np.zeros((h, w), np.float32)
     views = np.zeros((h, w), np.float32)
+    signed = np.full((h, w), np.nan, np.float32)
+    velocity = np.zeros((2, h, w), np.float32)
     A = np.empty((m, 3))
     target = np.empty((m, 2))
     sigma = np.empty(m)
@@ -114,47 +195,10 @@ def _fit(flow, noise, homography, epipole):
             if count == 0:
                 continue
             views[y, x] = count
-            # The proposal of each view, and infinity.
-            best, best_cost = 0.0, _cost(0.0, A, target, sigma, view, epipole, count)
-            for c in range(count):
-                e = epipole[view[c]]
-                bu, bv = e[0] - target[c, 0] * e[2], e[1] - target[c, 1] * e[2]
-                au, av = A[c, 0] - target[c, 0] * A[c, 2], A[c, 1] - target[c, 1] * A[c, 2]
-                norm = bu * bu + bv * bv
-                if norm < 1e-18:
-                    continue
-                d = -(au * bu + av * bv) / norm
-                if d <= 0:
-                    continue
-                cost = _cost(d, A, target, sigma, view, epipole, count)
-                if cost < best_cost:
-                    best, best_cost = d, cost
-            d = best
-            information = 0.0
-            for _ in range(4):
-                numerator, information = 0.0, 0.0
-                for c in range(count):
-                    e = epipole[view[c]]
-                    z = A[c, 2] + d * e[2]
-                    if z <= 1e-6:
-                        continue
-                    ru = (A[c, 0] + d * e[0]) / z - target[c, 0]
-                    rv = (A[c, 1] + d * e[1]) / z - target[c, 1]
-                    ju = (e[0] - (A[c, 0] + d * e[0]) / z * e[2]) / z
-                    jv = (e[1] - (A[c, 1] + d * e[1]) / z * e[2]) / z
-                    s2 = sigma[c] * sigma[c]
-                    q = (ru * ru + rv * rv) / s2 / (TRUNCATION * TRUNCATION)
-                    if q >= 1:
-                        continue
-                    weight = (1 - q) * (1 - q) / s2  # Tukey's biweight
-                    numerator -= weight * (ju * ru + jv * rv)
-                    information += weight * (ju * ju + jv * jv)
-                if information <= 0:
-                    break
-                d = max(d + numerator / information, 0.0)
-            if _cost(d, A, target, sigma, view, epipole, count) > best_cost:
-                d = best
+            d, information = _best(A, target, sigma, view, epipole, count, 0.0)
             inverse_depth[y, x] = d
+            signed[y, x], _ = _best(A, target, sigma, view, epipole, count, -np.inf)
+            velocity[0, y, x], velocity[1, y, x] = _slope(d, A, target, sigma, view, epipole, steps, count)
             total, agree = 0.0, 0
             for c in range(count):
                 r = _normalised(d, A[c], target[c], sigma[c], epipole[view[c]])
@@ -164,4 +208,4 @@ def _fit(flow, noise, homography, epipole):
             agreeing[y, x] = agree / count
             if information > 0 and agree > 0:
                 std[y, x] = 1 / np.sqrt(information)
-    return inverse_depth, std, residual, agreeing, views
+    return inverse_depth, std, residual, agreeing, views, signed, velocity

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from das3r_ns.predictor import masks
+from das3r_ns.predictor.contrast import contrasts
 from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_views
 from das3r_ns.predictor.flow import FlowBetweenFrames
 from das3r_ns.predictor.progress import stage, tracked
@@ -67,7 +68,8 @@ class PosedFlow:
             flows.append(forward)
             noises.append(noise)
         views = relative_views(self.T_world_camera, self.K, source, targets)
-        return fit_inverse_depth(np.stack(flows), np.stack(noises), *views)
+        steps = np.array([float(target - source) for target in targets])
+        return fit_inverse_depth(np.stack(flows), np.stack(noises), *views, steps)
 
 
 def make_maps(
@@ -85,14 +87,15 @@ def make_maps(
         static: what the user knows to stand still, of any resolution; taken as truth.
     """
     n, size = len(posed), posed.flow.map_size
-    depth, confidence, evidence = (np.zeros((n, *size), np.float32) for _ in range(3))
+    depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
+    evidence = np.zeros((n, *size, 4), np.float16)
     for i in tracked(range(n), f"Flow and depth of {n} frames", n):
         fit = posed.fit(i, offsets)
         if fit is None:
             continue
         depth[i], confidence[i] = depth_and_confidence(fit)
-        if posed.pose_known[i]:
-            evidence[i] = masks.motion_evidence(fit.residual, config)
+        if static is None and posed.pose_known[i]:
+            evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
     if static is None:
         with stage(f"Dynamic maps of {n} frames", n) as bar:
             pooled = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)

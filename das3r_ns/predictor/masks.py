@@ -3,7 +3,8 @@
 The residual of a single frame is noisy, and silent where a thing is even or rests for a moment. It is averaged over
 neighbouring frames along the flow, spread over pixels of the same place and colour (`appearance`), smoothed up to the
 edges of the picture (`edge_aware`), and only then compared with a threshold: averaging decisions instead of residuals
-loses everything that moves slowly but steadily. What an object looks like is the business of `refiners`.
+loses everything that moves slowly but steadily. Where motion is in doubt, things that stand out from their surroundings
+are preferred (`contrast`). What an object looks like is the business of `refiners`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float16, Float32, UInt8
 
 from das3r_ns.predictor.appearance import AppearanceGrid, lab
+from das3r_ns.predictor.contrast import NEUTRAL, border_share, speak
 from das3r_ns.predictor.edge_aware import smooth_within_edges
 from das3r_ns.predictor.flow import FlowBetweenFrames, sample
 from das3r_ns.predictor.refiners import RefinerName
 
 SEEN_BELOW_PX = 1.5
 """Round-trip error of the flow, map pixels, below which a pixel counts as seen in the other frame."""
+IN_DOUBT = (0.1, 0.4)
+"""Shares of the border that move: with the first, motion is believed, with the second, it is in doubt."""
 
 
 @dataclass
@@ -40,6 +44,14 @@ class MaskConfig:
     offsets: tuple[int, ...] = (1, 2, 4, 8)
     """Distances in frames, both ways, over which residuals are averaged along the flow. Empty turns it off; distances
     that depth is not fitted over cost more flow."""
+    colour_contrast: float = 1.5
+    """Weight of what stands out in colour from all that reaches the border of the picture, where such things move.
+    0 turns it off."""
+    depth_contrast: float = 0.5
+    """Same, for what stands out in depth: a thing that moves seems to float, or to lie behind its surroundings."""
+    motion_contrast: float = 3.0
+    """Same, for what moves unlike the border; weighs in only as far as much of the border itself seems to move, as
+    with water, or cameras that follow the wrong thing."""
     appearance: float = 0.5
     """Share of the evidence that comes from pixels of the same place and colour. 0 turns it off."""
     reach: float = 0.055
@@ -48,56 +60,82 @@ class MaskConfig:
     """Difference of colour (1: black to white) that stops the smoothing. Smaller stops it at weaker edges."""
 
 
-def motion_evidence(residual: Float32[np.ndarray, "h w"], config: MaskConfig) -> Float32[np.ndarray, "h w"]:
-    """Evidence of one frame from its residual; where no view sees a pixel (NaN) it is 0: nothing speaks for motion."""
+def frame_evidence(
+    residual: Float32[np.ndarray, "h w"], outstanding: Float32[np.ndarray, "h w 3"], config: MaskConfig
+) -> Float16[np.ndarray, "h w 4"]:
+    """Evidence of one frame: its residual, and what stands out in colour, depth and motion (`contrast.contrasts`).
+
+    Where no view sees a pixel (NaN) the residual is 0: nothing speaks for motion.
+    """
     filled = np.nan_to_num(residual, nan=0.0)
-    return cv2.medianBlur(filled, config.median_px) if config.median_px > 1 else filled
+    filled = cv2.medianBlur(filled, config.median_px) if config.median_px > 1 else filled
+    # Half precision: a thousandth, and half the memory of a long clip.
+    return np.concatenate((filled[..., None], outstanding), axis=-1).astype(np.float16)
 
 
 def pool_evidence(
-    evidence: Float32[np.ndarray, "n h w"],
+    evidence: Float16[np.ndarray, "n h w 4"],
     picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     flow: FlowBetweenFrames,
     config: MaskConfig,
     on_frame: Callable[[], None] = lambda: None,
-) -> Float32[np.ndarray, "n h w"]:
-    """Evidence of single frames, averaged over time, appearance and surroundings.
+) -> Float16[np.ndarray, "n h w 4"]:
+    """Evidence of single frames, averaged over time, the residual also over appearance and surroundings.
 
     Args:
-        evidence: as from `motion_evidence`.
+        evidence: as from `frame_evidence`.
         picture: RGB frame at map resolution.
         on_frame: called after each frame.
     """
-    pooled = np.stack([average_along_flow(evidence, i, flow, config.offsets) for i in range(len(evidence))])
-    height, width = evidence.shape[1:]
+    pooled = np.empty_like(evidence)
+    for i in range(len(evidence)):
+        pooled[i] = average_along_flow(evidence, i, flow, config.offsets)
+        on_frame()
+    height, width = evidence.shape[1:3]
     grid = AppearanceGrid(len(evidence), (height, width))
     if config.appearance > 0:
-        grid.fill(pooled, picture)
+        grid.fill(pooled[..., 0], picture)
     for i in range(len(evidence)):
-        frame = picture(i)
+        frame, residual = picture(i), pooled[i, ..., 0].astype(np.float32)
         if config.appearance > 0:
-            pooled[i] = (1 - config.appearance) * pooled[i] + config.appearance * grid.look_up(i, frame)
+            residual = (1 - config.appearance) * residual + config.appearance * grid.look_up(i, frame)
         if config.reach > 0:
-            reach_px = config.reach * max(height, width)
-            pooled[i] = smooth_within_edges(pooled[i], lab(frame) / 100, reach_px, config.contrast)
-        on_frame()
+            residual = smooth_within_edges(
+                residual, lab(frame) / 100, config.reach * max(height, width), config.contrast
+            )
+        pooled[i, ..., 0] = residual
     return pooled
 
 
-def motion_probability(evidence: Float32[np.ndarray, "*n h w"], config: MaskConfig) -> Float32[np.ndarray, "*n h w"]:
+def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig) -> Float32[np.ndarray, "n h w"]:
     """Probability that each pixel moves, from pooled evidence."""
-    return 1 / (1 + np.exp((config.threshold - evidence) / np.float32(config.softness)))
+    moving = (pooled[..., 0].astype(np.float32) - config.threshold) / np.float32(config.softness)
+    # Where much of the border moves, the cameras follow the wrong thing or water surrounds the right one. Only what
+    # moves unlike the border is then a thing.
+    in_doubt = np.clip((border_share(moving) - IN_DOUBT[0]) / (IN_DOUBT[1] - IN_DOUBT[0]), 0, 1)
+    weights = (config.colour_contrast, config.depth_contrast, config.motion_contrast * in_doubt)
+    total = moving.copy()
+    for cue, (weight, neutral) in enumerate(zip(weights, NEUTRAL), start=1):
+        if np.any(weight > 0):
+            total += weight * speak(moving, pooled[..., cue].astype(np.float32), neutral)
+    return 1 / (1 + np.exp(-total))
 
 
 def average_along_flow(
-    values: Float32[np.ndarray, "n h w"], index: int, flow: FlowBetweenFrames, offsets: tuple[int, ...]
-) -> Float32[np.ndarray, "h w"]:
-    """Mean of frame `index` and of the frames at `offsets` before and after it, each where it sees the pixel."""
-    total, count = values[index].copy(), np.ones_like(values[index])
+    values: Float[np.ndarray, "n h w *c"], index: int, flow: FlowBetweenFrames, offsets: tuple[int, ...]
+) -> Float32[np.ndarray, "h w *c"]:
+    """Mean of frame `index` and of the frames at `offsets` before and after it, each where it sees the pixel.
+
+    Args:
+        values: of one channel, or of up to four.
+    """
+    total = values[index].astype(np.float32)
+    count = np.ones_like(total)
     for other in (index + sign * offset for offset in offsets for sign in (-1, 1)):
         if 0 <= other < len(values):
             forward, error = flow.checked(index, other)
             seen = (error < SEEN_BELOW_PX).astype(np.float32)
-            total += seen * sample(values[other], forward)
+            seen = seen if total.ndim == 2 else seen[..., None]
+            total += seen * sample(values[other].astype(np.float32), forward)
             count += seen
     return total / count

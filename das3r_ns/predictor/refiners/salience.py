@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from das3r_ns.predictor.contrast import log_odds, speak
 from das3r_ns.predictor.flow import FlowBetweenFrames
 from das3r_ns.predictor.masks import average_along_flow
 from das3r_ns.predictor.progress import stage
@@ -30,10 +31,6 @@ WEIGHT = 1.5
 """Of the log-odds of salience against those of motion, where all that is salient moves."""
 SALIENT = 0.4
 """Salience, after averaging, that speaks neither for nor against an object."""
-MOVES = 0.2
-"""Probability by motion alone above which a salient thing counts as moving: much less than would convince alone."""
-FADE_FRAMES = 15.0
-"""Standard deviation of the time over which it is judged whether salient things move."""
 
 
 class SalienceRefiner:
@@ -66,21 +63,9 @@ class SalienceRefiner:
 def combine(
     dynamic_prob: Float32[np.ndarray, "n h w"], salience: Float32[np.ndarray, "n h w"]
 ) -> Float32[np.ndarray, "n h w"]:
-    """Sum of the log-odds of motion and of salience, the latter weighted by how much of the salient area moves."""
-    motion = _log_odds(dynamic_prob, 1e-4)
-    moving = 1 / (1 + np.exp((np.log(MOVES / (1 - MOVES)) - motion) / np.float32(0.375)))
-    area = (salience**2).sum(axis=(1, 2))
-    moving_area = (salience**2 * moving).sum(axis=(1, 2))
-    frames = np.arange(len(salience))
-    near = np.exp(-0.5 * ((frames[:, None] - frames) / FADE_FRAMES) ** 2)
-    trust = (near @ moving_area) / np.maximum(near @ area, 1e-9)
-    weight = (WEIGHT * trust).astype(np.float32)[:, None, None]
-    return 1 / (1 + np.exp(-motion - weight * _log_odds(salience + np.float32(0.5 - SALIENT), 0.05)))
-
-
-def _log_odds(probability: np.ndarray, least: float) -> np.ndarray:
-    kept = np.clip(probability, least, 1 - least)
-    return np.log(kept / (1 - kept))
+    """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves."""
+    moving = log_odds(dynamic_prob, 1e-4)
+    return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * speak(moving, salience, SALIENT)))
 
 
 class Salience:

@@ -1,0 +1,84 @@
+"""What stands out: barriers counted by hand, trust, and a thing that only its depth or its motion tells apart."""
+
+import numpy as np
+import pytest
+
+from das3r_ns.predictor.contrast import barrier_to_border, border_share, contrasts, log_odds, speak, trust
+from das3r_ns.predictor.depth import InverseDepth
+
+H, W = 36, 48
+THING = (slice(12, 24), slice(16, 32))
+
+
+def fit_with(signed, velocity):
+    flat = np.ones((H, W), np.float32)
+    return InverseDepth(np.maximum(signed, 0), flat, flat, flat, flat, signed, velocity)
+
+
+def test_the_barrier_is_the_least_that_must_be_crossed_on_the_way_to_the_border():
+    values = np.zeros((7, 9), np.float32)
+    values[2:5, 3:6] = 3.0  # a wall around the middle
+    values[3, 4] = 1.0
+    distance = barrier_to_border(values)
+    assert distance[0, 0] == 0
+    assert distance[2, 3] == 3.0
+    assert distance[3, 4] == 3.0  # out over the wall: between 0 and 3
+    values[4, 4] = 2.0  # a lower place in the wall
+    assert barrier_to_border(values)[3, 4] == 2.0
+
+
+def test_what_touches_the_border_does_not_stand_out():
+    values = np.zeros((20, 30), np.float32)
+    values[10:, 5:15] = 5.0
+    np.testing.assert_array_equal(barrier_to_border(values)[10:, 5:15], 0.0)
+
+
+def test_each_cue_sees_the_thing_that_differs_in_it():
+    grey = np.full((H, W, 3), 120, np.uint8)
+    red = grey.copy()
+    red[THING] = (220, 40, 40)
+    near, still = np.ones((H, W), np.float32), np.zeros((2, H, W), np.float32)
+    behind, moves = near.copy(), still.copy()
+    behind[THING] = -1.0  # beyond infinity; the surroundings are at d / (d + median) = 1/2, it at -1/2
+    moves[0][THING] = 0.8
+    colour = contrasts(red, fit_with(near, still))
+    depth = contrasts(grey, fit_with(behind, still))
+    motion = contrasts(grey, fit_with(near, moves))
+    inside = (slice(16, 20), slice(22, 26))
+    assert colour[inside][..., 0].min() > 0.9
+    assert depth[inside][..., 1].min() > 0.7
+    assert motion[inside][..., 2].min() > 0.55
+    for found in (colour, depth, motion):
+        assert found[:6].max() < 0.1
+    assert colour[inside][..., 1:].max() < 0.1
+
+
+def test_trust_is_the_share_of_what_stands_out_that_moves():
+    moving = np.full((3, 10, 10), -8.0, np.float32)
+    moving[:, :, :4] = 8.0
+    outstanding = np.ones((3, 10, 10), np.float32)
+    np.testing.assert_allclose(trust(moving, outstanding), 0.4, atol=0.01)
+    assert trust(moving, np.full_like(outstanding, 0.01)).max() < 0.02  # next to nothing stands out
+
+
+def test_trust_belongs_to_its_time():
+    moving = np.full((121, 6, 6), -8.0, np.float32)
+    moving[:60] = 8.0
+    found = trust(moving, np.ones_like(moving))[:, 0, 0]
+    assert found[0] > 0.95
+    assert found[120] < 0.05
+    assert found[60] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_neutral_cue_says_nothing_and_log_odds_are_capped():
+    moving = np.full((2, 8, 8), 5.0, np.float32)
+    np.testing.assert_allclose(speak(moving, np.full_like(moving, 0.4), 0.4), 0.0, atol=1e-6)
+    np.testing.assert_allclose(log_odds(np.array([0.0, 0.5, 1.0], np.float32), 0.05), [-2.944, 0.0, 2.944], atol=1e-3)
+
+
+def test_the_border_share_counts_the_border_alone():
+    moving = np.full((2, 12, 12), -20.0, np.float32)
+    moving[:, 4:8, 4:8] = 20.0
+    np.testing.assert_allclose(border_share(moving), 0.0, atol=1e-6)
+    moving[:, :, :3] = 20.0  # the left strip, and a quarter of the upper and of the lower one
+    np.testing.assert_allclose(border_share(moving), (12 + 3 + 3) / 48, atol=1e-6)
