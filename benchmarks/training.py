@@ -228,12 +228,7 @@ def measure(config: PairwiseNetworkConfig, task: Throughput, batch_size: int, pu
     learning = select_parts(network, "heads", needs_points=True)
     if not published and device.type == "cuda":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if fused:
-        for module in (*network.enc_blocks, *network.dec_blocks, *network.dec_blocks2, *network.mask_heads):
-            module.compile()
-        network.downstream_head1.compile()
-        network.downstream_head2.compile()
-    module = TrainingStep(network, "heads", LossConfig(), symmetrise=True).train()
+    module = TrainingStep(network, "heads", LossConfig(), symmetrise=True, compile=fused).train()
     fused_optimizer = device.type == "cuda" and not published
     optimizer = torch.optim.AdamW(parameter_groups(learning, 0.05), lr=5e-5, betas=(0.9, 0.95), fused=fused_optimizer)
     batch = random_batch(batch_size, task.height, task.width, device)

@@ -65,3 +65,7 @@ def _help() -> str:
         "Training, viewing, rendering and export are nerfstudio's own commands:\n"
         "  ns-train das3r --data VIDEO,  ns-viewer,  ns-render,  ns-export,  ns-eval"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -30,6 +30,11 @@ def test_version(capsys, monkeypatch):
     assert run(capsys, monkeypatch, "--version").strip() == f"das3r_ns {__version__}"
 
 
+def test_the_module_runs_as_the_command_does():
+    command = [sys.executable, "-m", "das3r_ns.cli", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("das3r_ns ")
+
+
 def test_an_unknown_command_suggests_the_one_that_was_meant(capsys, monkeypatch):
     with pytest.raises(SystemExit, match="Did you mean `das3r predict`"):
         run(capsys, monkeypatch, "predcit")

@@ -118,7 +118,7 @@ def test_rope_turns_the_first_half_by_the_row_and_the_second_by_the_column():
     positions = grid_positions(2, 3, torch.device("cpu"))
     assert positions.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
     table = rope_table(positions, head_dim=4, base=100.0)  # one frequency per axis, and base^0 = 1
-    turned = rotate(torch.tensor([1.0, 0.0, 1.0, 0.0]).expand(1, 1, 6, 4), table)[0, 0]
+    turned = rotate(torch.tensor([1.0, 0.0, 1.0, 0.0]).expand(1, 6, 1, 4), table)[0, :, 0]
     # Token 5 is row 1, column 2: (1, 0) turns by 1 and by 2 radians.
     expected = torch.tensor([np.cos(1), np.sin(1), np.cos(2), np.sin(2)], dtype=torch.float32)
     torch.testing.assert_close(turned[5], expected)
@@ -132,7 +132,7 @@ def test_rope_scores_depend_on_the_difference_of_positions_only():
     scores = []
     for positions in (near, far):
         table = rope_table(positions, head_dim=16, base=100.0)
-        turned = rotate(torch.stack([query, key])[None, None], table)[0, 0]
+        turned = rotate(torch.stack([query, key])[None, :, None], table)[0, :, 0]
         scores.append(turned[0] @ turned[1])
     torch.testing.assert_close(scores[0], scores[1])
 

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,14 @@ def rendered(tmp_path_factory) -> SyntheticSet:
     )
     prepare(task)
     return task
+
+
+def test_a_training_clip_has_no_video_and_needs_no_pyav(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    task = SyntheticSet(tmp_path, clips=1, val_clips=0, frames=1, height=16, width=16)
+    folder = make_training_clip(task, "train", 0)
+    assert len(list((folder / "images").iterdir())) == 1
+    assert not (folder / "video.mp4").exists()
 
 
 def write_sintel(root: Path, frames: int = 4) -> Path:

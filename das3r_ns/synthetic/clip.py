@@ -88,10 +88,13 @@ def make_clip(config: SyntheticConfig) -> SyntheticClip:
     )
 
 
-def write_clip(clip: SyntheticClip, folder: Path) -> Path:
+def write_clip(clip: SyntheticClip, folder: Path, video: bool = True) -> Path:
     """Write `video.mp4`, `images/`, `clean/`, `dynamic_masks/`, `depth/`, `T_world_camera.txt`, `K.txt` into `folder`.
 
     The layout is the one that `das3r eval --truth` and `das3r bench` read.
+
+    Args:
+        video: whether to write `video.mp4`, which needs PyAV; the pictures hold the same frames.
     """
     for name in ("images", "clean", "dynamic_masks", "depth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -102,7 +105,8 @@ def write_clip(clip: SyntheticClip, folder: Path) -> Path:
         np.save(folder / "depth" / f"{i:05d}.npy", clip.depth[i].numpy())
     np.savetxt(folder / "T_world_camera.txt", clip.T_world_camera.numpy().reshape(-1, 16), fmt="%.9f")
     np.savetxt(folder / "K.txt", clip.K.numpy(), fmt="%.9f")
-    write_video(clip.frames, clip.fps, folder / "video.mp4")
+    if video:
+        write_video(clip.frames, clip.fps, folder / "video.mp4")
     return folder
 
 

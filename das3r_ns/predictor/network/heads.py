@@ -23,8 +23,13 @@ MASK_DROPOUT = 0.1
 
 
 def upsample_twice(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-    """Bilinear, with the corner pixels of both grids aligned (as the published heads were trained)."""
-    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=True)
+    """Bilinear, with the corner pixels of both grids aligned (as the published heads were trained).
+
+    In the type of `maps`: autocast would blow bfloat16 maps up to float32, four times the size and twice the width.
+    The kernel weights and adds in float32 in any case.
+    """
+    with torch.autocast(maps.device.type, enabled=False):
+        return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 class ResidualConvUnit(nn.Module):

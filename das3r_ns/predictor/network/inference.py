@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
 from das3r_ns.predictor.network_settings import InferenceConfig
@@ -137,6 +138,8 @@ def predict_pairs(
         if device.type == "cuda":
             images = images.contiguous(memory_format=torch.channels_last)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if dtype == torch.bfloat16:
+            network = bfloat16_copy(network)
         frames = _KeptFrames(network, images, chunk)
         decode = torch.compile(frames.decode) if config.compile else frames.decode
         for start in range(0, len(edges), chunk):

@@ -66,7 +66,7 @@ def memory_need(
     parts = cut(num_frames, windows)
     longest = max(map(len, parts))
     edges = len(graph.edges(longest))
-    weights = num_weights * (4 if dtype == torch.float32 else 6)  # autocast keeps a copy in half precision
+    weights = num_weights * (4 if dtype == torch.float32 else 6)  # float32, and beside it a copy in half precision
     stays = weights + result_bytes(edges, size)
     decoding = batch_size(inference, size, dtype, device) * activation_bytes_per_pair(size, dtype)
     network_peak = stays + longest * frame_bytes(size, network.enc_embed_dim, dtype) + decoding

@@ -20,6 +20,7 @@ from das3r_ns.predictor.network.transformer import (
     LAYER_NORM_EPS,
     DecoderBlock,
     EncoderBlock,
+    LayerNorm,
     PatchEmbed,
     grid_positions,
     rope_table,
@@ -51,13 +52,13 @@ class PairwiseNetwork(nn.Module):
         self.enc_blocks = nn.ModuleList(
             [EncoderBlock(c.enc_embed_dim, c.enc_num_heads, c.mlp_ratio) for _ in range(c.enc_depth)]
         )
-        self.enc_norm = nn.LayerNorm(c.enc_embed_dim, eps=LAYER_NORM_EPS)
+        self.enc_norm = LayerNorm(c.enc_embed_dim, eps=LAYER_NORM_EPS)
         self.decoder_embed = nn.Linear(c.enc_embed_dim, c.dec_embed_dim)
         self.dec_blocks, self.dec_blocks2 = (
             nn.ModuleList([DecoderBlock(c.dec_embed_dim, c.dec_num_heads, c.mlp_ratio) for _ in range(c.dec_depth)])
             for _ in range(2)
         )
-        self.dec_norm = nn.LayerNorm(c.dec_embed_dim, eps=LAYER_NORM_EPS)
+        self.dec_norm = LayerNorm(c.dec_embed_dim, eps=LAYER_NORM_EPS)
         self._initialise_transformer()
         self.downstream_head1 = point_head(c.enc_embed_dim, c.dec_embed_dim)
         self.downstream_head2 = point_head(c.enc_embed_dim, c.dec_embed_dim)

@@ -43,10 +43,14 @@ class ViewBatch(NamedTuple):
     def truth(self, T_camera1_world: Float[Tensor, "b 4 4"]) -> ViewTruth:
         """What the loss compares with, in the frame of camera 1."""
         valid = (self.depth > 0) & (self.depth < MAX_DEPTH)  # NaN and infinity are neither
-        points = geometry.unproject(self.depth.where(valid, 0.0), self.K)
+        in_camera = geometry.unproject(self.depth.where(valid, 0.0), self.K)
         to_camera1 = (T_camera1_world @ self.T_world_camera)[:, None, None]
+        # Column by column: a matrix product would copy the matrix for every pixel, and may round to TF32.
+        points = to_camera1[..., :3, 3]
+        for axis in range(3):
+            points = torch.addcmul(points, in_camera[..., axis, None], to_camera1[..., :3, axis])
         dynamic = self.dynamic.float().where(self.dynamic != UNKNOWN, torch.nan)
-        return ViewTruth(geometry.transform(to_camera1, points), valid, dynamic)
+        return ViewTruth(points, valid, dynamic)
 
     def to(self, device: torch.device) -> ViewBatch:
         return ViewBatch(*(values.to(device, non_blocking=True) for values in self))
@@ -62,9 +66,10 @@ class PairBatch(NamedTuple):
         return PairBatch(self.view1.to(device), self.view2.to(device))
 
     def truths(self) -> tuple[ViewTruth, ViewTruth]:
-        """The truth about both views in the frame of camera 1, in float32."""
-        T_camera1_world = geometry.invert(self.view1.T_world_camera)
-        return self.view1.truth(T_camera1_world), self.view2.truth(T_camera1_world)
+        """The truth about both views in the frame of camera 1, in float32, under autocast too."""
+        with torch.autocast(self.view1.depth.device.type, enabled=False):
+            T_camera1_world = geometry.invert(self.view1.T_world_camera)
+            return self.view1.truth(T_camera1_world), self.view2.truth(T_camera1_world)
 
     def symmetrised(self) -> PairBatch:
         """Each pair, then each pair swapped."""

@@ -43,3 +43,10 @@ def parameter_groups(learning: dict[str, nn.Parameter], weight_decay: float) -> 
     decaying = [parameter for parameter in learning.values() if parameter.ndim >= 2]
     others = [parameter for parameter in learning.values() if parameter.ndim < 2]
     return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def compile_parts(network: PairwiseNetwork) -> None:
+    """Have torch.compile fuse blocks and heads, each by itself, at their first call."""
+    heads = (network.downstream_head1, network.downstream_head2, *network.mask_heads)
+    for module in (*network.enc_blocks, *network.dec_blocks, *network.dec_blocks2, *heads):
+        module.compile()

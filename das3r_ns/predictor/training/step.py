@@ -1,8 +1,8 @@
 """What one step computes: frozen features without a graph, then the parts that learn, then the loss.
 
-Where only the mask heads learn, encoder, decoders and point heads run in inference mode (in bfloat16 on GPUs): a step
-costs their forward pass once and three passes of the mask heads. Each frame is encoded once, though a symmetrised
-pair uses it in two directions.
+Where only the mask heads learn, encoder, decoders and point heads run in inference mode (in bfloat16 on GPUs, from
+weights cast once): a step costs their forward pass once and three passes of the mask heads. Each frame is encoded once,
+though a symmetrised pair uses it in two directions.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import DptHead
 from das3r_ns.predictor.network.model import points_and_confidence
 from das3r_ns.predictor.training.loading import PairBatch
 from das3r_ns.predictor.training.losses import LossConfig, ViewLoss, ViewPrediction, pair_loss
-from das3r_ns.predictor.training.parts import TrainedPart
+from das3r_ns.predictor.training.parts import TrainedPart, compile_parts
 
 
 class StepResult(NamedTuple):
@@ -33,12 +34,18 @@ class StepResult(NamedTuple):
 class TrainingStep(nn.Module):
     """The network as the optimiser sees it: a batch of pairs in, the loss out."""
 
-    def __init__(self, network: PairwiseNetwork, train: TrainedPart, loss: LossConfig, symmetrise: bool) -> None:
+    def __init__(
+        self, network: PairwiseNetwork, train: TrainedPart, loss: LossConfig, symmetrise: bool, compile: bool = False
+    ) -> None:
         super().__init__()
-        self.network, self.loss, self.symmetrise = network, loss, symmetrise
+        self.network, self.loss, self.symmetrise, self.fused = network, loss, symmetrise, compile
+        if compile:
+            compile_parts(network)
         self.encoder_frozen = train != "all"
         self.trunk_frozen = train == "heads"
         """Decoders and point heads."""
+        self._cast: list[PairwiseNetwork] = []
+        """The network with its frozen weights in bfloat16, once it was needed; a list keeps it out of the model."""
 
     def forward(self, batch: PairBatch) -> StepResult:
         """Loss of a batch; symmetrised, each pair counts in both directions."""
@@ -52,10 +59,10 @@ class TrainingStep(nn.Module):
         Args:
             points: whether the point heads are wanted too.
         """
-        network = self.network
         images = torch.cat([batch.view1.images(), batch.view2.images()])
         if images.device.type == "cuda":
             images = images.contiguous(memory_format=torch.channels_last)
+        network = self._network_for(images.device)
         grid = network.grid(images)
         with _frozen(self.encoder_frozen):
             features, positions = network.encode(images)
@@ -78,6 +85,22 @@ class TrainingStep(nn.Module):
             for head, tokens, view in zip(masks, (tokens1, tokens2), views)
         ]
         return predictions[0], predictions[1]
+
+    def _network_for(self, device: torch.device) -> PairwiseNetwork:
+        """The network itself, or, under bfloat16 autocast, a copy that shares what learns and has the rest cast."""
+        bfloat16 = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.bfloat16
+        if not bfloat16 or not self.encoder_frozen:
+            return self.network
+        if not self._cast:
+            own = self.network
+            learning: list[nn.Module] = [*own.mask_heads]
+            if not self.trunk_frozen:
+                learning += [own.decoder_embed, own.dec_blocks, own.dec_blocks2, own.dec_norm]
+                learning += [own.downstream_head1, own.downstream_head2]
+            self._cast = [bfloat16_copy(own, learning)]
+            if self.fused:
+                compile_parts(self._cast[0])
+        return self._cast[0]
 
 
 @contextmanager

@@ -122,11 +122,8 @@ class Run:
         if checkpoint is not None:
             check_resumable(checkpoint, self.order.as_record(), self.learning, config.out / LAST)
             restore(checkpoint, self.learning)
-        if config.compile:
-            heads = (network.downstream_head1, network.downstream_head2, *network.mask_heads)
-            for module in (*network.enc_blocks, *network.dec_blocks, *network.dec_blocks2, *heads):
-                module.compile()
-        self.step = TrainingStep(network, config.train, config.loss, config.symmetrise).to(fabric.device)
+        self.step = TrainingStep(network, config.train, config.loss, config.symmetrise, config.compile)
+        self.step.to(fabric.device)
         if fabric.device.type == "cuda":
             self.step.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
