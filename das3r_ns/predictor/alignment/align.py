@@ -24,6 +24,7 @@ from das3r_ns.predictor.alignment.objective import (
 from das3r_ns.predictor.alignment.optimise import AlignmentConfig, descend, objective_on_all_pixels, solve_depth
 from das3r_ns.predictor.alignment.start import frame_confidence, initial_state, start_from_tree
 from das3r_ns.predictor.alignment.state import FOCAL_GAIN, UNIT, AlignmentState, encode_translation
+from das3r_ns.predictor.alignment.steps import float32_products
 from das3r_ns.predictor.pairs import PairPredictions
 
 MAX_ROUND_TRIP_PX = 1.0
@@ -61,6 +62,7 @@ class Alignment:
     trace: Float[Tensor, "steps"]
 
 
+@float32_products()
 def align(
     predictions: PairPredictions,
     num_frames: int,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -163,7 +162,7 @@ def add_by_frame(sums: Float[Tensor, "n *s"], frame: Int[Tensor, "e"], values: F
     if not values.is_cuda:
         sums.index_add_(0, frame, values)
         return
-    incidence = F.one_hot(frame, sums.shape[0]).T.to(values.dtype)
+    incidence = (torch.arange(len(sums), device=frame.device)[:, None] == frame).to(values.dtype)
     sums += (incidence @ values.flatten(1)).view_as(sums)
 
 

@@ -7,9 +7,9 @@ at a base value: without that, a smaller world would always fit better.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields, replace
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -83,8 +83,31 @@ class AlignmentState:
 
 
 def quat_to_matrix(quat_xyzw: Float[Tensor, "b 4"]) -> Float[Tensor, "b 3 3"]:
-    """Rotation of a quaternion of any length but zero."""
-    return roma.unitquat_to_rotmat(torch.nn.functional.normalize(quat_xyzw, dim=-1))
+    """Rotation of a quaternion of any length but zero.
+
+    Every entry is a sum of products of two components, so the matrix is one product with a table of signs: a tenth of
+    the kernels of the formulas written out, forward and backward.
+    """
+    unit = torch.nn.functional.normalize(quat_xyzw, dim=-1)
+    products = (unit[:, :, None] * unit[:, None]).flatten(1)
+    return (products @ _signs(unit.device, unit.dtype)).unflatten(1, (3, 3))
+
+
+@functools.cache
+def _signs(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "16 9"]:
+    """What each product of two components (row by row of their outer product) counts for in each entry."""
+    x, y, z, w = torch.eye(4, dtype=dtype)
+
+    def both(a: Tensor, b: Tensor) -> Tensor:
+        return torch.outer(a, b) + torch.outer(b, a)
+
+    xx, yy, zz, ww = (torch.outer(a, a) for a in (x, y, z, w))
+    entries = (
+        *(ww + xx - yy - zz, both(x, y) - both(z, w), both(x, z) + both(y, w)),
+        *(both(x, y) + both(z, w), ww - xx + yy - zz, both(y, z) - both(x, w)),
+        *(both(x, z) - both(y, w), both(y, z) + both(x, w), ww - xx - yy + zz),
+    )
+    return torch.stack([entry.flatten() for entry in entries], dim=1).to(device)
 
 
 def encode_translation(translation: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3"]:
