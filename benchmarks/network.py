@@ -22,11 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from das3r_ns import geometry
 from das3r_ns.predictor.alignment import AlignmentConfig, KnownGeometry
 from das3r_ns.predictor.network import InferenceConfig, PairwiseNetwork, PairwiseNetworkConfig, predict_pairs
-from das3r_ns.predictor.network.inference import product_type
+from das3r_ns.predictor.network.inference import FrameMemory, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.pairs import PairGraph, PairPredictions
 from das3r_ns.predictor.simulated import simulate_pairs
-from das3r_ns.predictor.windows import WindowConfig, align_clip
+from das3r_ns.predictor.windows import WindowConfig, align_clip, cut, shared_frames
 
 TINY = PairwiseNetworkConfig(
     enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2
@@ -164,12 +164,13 @@ def measure_long(options: Options, network: PairwiseNetwork, device: torch.devic
     T, K, depth = wavy_wall(n, *size, device)
     images = torch.rand(n, 3, *size) * 2 - 1
     inference = InferenceConfig(max_batch=max(options.batches))
+    memory = FrameMemory(shared_frames(cut(n, windows)))
     spent = {"network, s": 0.0, "making the pairs up, s": 0.0}
 
     def predict(frames, edges) -> PairPredictions:
         chosen = list(frames)
         with measured(device, within=True) as run:
-            found = predict_pairs(network, images[chosen], edges, inference)
+            found = predict_pairs(network, images[chosen], edges, inference, chosen, memory)
         spent["network, s"] += run.seconds
         descriptors = found.descriptors
         del found

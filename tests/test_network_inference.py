@@ -43,6 +43,23 @@ def test_each_frame_is_encoded_once(network, monkeypatch):
     assert sum(seen) == 5
 
 
+def test_frames_that_two_windows_share_are_encoded_once_and_give_the_same(network, monkeypatch):
+    images, edges = torch.rand(7, 3, 32, 48), PairGraph().edges(4)
+    windows = (range(4), range(3, 7), [0, 3, 6, 5])
+    alone = [run(network, images[list(frames)], edges, max_batch=2) for frames in windows]
+    seen, memory = [], module.FrameMemory(keep=1)
+    encode = network.encode
+    monkeypatch.setattr(network, "encode", lambda images: (seen.append(len(images)), encode(images))[1])
+    for frames, expected in zip(windows, alone):
+        config = InferenceConfig(max_batch=2)
+        found = predict_pairs(network, images[list(frames)], edges, config, frames, memory)
+        torch.testing.assert_close(found.pointmap1, expected.pointmap1, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.dynamic_prob1, expected.dynamic_prob1)
+        torch.testing.assert_close(found.descriptors, expected.descriptors)
+        assert list(memory.known) == [frames[-1]]
+    assert sum(seen) == 4 + 3 + 3
+
+
 def test_the_unused_mask_head_is_never_run(network, monkeypatch):
     monkeypatch.setattr(network.downstream_head_dynamic_mask2, "forward", lambda *_: pytest.fail("not needed"))
     run(network, torch.rand(2, 3, 32, 32), [(0, 1), (1, 0)])

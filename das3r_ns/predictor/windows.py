@@ -8,10 +8,10 @@ against one another so that all ties fit best. In the overlap, cameras and depth
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import roma
 import torch
 from jaxtyping import Float
@@ -61,8 +61,13 @@ class Window:
         """World points of a frame of the clip, on every `JOIN_STRIDE`-th pixel."""
         k = frame - self.frames.start
         own = self.alignment
-        camera = geometry.unproject(own.depth[k], own.K[k]).flatten(0, 1)
-        return geometry.transform(own.T_world_camera[k], camera[self._subset()])
+        subset = self._subset()
+        depth = own.depth[k].flatten()[subset]
+        pixel = torch.stack([subset % own.depth.shape[2], subset // own.depth.shape[2]], dim=1) + 0.5
+        K = own.K[k]
+        sideways = (pixel - K[:2, 2]) / K.diagonal()[:2] * depth[:, None]
+        T = own.T_world_camera[k]
+        return torch.addmm(T[:3, 3], torch.cat([sideways, depth[:, None]], dim=1), T[:3, :3].T)
 
     def sureness(self, frame: int) -> Float[Tensor, "p"]:
         """Confidence of these points; 0 where they move."""
@@ -83,6 +88,11 @@ def cut(num_frames: int, config: WindowConfig) -> list[range]:
     length = -(-(num_frames + (count - 1) * config.overlap) // count)
     starts = [round(k * (num_frames - length) / (count - 1)) for k in range(count)]
     return [range(start, start + length) for start in starts]
+
+
+def shared_frames(parts: list[range]) -> int:
+    """Most frames that two neighbouring windows share."""
+    return max((a.stop - b.start for a, b in itertools.pairwise(parts)), default=0)
 
 
 def align_clip(
@@ -160,17 +170,19 @@ def join(parts: list[Window], T_world_part: Float[Tensor, "k 4 4"]) -> Alignment
     for part, T_world_own in zip(parts, T_world_part):
         own = part.alignment
         cameras, scale = geometry.apply_similarity(T_world_own.to(own.T_world_camera), own.T_world_camera)
-        log_scale = float(np.log(scale))
-        overlap = done - part.frames.start
-        for k, frame in enumerate(part.frames):
-            share = 1.0 if k >= overlap else (k + 1) / (overlap + 1)
-            T[frame] = cameras[k] if share == 1 else _between(T[frame], cameras[k], share)
+        overlap = range(part.frames.start, done)
+        alone = slice(len(overlap), None)
+        rest = slice(part.frames.start + len(overlap), part.frames.stop)
+        for k, frame in enumerate(overlap):
+            share = (k + 1) / (len(overlap) + 1)
+            T[frame] = _between(T[frame], cameras[k], share)
             K[frame] = torch.lerp(K[frame], own.K[k], share)
-            moved = own.depth[k].clamp_min(1e-12).log() + log_scale
-            before = depth[frame].clamp_min(1e-12).log() if share < 1 else moved
-            depth[frame] = torch.lerp(before, moved, share).exp()
+            before, here = (values.clamp_min(1e-12).log() for values in (depth[frame], scale * own.depth[k]))
+            depth[frame] = torch.lerp(before, here, share).exp()
             confidence[frame] = torch.lerp(confidence[frame], own.confidence[k], share)
             dynamic_prob[frame] = torch.lerp(dynamic_prob[frame], own.dynamic_prob[k], share)
+        T[rest], K[rest], depth[rest] = cameras[alone].to(T), own.K[alone], scale * own.depth[alone]
+        confidence[rest], dynamic_prob[rest] = own.confidence[alone], own.dynamic_prob[alone]
         done = part.frames.stop
     trace = torch.cat([part.alignment.trace for part in parts])
     return Alignment(T, K, depth, confidence, dynamic_prob, first.objective, trace)

@@ -2,7 +2,8 @@
 
 Nothing but encoder features is shared between the two directions of a pair, so both are decoded. What depends on one
 frame alone (the encoder, the embedding's input, half of each head's finest level) is computed once per frame. The
-mask of the second view is never used afterwards and never computed. Results stay on the device.
+mask of the second view is never used afterwards and never computed. Results stay on the device. Windows of a long clip
+overlap: `FrameMemory` carries what they share, so that each frame of the clip is encoded once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
+from das3r_ns.predictor.network.transformer import grid_positions
 from das3r_ns.predictor.network_settings import InferenceConfig
 from das3r_ns.predictor.pairs import Edge, PairPredictions
 from das3r_ns.predictor.progress import stage
@@ -68,7 +70,7 @@ def frame_bytes(size: tuple[int, int], enc_width: int, dtype: torch.dtype) -> in
     """Memory of what is kept per frame: encoder features and the cached parts of three heads."""
     height, width = size
     wide = 2 if dtype == torch.bfloat16 else 4
-    return int(height * width * (enc_width * 4 / 256 + 3 * FEATURES * wide / 16))
+    return int(height * width * (enc_width * wide / 256 + 3 * FEATURES * wide / 16))
 
 
 def batch_size(config: InferenceConfig, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> int:
@@ -82,20 +84,51 @@ def batch_size(config: InferenceConfig, size: tuple[int, int], dtype: torch.dtyp
     return max(1, min(config.max_batch, int(budget / activation_bytes_per_pair(size, dtype))))
 
 
+class FrameMemory:
+    """What was computed for the last frames of a window, which the next window asks for again."""
+
+    def __init__(self, keep: int) -> None:
+        """Args:
+        keep: frames to keep, the last of each call: as many as two windows share.
+        """
+        self.keep = keep
+        self.known: dict[int, list[Tensor]] = {}
+        """By frame of the clip: encoder features, and the frame's parts of three heads."""
+
+
 class _KeptFrames:
     """Encoder features and per-frame parts of the heads of some frames."""
 
-    def __init__(self, network: PairwiseNetwork, images: Float[Tensor, "n 3 h w"], chunk: int) -> None:
+    def __init__(
+        self, network: PairwiseNetwork, images: Float[Tensor, "n 3 h w"], chunk: int, known: dict[int, list[Tensor]]
+    ) -> None:
+        """Args:
+        chunk: frames encoded at once.
+        known: by index in `images`, what was computed before.
+        """
         self.network, self.grid = network, network.grid(images)
+        self.positions = grid_positions(*self.grid, device=images.device)
         heads = (network.downstream_head1, network.downstream_head_dynamic_mask1, network.downstream_head2)
-        features, parts = [], [[] for _ in heads]
-        for some in images.split(chunk):
-            encoded, self.positions = network.encode(some)
-            features.append(encoded)
-            for kept, head in zip(parts, heads):
-                kept.append(head.frame_part(encoded, self.grid))
-        self.features = torch.cat(features)
-        self.points1, self.mask1, self.points2 = (torch.cat(kept) for kept in parts)
+        self.parts: list[Tensor] = []
+        for k, values in known.items():
+            self._put([k], [value[None] for value in values], len(images))
+        todo = [k for k in range(len(images)) if k not in known]
+        for start in range(0, len(todo), chunk):
+            some = todo[start : start + chunk]
+            encoded, _ = network.encode(images[some])
+            of_heads = [head.frame_part(encoded, self.grid) for head in heads]
+            self._put(some, [encoded, *of_heads], len(images))
+        self.features, self.points1, self.mask1, self.points2 = self.parts
+
+    def _put(self, place: list[int], values: list[Tensor], count: int) -> None:
+        if not self.parts:
+            self.parts = [_room_for(count, value) for value in values]
+        for whole, value in zip(self.parts, values):
+            whole[place] = value
+
+    def of_frame(self, k: int) -> list[Tensor]:
+        """A copy of everything about one frame."""
+        return [whole[k].clone() for whole in self.parts]
 
     def decode(self, first: Int[Tensor, "b"], second: Int[Tensor, "b"]) -> tuple[Tensor, ...]:
         """Pointmap and confidence of both views and dynamic probability of the first."""
@@ -115,10 +148,16 @@ def predict_pairs(
     images: Float[Tensor, "n 3 h w"],
     edges: Sequence[Edge],
     config: InferenceConfig = InferenceConfig(),  # noqa: B008  (frozen)
+    frames: Sequence[int] | None = None,
+    memory: FrameMemory | None = None,
 ) -> PairPredictions:
     """Run the network on the directed pairs of a clip, on the network's device.
 
     Pairs with a value that is not finite are left out, with one warning that names the first.
+
+    Args:
+        frames: which frame of the clip each image is; needed with `memory`.
+        memory: carries what overlapping windows share from one call to the next.
 
     Raises:
         ValueError: no pairs, or an edge names a frame that is not there.
@@ -140,20 +179,31 @@ def predict_pairs(
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if dtype == torch.bfloat16:
             network = bfloat16_copy(network)
-        frames = _KeptFrames(network, images, chunk)
-        decode = torch.compile(frames.decode) if config.compile else frames.decode
+        known = {} if memory is None else memory.known
+        numbers = range(n) if frames is None else frames
+        kept = _KeptFrames(network, images, chunk, {k: known[f] for k, f in enumerate(numbers) if f in known})
+        if memory is not None:
+            memory.known = {f: kept.of_frame(k) for k, f in [*enumerate(numbers)][max(n - memory.keep, 0) :]}
+        decode = torch.compile(kept.decode) if config.compile else kept.decode
         for start in range(0, len(edges), chunk):
             part = pairs[start : start + chunk]
             for whole, some in zip(maps, decode(part[:, 0], part[:, 1])):
                 whole[start : start + chunk] = some
             bar.advance(len(part))
-    descriptors = frames.features.float().mean(1)
-    del frames
+    descriptors = kept.features.float().mean(1)
+    del kept
     finite = torch.stack([whole.flatten(1).isfinite().all(1) for whole in maps]).all(0)
     if not finite.all():
         pairs, maps = _drop(pairs, maps, finite)
     pointmap1, pointmap2, confidence1, confidence2, dynamic_prob1 = maps
     return PairPredictions(pairs, pointmap1, pointmap2, confidence1, confidence2, dynamic_prob1, descriptors)
+
+
+def _room_for(count: int, value: Tensor) -> Tensor:
+    """An empty tensor for `count` rows like those of `value`, in the same memory layout."""
+    last = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(count, *value.shape[1:], dtype=value.dtype, device=value.device, memory_format=layout)
 
 
 def _drop(pairs: Tensor, maps: list[Tensor], finite: Tensor) -> tuple[Tensor, list[Tensor]]:

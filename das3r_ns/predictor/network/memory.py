@@ -17,7 +17,7 @@ from das3r_ns.predictor.network.inference import (
     result_bytes,
 )
 from das3r_ns.predictor.pairs import PairGraph
-from das3r_ns.predictor.windows import WindowConfig, cut
+from das3r_ns.predictor.windows import WindowConfig, cut, shared_frames
 
 CONTEXT_BYTES = 0.6 * GIB
 """What a GPU holds before the first tensor: kernels and workspaces."""
@@ -72,7 +72,8 @@ def memory_need(
     network_peak = stays + longest * frame_bytes(size, network.enc_embed_dim, dtype) + decoding
     log_confidence = 2 * edges * height * width * 4
     temporary = 6 * 3 * 4 * CHUNK_ELEMENTS["cuda" if device.type == "cuda" else "cpu"]
-    alignment_peak = stays + log_confidence + temporary + 12 * longest * height * width * 4
+    of_next = shared_frames(parts) * frame_bytes(size, network.enc_embed_dim, dtype)
+    alignment_peak = stays + of_next + log_confidence + temporary + 12 * longest * height * width * 4
     context = int(CONTEXT_BYTES) if device.type == "cuda" else 0
     # Network input (3 floats a pixel), and three maps in their windows and joined.
     host = num_frames * height * width * 4 * (3 + 6)

@@ -16,7 +16,7 @@ from das3r_ns import geometry
 from das3r_ns.predictor.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
-from das3r_ns.predictor.network.inference import predict_pairs, product_type
+from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.preprocess import Framing, preprocess_frames
@@ -25,7 +25,7 @@ from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, NetworkPredicto
 from das3r_ns.predictor.pairs import Edge, PairPredictions
 from das3r_ns.predictor.progress import CONSOLE
 from das3r_ns.predictor.seeds import no_points, seed_points
-from das3r_ns.predictor.windows import align_clip
+from das3r_ns.predictor.windows import align_clip, cut, shared_frames
 from das3r_ns.scene import Scene
 from das3r_ns.video import Clip
 
@@ -74,8 +74,10 @@ class NetworkPredictor:
         )
         CONSOLE.print(f"{len(clip)} frames of {framed.size[1]}x{framed.size[0]}, {need}", style="dim")
 
+        memory = FrameMemory(shared_frames(cut(len(clip), config.windows)))
+
         def predict(frames: Sequence[int], edges: list[Edge]) -> PairPredictions:
-            return predict_pairs(network, images[list(frames)], edges, config.inference)
+            return predict_pairs(network, images[list(frames)], edges, config.inference, frames, memory)
 
         try:
             found = align_clip(
