@@ -12,7 +12,8 @@ from torch import nn
 from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import Float32Conv, upsample_twice
-from das3r_ns.predictor.network.transformer import LayerNorm
+from das3r_ns.predictor.network.rope_kernel import kernel_works
+from das3r_ns.predictor.network.transformer import LayerNorm, grid_positions, rope_table, rotate
 
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 
@@ -51,10 +52,11 @@ def test_the_cast_copy_leaves_the_network_as_it_is_and_shares_what_learns(networ
             assert module.weight.dtype == (torch.float32 if isinstance(module, Float32Conv) else torch.bfloat16)
 
 
-def test_types_stay_what_they_are_under_autocast():
-    maps, tokens = torch.rand(1, 4, 3, 5, dtype=torch.bfloat16), torch.rand(1, 6, 8, dtype=torch.bfloat16)
-    norm = LayerNorm(8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_types_stay_what_they_are_under_autocast(device):
+    maps, tokens = (torch.rand(shape, device=device).bfloat16() for shape in ((1, 4, 3, 5), (1, 6, 8)))
+    norm = LayerNorm(8).to(device)
+    with torch.autocast(device, dtype=torch.bfloat16):
         assert upsample_twice(maps).dtype == norm(tokens).dtype == norm.to(torch.bfloat16)(tokens).dtype == maps.dtype
     exact = upsample_twice(maps.float())
     torch.testing.assert_close(upsample_twice(maps).float(), exact, atol=0, rtol=2**-8)  # one rounding, at the end
@@ -79,3 +81,16 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):  # the
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.gpu
+def test_the_kernel_for_rotary_positions_runs_on_a_gpu_and_only_where_nothing_learns():
+    table = rope_table(grid_positions(18, 32, torch.device("cuda")), 64, 100.0)
+    every = torch.randn(2, 576, 48, 64, device="cuda")
+    expected = rotate(every[:, :, :32], table)
+    assert expected.data_ptr() != every.data_ptr()
+    assert kernel_works(every.device)
+    with torch.no_grad():
+        found = rotate(every[:, :, :32], table)
+    assert found.data_ptr() == every.data_ptr()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

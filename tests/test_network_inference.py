@@ -100,6 +100,26 @@ def test_a_pair_that_is_not_finite_is_left_out_with_a_warning(network, monkeypat
     assert len(found.pointmap1) == len(found.dynamic_prob1) == 3
 
 
+def test_float32_is_float32_whatever_is_set_around_and_the_settings_come_back(network, monkeypatch):
+    cudnn, within = torch.backends.cudnn, []
+
+    def settings():
+        return cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+
+    before = settings()
+    encode = network.encode
+    monkeypatch.setattr(network, "encode", lambda images: (within.append(settings()), encode(images))[1])
+    try:
+        cudnn.benchmark = cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("high")  # as nerfstudio does
+        run(network, torch.rand(2, 3, 32, 32), [(0, 1)], precision="float32")
+        assert within == [(False, False, "highest")]
+        assert settings() == (True, True, "high")
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark = before[:2]
+        torch.set_float32_matmul_precision(before[2])
+
+
 def test_nothing_finite_is_an_error(network):
     with pytest.raises(RuntimeError, match="all 2 pairs"):
         run(network, torch.full((2, 3, 32, 32), float("nan")), [(0, 1), (1, 0)])

@@ -177,14 +177,12 @@ def test_raft_without_weights_is_refused_when_the_predictor_is_built(monkeypatch
     NetworkPredictor(settings(flow="auto"))
 
 
-def need(num_frames: int, size: tuple[int, int] = (288, 512)):
+def need(num_frames: int, size: tuple[int, int] = (288, 512), dtype: torch.dtype = torch.bfloat16):
     published = PairwiseNetworkConfig()
     cuda = torch.device("cuda")
     inference = NetworkPredictorConfig().inference
     budget = replace(inference, memory_gib=6.0)
-    return memory_need(
-        num_frames, size, PairGraph(), WindowConfig(), budget, published, 611_868_426, torch.bfloat16, cuda
-    )
+    return memory_need(num_frames, size, PairGraph(), WindowConfig(), budget, published, 611_868_426, dtype, cuda)
 
 
 def test_memory_does_not_grow_with_the_clip_and_500_frames_fit_24_gib():
@@ -192,7 +190,8 @@ def test_memory_does_not_grow_with_the_clip_and_500_frames_fit_24_gib():
     assert need(500).device < 24 * 2**30
     assert need(5000).device == pytest.approx(need(500).device, rel=0.1)
     assert need(50).pairs == 450
-    assert "GiB of device memory" in str(need(50))
+    assert "GiB of device memory and" in str(need(50))
+    assert "GiB of device memory (more where it is free" in str(need(50, dtype=torch.float32))
 
 
 def test_seed_points_lie_on_static_sure_pixels_and_repeat(truthful):

@@ -40,15 +40,20 @@ def product_type(device: torch.device, precision: Literal["auto", "bfloat16", "f
 
 @contextmanager
 def _arithmetic(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Autocast and TF32 settings for one run."""
-    before = torch.backends.cudnn.allow_tf32
-    if device.type == "cuda" and dtype == torch.float32:
-        torch.backends.cudnn.allow_tf32 = False  # on by default, and not float32
+    """Autocast, TF32 and cuDNN's choice of kernels for one run, whatever is set around it."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+    # Trying kernels out (nerfstudio turns it on) takes all free memory for a moment at every new size of a batch.
+    cudnn.benchmark = False
+    if dtype == torch.float32:
+        cudnn.allow_tf32 = False  # on by default, and not float32
+        torch.set_float32_matmul_precision("highest")
     try:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        cudnn.allow_tf32, cudnn.benchmark = before[:2]
+        torch.set_float32_matmul_precision(before[2])
 
 
 def activation_bytes_per_pair(size: tuple[int, int], dtype: torch.dtype) -> int:

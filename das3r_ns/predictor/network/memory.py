@@ -35,12 +35,16 @@ class MemoryNeed:
     frames_per_window: int
     pairs: int
     """Directed pairs of the whole clip, those of overlaps counted twice."""
+    more_for_speed: bool
+    """Whether more is taken where it is free: the kernels that cuDNN prefers for convolutions in float32 ask for a
+    workspace of up to some tens of GiB, and others are used when there is no room for it."""
 
     def __str__(self) -> str:
         parts = "1 window" if self.windows == 1 else f"{self.windows} windows"
+        more = " (more where it is free, for speed)" if self.more_for_speed else ""
         return (
             f"{self.pairs} pairs in {parts} of {self.frames_per_window} frames: about {self.device / GIB:.1f} GiB of "
-            f"device memory and {self.host / GIB:.1f} GiB of main memory"
+            f"device memory{more} and {self.host / GIB:.1f} GiB of main memory"
         )
 
 
@@ -83,4 +87,5 @@ def memory_need(
         windows=len(parts),
         frames_per_window=longest,
         pairs=sum(len(graph.edges(len(part))) for part in parts),
+        more_for_speed=device.type == "cuda" and dtype == torch.float32,
     )
