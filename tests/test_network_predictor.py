@@ -60,7 +60,7 @@ def truthful(monkeypatch, tiny) -> World:
     world = World(FRAMES)
     seen = []
 
-    def predict_pairs(network, images, edges, config):
+    def predict_pairs(network, images, edges, config, frames, memory):
         seen.append(images.shape)
         return world.predict(range(len(images)), edges)
 
