@@ -68,6 +68,7 @@ def test_what_cannot_be_recorded_is_done_step_by_step():
     steps.take()
     taken = steps.trace[: module.WARM_UP_STEPS + 2]
     assert (taken.diff() < 0).all()
+    assert torch.rand(8, device="cuda").std() > 0  # the device's random numbers did not suffer
 
 
 def test_products_are_float32_within_whatever_is_set_around():

@@ -12,7 +12,7 @@ from torch import nn
 from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import Float32Conv, upsample_twice
-from das3r_ns.predictor.network.rope_kernel import kernel_works
+from das3r_ns.predictor.network.rope_kernel import kernel_works, lies_packed
 from das3r_ns.predictor.network.transformer import LayerNorm, grid_positions, rope_table, rotate
 
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
@@ -81,6 +81,14 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):  # the
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_only_tokens_that_lie_packed_go_to_the_kernel():
+    every = torch.zeros(2, 15, 9, 24)
+    assert lies_packed(every)
+    assert lies_packed(every[:, :, :6])
+    assert not lies_packed(every[:, ::2])
+    assert not lies_packed(every.transpose(1, 2))
 
 
 @pytest.mark.gpu

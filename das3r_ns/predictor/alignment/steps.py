@@ -59,6 +59,7 @@ class Steps:
     def forget(self) -> None:
         """Drop the recorded step: the objective is no longer what it was."""
         self._adam.zero_grad(set_to_none=True)
+        self._adam.param_groups[0]["capturable"] = False  # it warns where it is set and nothing is recorded
         self._graph, self._plain = None, 0
 
     def _plain_step(self) -> None:
@@ -90,13 +91,14 @@ class Steps:
         self._adam.param_groups[0]["capturable"] = True
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            # Other threads may go on with their own work on the GPU meanwhile.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._step()
             self._graph = graph
         except RuntimeError as error:
             warnings.warn(f"steps of the alignment cannot be recorded ({error}); they take longer", stacklevel=4)
-            self._adam.param_groups[0]["capturable"] = self._record = False
-            self._adam.zero_grad(set_to_none=True)
+            self._record = False
+            self.forget()
 
 
 @contextmanager

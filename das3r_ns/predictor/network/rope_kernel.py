@@ -34,17 +34,21 @@ def kernel_works(device: torch.device) -> bool:
     return True
 
 
+def lies_packed(tokens: Float[Tensor, "b n heads d"]) -> bool:
+    """Whether the heads of a token lie one after the other in memory, and tokens at one distance."""
+    return tokens.stride()[2:] == (tokens.shape[3], 1) and tokens.stride(0) == tokens.shape[1] * tokens.stride(1)
+
+
 def rotate_in_place(
     tokens: Float[Tensor, "b n heads d"], cos: Float[Tensor, "n d"], sin: Float[Tensor, "n d"]
 ) -> Float[Tensor, "b n heads d"]:
-    """Rotate `tokens`, and return them. The heads of a token must lie one after the other in memory.
+    """Rotate `tokens`, which must lie packed, and return them.
 
     Args:
         cos, sin: as `transformer.rope_table` gives them.
     """
     b, n, heads, d = tokens.shape
-    if tokens.stride(3) != 1 or tokens.stride(2) != d or tokens.stride(0) != n * tokens.stride(1):
-        raise ValueError(f"tokens of strides {tokens.stride()}: the heads of a token do not lie one after the other")
+    assert lies_packed(tokens), tokens.stride()
     pairs = heads * d // 2
     block = 1 << (pairs - 1).bit_length()
     warps = min(8, max(1, block // 256))

@@ -44,9 +44,9 @@ def rotate(tokens: Float[Tensor, "b n heads d"], table: RopeTable) -> Float[Tens
     overwritten and returned: one kernel instead of four.
     """
     if tokens.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        from das3r_ns.predictor.network.rope_kernel import kernel_works, rotate_in_place
+        from das3r_ns.predictor.network.rope_kernel import kernel_works, lies_packed, rotate_in_place
 
-        if kernel_works(tokens.device):
+        if lies_packed(tokens) and kernel_works(tokens.device):
             return rotate_in_place(tokens, *table)
     cos, sin = (values[:, None] for values in table)
     partners = tokens.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)
