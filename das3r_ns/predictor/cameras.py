@@ -1,9 +1,8 @@
-"""Cameras for a clip: point features first, flow to refine them, flow alone where features fail.
+"""Cameras for a clip: bundle adjustment over flow, and point features wherever that leaves a doubt.
 
-COLMAP (`mapping`) joins frames far apart in time, which flow cannot; bundle adjustment over flow (`bundle`) uses the
-whole picture and every frame, so it makes its cameras better, adds the frames that were left out, and takes over when
-global mapping fails or its result is doubtful. Incremental mapping, the slowest by far, comes last. Clips without
-parallax and clips of more than one shot are told before the long work (`motion`).
+Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; its
+cameras are refined by flow too, and those that explain more of what was followed are taken. Incremental mapping, the
+slowest by far, comes last. Clips without parallax and clips of more than one shot are recognised first (`motion`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from das3r_ns.predictor.bundle import (
     FocalKnowledge,
     NoStart,
     Tracks,
-    estimate_cameras,
     follow_grid,
     refine_cameras,
     weigh,
@@ -37,8 +35,10 @@ ENOUGH_POSED = 0.7
 """Share of the frames. When the cameras that were found hold in fewer, the slow mapper is asked too."""
 ALIKE = 0.03
 """Relative difference in agreement that says nothing: a thing that moves may agree by chance."""
-CONVINCING = 0.72
-"""Agreement of cameras that need no comparison: things that move cover no more than the rest."""
+CONVINCING = 0.82
+"""Agreement of cameras from flow that need no comparison."""
+SHORT = 100
+"""Frames. Twice as far as points are followed: no drift to speak of."""
 USUAL_DEGREES = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
 twice."""
@@ -77,29 +77,28 @@ def cameras_of(
             "reconstructed at a time: choose it with --video.start-s and --video.end-s."
         )
     candidates: list[CameraEstimate] = []
-    if evidence.kind != "general":
-        evidence, estimate = find_cameras(tracks, clip.size, focal, evidence)
+    failures: list[str] = []
+    ample_parallax = evidence.kind == "general"
+    try:
+        evidence, by_flow = find_cameras(tracks, clip.size, focal, evidence)
         if evidence.kind != "general":
             _say_no_parallax(evidence)
-            return replace(_path(clip, estimate), parallax=False)
-        candidates.append(estimate)
-    failures: list[str] = []
+            return replace(_path(clip, by_flow), parallax=False)
+        candidates.append(by_flow)
+    except NoStart as e:
+        failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
 
     def by_features(mapper: Mapper) -> None:
         try:
             path = from_features(mapper)
         except PredictionError as e:
-            failures.append(str(e))
+            failures.insert(0, str(e))
             return
         T, known = torch.from_numpy(path.T_world_camera), torch.from_numpy(path.known)
         candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, known, focal))
 
-    by_features("global")
-    if evidence.kind == "general" and not any(_beyond_doubt(c, clip.size, focal) for c in candidates):
-        try:
-            candidates.append(estimate_cameras(tracks, clip.size, focal))
-        except NoStart as e:
-            failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
+    if not (ample_parallax and candidates and _beyond_doubt(candidates[0], clip.size, focal)):
+        by_features("global")
     if not any(_posed(c) >= ENOUGH_POSED for c in candidates):
         by_features("incremental")
     if not candidates:
@@ -124,12 +123,14 @@ def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
     return min(alike, key=lambda c: float(c.noise_px[c.pose_known].median()))
 
 
-def _beyond_doubt(estimate: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
-    """Whether a second way to the cameras can be saved. With little parallax a wrong focal length and a wrong path
-    explain nearly as much as the right ones: then the field of view gives it away."""
-    angle = math.degrees(2 * math.atan(max(size) / (2 * estimate.focal_px)))
+def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
+    """Whether features, which take longest, can be saved. With little parallax a wrong focal length and a wrong path
+    explain nearly as much as the right ones: then the field of view gives it away. Long clips may return to where they
+    were, which only features notice."""
+    angle = math.degrees(2 * math.atan(max(size) / (2 * by_flow.focal_px)))
     usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
-    return usual and estimate.agreement > CONVINCING and _posed(estimate) >= ENOUGH_POSED
+    short = len(by_flow.T_world_camera) <= SHORT
+    return usual and short and by_flow.agreement > CONVINCING and bool(by_flow.pose_known.all())
 
 
 def _posed(estimate: CameraEstimate) -> float:

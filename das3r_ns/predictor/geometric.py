@@ -116,6 +116,15 @@ class GeometricPredictor:
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
         return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
 
+    def cameras(self, clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
+        """The cameras alone, in the mapper's own world, without depth and masks.
+
+        Raises:
+            PredictionError: see `cameras_of`.
+        """
+        keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
+        return self._cameras(clip, self._flow_of(clip), known, keep)
+
     def _flow_of(self, clip: Clip) -> FlowBetweenFrames:
         factor = min(1.0, self.config.map_longest_side / max(clip.size))
         map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))

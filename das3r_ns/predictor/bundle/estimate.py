@@ -32,6 +32,9 @@ AGREEMENT = (0.55, 0.75)
 CONSENSUS_ROUNDS = 3
 HALF_EXPLAINED_PX = 0.5
 """Pixels of the flow: far above the noise of a position, far below what a wrong camera does."""
+CORNER_VARIANCE = 4.0
+"""Variance of positions in a corner over that in the middle: no lens is a pinhole out there, and what it bends ends up
+in the focal length."""
 LEAST_BELIEVED = 0.2
 """Share of the weight that must remain; with less the cameras are not good enough yet to judge points by."""
 
@@ -175,10 +178,11 @@ def _finish(
         filled = geometry.interpolate_poses(torch.from_numpy(invert(T_camera_world)), torch.from_numpy(known))
         T_camera_world = invert(filled.numpy())
     inverse_depth, _ = triangulate(tracks, T_camera_world, focal, known)
-    adjusted = adjust(tracks, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
+    weighed = _less_in_corners(tracks)
+    adjusted = adjust(weighed, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
     for _ in range(CONSENSUS_ROUNDS):
-        believed = _believe_points(tracks, adjusted)
-        if believed.weight.sum() < LEAST_BELIEVED * tracks.weight.sum():
+        believed = _believe_points(weighed, adjusted)
+        if believed.weight.sum() < LEAST_BELIEVED * weighed.weight.sum():
             break
         adjusted = adjust(believed, adjusted.state, prior, held, rounds=4)
     agreement = _agreement(tracks, adjusted.state)
@@ -191,6 +195,17 @@ def _finish(
         state = State(invert(T), adjusted.state.focal, adjusted.state.inverse_depth)
         adjusted = replace(adjusted, state=state)
     return adjusted, holds
+
+
+def _less_in_corners(tracks: Tracks) -> Tracks:
+    """Weights divided by the variance at the outer of a position's two ends."""
+    centre = np.array(tracks.centre, np.float32)
+
+    def variance(pixel: np.ndarray) -> np.ndarray:
+        return 1 + (CORNER_VARIANCE - 1) * np.square(pixel - centre).sum(axis=-1) / np.square(centre).sum()
+
+    outer = np.maximum(variance(tracks.pixel)[:, None], variance(tracks.observed))
+    return replace(tracks, weight=(tracks.weight / outer).astype(np.float32))
 
 
 def _believe_points(tracks: Tracks, adjusted: Adjusted) -> Tracks:

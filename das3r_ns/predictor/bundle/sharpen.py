@@ -25,8 +25,8 @@ ROUND_TRIP = 0.1
 FURTHEST = 3.0
 """A patch that moves further from where the flow put it, in pixels of the flow, has found something else."""
 
-EQUALLY_EXPOSED = 0.02
-"""Relative difference in brightness that aligning patches does not mind."""
+EQUALLY_EXPOSED = 0.05
+"""Relative difference in brightness that aligning patches does not mind; making up for less costs more by rounding."""
 FEW_GREYS = 30
 """Fewer points do not tell how much brighter a picture is."""
 
