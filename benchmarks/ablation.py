@@ -29,6 +29,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no prior on the maps": (f"{MODEL}staticness.prior-weight", "0.0"),
     "maps grown by 1.25 %": (f"{MODEL}staticness.dilate", "0.0125"),
     "cautious maps": (f"{MODEL}staticness.caution", "2.0"),
+    "cut at 0.7": (f"{MODEL}staticness.cut", "0.7"),
     "no cut": (f"{MODEL}staticness.cut", "0.0"),
     "re-marking": (f"{MODEL}remarking.at-steps", "1000", "2000", "3000"),
     "published loss": (f"{MODEL}loss", "published"),
