@@ -164,11 +164,20 @@ def test_sam2_drops_an_object_that_hardly_moves(fake_sam2):
     assert (refined < 0.5).all()
 
 
-def test_sam2_takes_a_long_clip_in_parts(fake_sam2, monkeypatch):
+def test_sam2_takes_a_long_clip_in_parts_with_their_own_pictures(fake_sam2, monkeypatch):
     monkeypatch.setattr(sam2, "PART_FRAMES", 4)
-    refined = Sam2Refiner()(maps(6, 0.05, 0.8), painted, still_flow())
+    motion = maps(6, 0.05, 0.8)
+    motion[4:] = 0.05
+    motion[4:, 32:38, 2:8] = 0.8  # in the second part another thing moves, in the corner
+
+    def picture(i):
+        return painted(i) if i >= 4 else np.where(painted(i) == (30, 30, 220), 110, painted(i)).astype(np.uint8)
+
+    refined = Sam2Refiner()(motion, picture, still_flow())
     assert [prompt[0] < 4 for prompt in FakeVideoPredictor.last.prompts] == [True] * 2
-    assert (refined[:, 12:28, 22:38] > 0.5).all()
+    assert (refined[:4, 12:28, 22:38] > 0.5).all()
+    assert (refined[4:, 31:39, 1:9] > 0.5).all()
+    assert (refined[4:, 12:28, 22:38] < 0.5).all()
 
 
 def test_sam2_leaves_a_clip_in_which_nothing_moves_alone(fake_sam2):
