@@ -149,7 +149,7 @@ def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_picture_and_its_outline_is
     motion[:, 12:26, 24:44] = 0.8  # where motion sees the thing: shifted, and not all of it
     motion[2, 12:26, 24:44] = 0.9  # surest in the middle of the clip: carried both ways from there
     refined = Sam2Refiner()(motion, painted, still_flow())
-    frame, point, box = FakeVideoPredictor.last.prompts[0]
+    ((frame, point, box),) = FakeVideoPredictor.last.prompts
     assert frame == 2
     assert box == (48, 24, 88, 52)
     assert 48 < point[0] < 88
