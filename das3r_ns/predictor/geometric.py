@@ -1,8 +1,8 @@
 """The predictor that needs no weights: structure from motion, optical flow, multi-view depth, motion evidence.
 
-Point features give the cameras (`mapping`), dense flow between frames at several distances gives every pixel its
-inverse depth (`depth`), and what no depth explains moves (`masks`). Everything runs on a CPU. Memory is bounded: maps
-are small, flow is forgotten and computed again when it does not fit.
+Flow and, in doubt, point features give the cameras (`cameras`), dense flow between frames at several distances gives
+every pixel its inverse depth (`depth`), and what no depth explains moves (`masks`). Everything runs on a CPU. Memory is
+bounded: maps are small, flow is forgotten and computed again when it does not fit.
 """
 
 from __future__ import annotations
