@@ -68,7 +68,11 @@ def test_cameras_are_those_that_took_the_clip(camera):
 
 def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_features)
+
+    def never(mapper: str) -> CameraPath:
+        raise AssertionError(f"{mapper} mapping was asked for")
+
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, never)
     assert errors(path, handheld)[0] < 0.5
 
 
