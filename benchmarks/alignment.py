@@ -18,7 +18,7 @@ import tyro
 from measure import measured, pick_device, report
 from torch import Tensor
 
-from das3r_ns import geometry
+from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.alignment import Alignment, AlignmentConfig, align
 from das3r_ns.predictor.alignment.objective import observe
 from das3r_ns.predictor.alignment.optimise import descend
@@ -81,8 +81,7 @@ def measure(
     """The whole alignment, from pairs to cleaned maps."""
     with measured(device) as run:
         found = align(pairs, options.frames, config)
-    T = found.T_world_camera.cpu()
-    ate, rpe_translation, rpe_rotation = camera_errors(T, truth)
+    errors = pose_errors(found.T_world_camera.cpu(), truth)
     report(
         name,
         {
@@ -90,29 +89,15 @@ def measure(
             "peak memory with the pairs, GiB": run.peak_gib,
             "steps taken": len(found.trace),
             "objective on all pixels": float(found.objective.total),
-            "ATE, m": ate,
-            "RPE translation, m": rpe_translation,
-            "RPE rotation, deg": rpe_rotation,
+            "ATE, m": errors.ate,
+            "RPE translation, m": errors.rpe_translation,
+            "RPE rotation, deg": errors.rpe_rotation_deg,
             "focal, px": float(found.K[0, 0, 0]),
         },
         device,
         options.out,
     )
     return found
-
-
-def camera_errors(T_found: Tensor, T_true: Tensor) -> tuple[float, float, float]:
-    """ATE, and RPE of neighbouring frames in metres and degrees, after the best similarity; root mean squares."""
-    T_found, T_true = T_found.double(), T_true.double()
-    T_true_found = geometry.similarity(T_found[:, :3, 3], T_true[:, :3, 3])
-    T, _ = geometry.apply_similarity(T_true_found, T_found)
-    ate = (T[:, :3, 3] - T_true[:, :3, 3]).norm(dim=1).square().mean().sqrt()
-    step, true_step = (geometry.invert(poses[:-1]) @ poses[1:] for poses in (T, T_true))
-    miss = geometry.invert(true_step) @ step
-    cosine = (miss[:, 0, 0] + miss[:, 1, 1] + miss[:, 2, 2] - 1) / 2
-    turn = torch.rad2deg(cosine.clamp(-1, 1).acos())
-    translation = miss[:, :3, 3].norm(dim=1)
-    return float(ate), float(translation.square().mean().sqrt()), float(turn.square().mean().sqrt())
 
 
 def steps_alone(pairs: PairPredictions, config: AlignmentConfig, device: torch.device, options: Options) -> None:

@@ -23,6 +23,10 @@ class Das3rDatamanagerConfig(FullImageDatamanagerConfig):
 class Das3rDatamanager(FullImageDatamanager):
     """See `Das3rDatamanagerConfig`."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cameras: dict[int, Cameras] = {}
+
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """Camera and data of the next frame, in random order without replacement."""
         if self.config.cache_images != "gpu":
@@ -36,7 +40,3 @@ class Das3rDatamanager(FullImageDatamanager):
             camera.metadata = {**(camera.metadata or {}), "cam_idx": frame}
             self._cameras[frame] = camera
         return self._cameras[frame], dict(data)
-
-    @property
-    def _cameras(self) -> dict[int, Cameras]:
-        return self.__dict__.setdefault("_frame_cameras", {})

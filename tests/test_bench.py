@@ -1,78 +1,26 @@
 """`das3r bench`: sets and protocol, stages that resume, tables, processes; the prediction itself is replaced."""
 
-import copy
 import csv
 import json
 import math
-import pickle
-import sys
-import types
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from bench_clips import bench_job, scene_of, small_clip
 
-from das3r_ns import geometry
 from das3r_ns.datasets import TruthError, read_picture, read_truth_folder
-from das3r_ns.evaluation.bench import bench, launch, worker
+from das3r_ns.evaluation.bench import bench, worker
 from das3r_ns.evaluation.bench import command as bench_command
-from das3r_ns.evaluation.bench.meter import metered
-from das3r_ns.evaluation.bench.prepared import prepare, prepared_clip, resized_picture
+from das3r_ns.evaluation.bench.prepared import prepare, resized_picture
 from das3r_ns.evaluation.bench.published import DAS3R_PSNR, MASKS, POSES, PSNR
-from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, SequenceSource, find_sequences
+from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
-from das3r_ns.evaluation.bench.training import BASELINES, method_config, shorten
-from das3r_ns.evaluation.bench.worker import Job, run_job
-from das3r_ns.predictor.geometric import GeometricPredictorConfig
+from das3r_ns.evaluation.bench.worker import run_job
 from das3r_ns.predictor.network.preprocess import framing
-from das3r_ns.predictor.network_settings import NetworkPredictorConfig
-from das3r_ns.scene import PointCloud, Scene, write_scene
-
-N, H, W = 12, 32, 48
-
-
-def _clip(folder: Path, n: int = N, height: int = H, width: int = W, poses: bool = True) -> Path:
-    rng = np.random.default_rng(1)
-    texture = cv2.GaussianBlur(rng.integers(0, 255, (height, width + n, 3), np.uint8), (7, 7), 0)
-    for name in ("images", "dynamic_masks", "clean"):
-        (folder / name).mkdir(parents=True)
-    for i in range(n):
-        clean = np.ascontiguousarray(texture[:, i : i + width])
-        mask = np.zeros((height, width), np.uint8)
-        mask[height // 4 : height // 2, width // 4 : width // 2] = 255
-        cv2.imwrite(str(folder / "clean" / f"{i:05d}.png"), clean)
-        cv2.imwrite(str(folder / "images" / f"{i:05d}.png"), np.where(mask[..., None] > 0, 255, clean))
-        cv2.imwrite(str(folder / "dynamic_masks" / f"{i:05d}.png"), mask)
-    if poses:
-        T = np.tile(np.eye(4), (n, 1, 1))
-        T[:, 0, 3], T[:, 1, 3] = np.arange(n) * 0.1, 0.05 * np.sin(np.arange(n))
-        np.savetxt(folder / "T_world_camera.txt", T.reshape(n, 16))
-    return folder
-
-
-def _scene_of(truth_folder: Path) -> tuple[Scene, torch.Tensor]:
-    """A scene as the truth has it: a wall at depth 3."""
-    clip = prepared_clip(truth_folder)
-    frames = torch.stack([read_picture(path) for path in clip.images])
-    n, h, w = frames.shape[:3]
-    masks = torch.stack([clip.dynamic_mask(i) for i in range(n)])
-    scene = Scene(
-        T_world_camera=clip.T_world_camera.float(),
-        K=geometry.intrinsics(40.0, h, w).repeat(n, 1, 1),
-        image_size=(h, w),
-        depth=torch.full((n, h, w), 3.0),
-        confidence=torch.ones(n, h, w),
-        dynamic_prob=masks.float() * 0.65,  # moving at thresholds up to 0.6
-        points=PointCloud(
-            torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.uint8), torch.ones(1), torch.zeros(1, dtype=torch.int32)
-        ),
-        pose_known=torch.ones(n, dtype=torch.bool),
-        names=tuple(f"{i:05d}" for i in range(n)),
-    )
-    return scene, frames
+from das3r_ns.scene import write_scene
 
 
 class Predictions:
@@ -87,7 +35,7 @@ class Predictions:
         self.of.append(name)
         if name in self.fails:
             raise self.fails[name]
-        scene, frames = _scene_of(data.parent)
+        scene, frames = scene_of(data.parent)
         write_scene(replace(scene, provenance={"predictor": "stand-in"}), frames, out, overwrite=overwrite)
         return out
 
@@ -104,24 +52,6 @@ def predictions(monkeypatch) -> Predictions:
 
     monkeypatch.setattr(bench_command, "run_here", in_this_process)
     return stand_in
-
-
-def _job(out: Path, source: SequenceSource, **changes) -> Job:
-    job = Job(
-        source=source,
-        frames=FrameChoice(50),
-        longest_side=None,
-        stages=("masks", "poses"),
-        predictor="geometric",
-        geometric=GeometricPredictorConfig(),
-        network=NetworkPredictorConfig(),
-        methods=(),
-        baseline_steps=None,
-        steps=None,
-        out=out,
-        again=False,
-    )
-    return replace(job, **changes)
 
 
 def test_the_protocol_takes_the_frames_that_the_paper_took():
@@ -143,7 +73,7 @@ def test_published_figures_agree_with_the_means_published_beside_them():
 
 def test_sequences_are_found_in_our_layout_and_in_the_publishers(tmp_path):
     for name in ("b", "a"):
-        _clip(tmp_path / "ours" / name, n=2)
+        small_clip(tmp_path / "ours" / name, n=2)
     assert [s.name for s in find_sequences("davis", tmp_path / "ours")] == ["a", "b"]
     assert [s.name for s in find_sequences("davis", tmp_path / "ours", ("b",))] == ["b"]
     for name in ("bear", "dog", "camel"):
@@ -170,7 +100,7 @@ def test_prepared_pictures_are_the_network_s_own_input(data):
 
 
 def test_masks_clean_pictures_and_intrinsics_are_cropped_like_the_pictures(tmp_path):
-    folder = _clip(tmp_path / "clip", n=3, height=109, width=256)  # Sintel's shape at a quarter
+    folder = small_clip(tmp_path / "clip", n=3, height=109, width=256)  # Sintel's shape at a quarter
     np.savetxt(folder / "K.txt", [[200.0, 0, 128], [0, 200.0, 54.5], [0, 0, 1]])
     # Mark one spot in all three; where it ends up must agree.
     for i in range(3):
@@ -190,7 +120,7 @@ def test_masks_clean_pictures_and_intrinsics_are_cropped_like_the_pictures(tmp_p
 
 
 def test_a_frame_without_a_mask_stays_without_one_and_a_prepared_clip_is_not_made_twice(tmp_path):
-    clip = read_truth_folder(_clip(tmp_path / "clip", n=4))
+    clip = read_truth_folder(small_clip(tmp_path / "clip", n=4))
     read_mask = clip.dynamic_mask
     assert read_mask is not None
     clip = replace(clip, dynamic_mask=lambda i: None if i == 3 else read_mask(i))
@@ -205,7 +135,7 @@ def test_a_frame_without_a_mask_stays_without_one_and_a_prepared_clip_is_not_mad
 
 def test_a_benchmark_from_the_command_to_the_tables(tmp_path, predictions, capsys):
     for name in ("one", "two", "three"):
-        _clip(tmp_path / "clips" / name)
+        small_clip(tmp_path / "clips" / name)
     predictions.fails["two"] = RuntimeError("nothing | to\nfollow")
     table = bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks", "poses"), predictor="geometric")
     assert [row.sequence for row in table.rows] == ["one", "three", "two"]
@@ -230,7 +160,7 @@ def test_a_benchmark_from_the_command_to_the_tables(tmp_path, predictions, capsy
 
 def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions):
     for name in ("one", "two"):
-        _clip(tmp_path / "clips" / name)
+        small_clip(tmp_path / "clips" / name)
     predictions.fails["two"] = RuntimeError("out of luck")
     clips, out = str(tmp_path / "clips"), tmp_path / "out"
 
@@ -259,7 +189,7 @@ def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions)
 
 
 def test_what_cannot_work_is_said_before_the_long_work(tmp_path, predictions):
-    _clip(tmp_path / "clips" / "one", n=3)
+    small_clip(tmp_path / "clips" / "one", n=3)
     clips = str(tmp_path / "clips")
     with pytest.raises(ValueError, match="neither one of davis, sintel, tum-dynamics, composited nor a folder"):
         bench("davos")
@@ -273,7 +203,7 @@ def test_what_cannot_work_is_said_before_the_long_work(tmp_path, predictions):
 
 
 def test_when_every_sequence_fails_the_tables_are_written_and_the_command_fails(tmp_path, predictions):
-    _clip(tmp_path / "clips" / "one", n=3)
+    small_clip(tmp_path / "clips" / "one", n=3)
     predictions.fails["one"] = MemoryError("too much")
     with pytest.raises(RuntimeError, match="every sequence failed, the first with: MemoryError: too much"):
         bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks",), predictor="geometric")
@@ -281,8 +211,8 @@ def test_when_every_sequence_fails_the_tables_are_written_and_the_command_fails(
 
 
 def test_truth_without_poses_is_a_failed_stage_and_masks_still_count(tmp_path, predictions, monkeypatch):
-    folder = _clip(tmp_path / "clips" / "one")
-    job = _job(tmp_path / "out", find_sequences("x", tmp_path / "clips")[0], stages=("masks", "poses"))
+    folder = small_clip(tmp_path / "clips" / "one")
+    job = bench_job(tmp_path / "out", find_sequences("x", tmp_path / "clips")[0], stages=("masks", "poses"))
     run_job(job)
     (folder / "T_world_camera.txt").unlink()
     (tmp_path / "out" / "truth" / "T_world_camera.txt").unlink()
@@ -296,7 +226,7 @@ def test_truth_without_poses_is_a_failed_stage_and_masks_still_count(tmp_path, p
 
 
 def test_the_composited_clips_have_a_known_focal_length(tmp_path):
-    _clip(tmp_path / "kitchen", n=3)
+    small_clip(tmp_path / "kitchen", n=3)
     clip = find_sequences("composited", tmp_path)[0].read()
     assert clip.K[0, 0, 0] == 525
     assert find_sequences("davis", tmp_path)[0].read().K is None
@@ -347,117 +277,9 @@ def test_the_table_sets_published_figures_beside_ours_and_says_what_each_costs()
     assert columns == {13}
 
 
-def test_a_worker_that_dies_is_a_row_that_says_how(tmp_path, monkeypatch):
-    _clip(tmp_path / "clips" / "one", n=3)
-    job = _job(tmp_path / "out", find_sequences("x", tmp_path / "clips")[0])
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    seen = []
-    launch.run_here([job], 1, seen.append)
-    assert seen == [job]
-    assert "exit code 1; see" in read_row(job).errors["crash"]
-
-
-def test_jobs_are_dealt_out_over_the_gpus(tmp_path, monkeypatch):
-    recorder = tmp_path / "record.sh"
-    recorder.write_text('#!/bin/sh\ncat > /dev/null\necho "$CUDA_VISIBLE_DEVICES"\nsleep 0.2\n')
-    recorder.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(recorder))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert launch.visible_gpus() == ["4", "7"]
-    source = SequenceSource("x", str(tmp_path), "one")
-    jobs = [_job(tmp_path / f"out{i}", source) for i in range(4)]
-    launch.run_here(jobs, 2, lambda job: None)
-    used = sorted((job.out / launch.LOG).read_text().strip() for job in jobs)
-    assert used == ["4", "4", "7", "7"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert launch.visible_gpus() == []
-
-
-def test_a_job_travels_to_its_process_whole(tmp_path):
-    job = _job(tmp_path, SequenceSource("davis", "/data", "dog"), methods=("das3r",), steps=7)
-    assert pickle.loads(pickle.dumps(job)) == job
-
-
-def test_a_cluster_runs_the_same_jobs_and_its_failures_are_rows(tmp_path, monkeypatch):
-    _clip(tmp_path / "clips" / "one", n=3)
-    jobs = [_job(tmp_path / "out" / str(i), find_sequences("x", tmp_path / "clips")[0]) for i in range(2)]
-    told: dict = {}
-
-    class Handle:
-        def __init__(self, fails: bool) -> None:
-            self.fails = fails
-
-        def result(self) -> None:
-            if self.fails:
-                raise TimeoutError("job was killed after 240 minutes")
-
-    class AutoExecutor:
-        def __init__(self, folder) -> None:
-            told["folder"] = folder
-
-        def update_parameters(self, **parameters) -> None:
-            told.update(parameters)
-
-        def map_array(self, function, items) -> list[Handle]:
-            assert function is run_job
-            return [Handle(fails=i == 1) for i, _ in enumerate(items)]
-
-    monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=AutoExecutor))
-    seen = []
-    launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append)
-    assert seen == jobs
-    assert told["slurm_partition"] == "gpu"
-    assert told["timeout_min"] == 240
-    assert read_row(jobs[1]).errors["crash"] == "TimeoutError: job was killed after 240 minutes"
-    assert not read_row(jobs[0]).errors
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ImportError, match=r"das3r-ns\[cluster\]"):
-        launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append)
-
-
-def test_memory_and_time_are_those_of_the_block_alone():
-    with metered() as big:
-        block = np.ones(40_000_000)  # 320 MB
-        del block
-    with metered() as small:
-        pass
-    assert big.peak_memory_gb - small.peak_memory_gb > 0.25
-    assert small.seconds < big.seconds
-
-
-def test_baselines_are_splatfacto_on_the_same_frames_with_and_without_masks(tmp_path, monkeypatch):
-    from das3r_ns.evaluation.bench.baselines import SplatfactoBaselineConfig, UnmaskedDataParserConfig
-
-    with pytest.raises(ValueError, match="needs a CUDA device"):
-        method_config("splatfacto", tmp_path, tmp_path)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    plain, masked = (method_config(name, tmp_path / "scene", tmp_path) for name in BASELINES)
-    for config in (plain, masked):
-        assert isinstance(config.pipeline.model, SplatfactoBaselineConfig)
-        assert config.pipeline.datamanager.dataparser.eval_mode == "paper"
-        assert config.pipeline.datamanager.dataparser.data == tmp_path / "scene"
-        assert config.max_num_iterations == 30000
-    assert isinstance(plain.pipeline.datamanager.dataparser, UnmaskedDataParserConfig)
-    assert not isinstance(masked.pipeline.datamanager.dataparser, UnmaskedDataParserConfig)
-    assert plain.get_base_dir() != masked.get_base_dir()
-
-
-def test_a_baseline_without_masks_sees_every_pixel(tmp_path):
-    from das3r_ns.evaluation.bench.baselines import UnmaskedDataParserConfig
-
-    prepare(read_truth_folder(_clip(tmp_path / "clip")), range(N), None, tmp_path / "truth")
-    scene, frames = _scene_of(tmp_path / "truth")
-    write_scene(scene, frames, tmp_path / "scene")
-    parser = UnmaskedDataParserConfig(data=tmp_path / "scene", eval_mode="paper").setup()
-    outputs = parser.get_dataparser_outputs("train")
-    assert outputs.mask_filenames is None
-    assert len(outputs.image_filenames) == N - 1  # frame 5 is held out
-    assert len(parser.get_dataparser_outputs("test").image_filenames) == 1
-
-
 @pytest.mark.slow
 def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
-    _clip(tmp_path / "clips" / "wall", height=48, width=64)
+    small_clip(tmp_path / "clips" / "wall", height=48, width=64)
     table = bench(
         str(tmp_path / "clips"),
         out=tmp_path / "out",
@@ -485,15 +307,3 @@ def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
         baselines=False, steps=30,
     )  # fmt: skip
     assert trained.stat().st_mtime_ns == stamp
-
-
-def test_a_shortened_baseline_keeps_the_proportions_of_its_schedules():
-    from nerfstudio.configs.method_configs import all_methods
-
-    config = copy.deepcopy(all_methods["splatfacto"])
-    assert config.max_num_iterations == 30000
-    before = config.pipeline.model.stop_split_at
-    shorten(config, 6000)
-    assert config.pipeline.model.resolution_schedule == 600
-    assert config.pipeline.model.stop_split_at == before // 5
-    assert config.optimizers["means"]["scheduler"].max_steps == 6000

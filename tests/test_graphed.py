@@ -15,9 +15,9 @@ LOSS = partial(frame_terms, ssim_lambda=0.2, config=StaticnessConfig())
 
 def frame(device: str, height: int = 24, width: int = 32):
     rgb = torch.rand(height, width, 3, device=device, requires_grad=True)
-    logits = torch.randn(12, 16, device=device, requires_grad=True)
+    static = torch.rand(12, 16, device=device, requires_grad=True)
     start = torch.rand(12, 16, device=device)
-    return rgb, torch.rand(height, width, 3, device=device), logits, start, torch.ones((), device=device)
+    return rgb, torch.rand(height, width, 3, device=device), static, start, torch.ones((), device=device)
 
 
 def camera(device: str):
@@ -43,15 +43,15 @@ def test_on_a_cpu_the_function_is_called_as_it_is():
 
 def test_a_pixel_below_the_cut_gives_the_render_no_gradient_and_its_map_one():
     rgb, picture, _, start, one = frame("cpu", 12, 16)
-    logits = torch.full((12, 16), 4.0)
-    logits[:, 8:] = -0.1  # staticness 0.475, below the cut of 0.5
-    logits.requires_grad_()
-    terms = LOSS(rgb, picture, logits, start, one)
+    static = torch.full((12, 16), 0.98)
+    static[:, 8:] = 0.475  # below the cut of 0.5
+    static.requires_grad_()
+    terms = LOSS(rgb, picture, static, start, one)
     assert torch.equal(terms.weight[:, 8:], torch.zeros(12, 8, 1))
     (gradient,) = torch.autograd.grad(terms.photometric, rgb, retain_graph=True)
     # The window of SSIM reaches 5 pixels over the edge, where the render is compared with itself.
     assert float(gradient[:, 13:].abs().max()) == 0.0
-    (pull,) = torch.autograd.grad(terms.staticness, logits)
+    (pull,) = torch.autograd.grad(terms.staticness, static)
     assert float(pull[:, 8:].abs().min()) > 0.0
 
 

@@ -147,49 +147,47 @@ class Das3rModel(Das3rState):
             "background": background.expand(height, width, 3),
         }
 
-    def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The picture to compare with and the weight of its pixels."""
-        picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
-        if "mask" in batch and not (self.training and self.maps is not None):
-            return picture, self._downscale_if_required(batch["mask"].to(self.device).float())
-        if self.training and self.maps is not None:
-            return picture, self.maps.counted(int(batch["image_idx"]), *picture.shape[:2])
-        return picture, torch.ones_like(picture[..., :1])
+    def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
+        """The picture to compare with, as large as the render."""
+        return self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
 
     def _compare(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> tuple[Tensor, FrameTerms]:
         """The picture and what it says about the render, once a step for metrics and loss alike."""
-        frame, rgb, config, maps = int(batch["image_idx"]), outputs["rgb"], self.config, self.maps
+        frame, rgb, maps = int(batch["image_idx"]), outputs["rgb"], self.maps
         if self._compared is not None and self._compared[0] is rgb:
             return self._compared[1]
-        if self.training and maps is not None and config.loss == "static" and maps.config.learn != "clip":
-            picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
-            terms = FrameTerms(
-                *self.frame_terms(rgb, picture, maps.maps[frame], maps.start[frame], self.frame_weight[frame])
-            )
+        picture = self._target(outputs, batch)
+        if not self.training or maps is None:
+            terms = self._terms_without_maps(rgb, picture, batch)
+        elif self.config.loss == "published":
+            terms = self._published_terms(rgb, picture, frame)
         else:
-            picture, weight = self._target(outputs, batch)
-            terms = self._other_terms(rgb, picture, weight, frame)
+            static, start, counts = maps.values(frame), maps.start[frame], self.frame_weight[frame]
+            terms = FrameTerms(*self.frame_terms(rgb, picture, static, start, counts))
         self._compared = (rgb, (picture, terms))
         return picture, terms
 
-    def _other_terms(self, rgb: Tensor, picture: Tensor, weight: Tensor, frame: int) -> FrameTerms:
-        """Terms of frames without maps of their own, of evaluation, and of the published loss."""
-        config, maps = self.config, self.maps
+    def _terms_without_maps(self, rgb: Tensor, picture: Tensor, batch: dict[str, Any]) -> FrameTerms:
+        """Terms of evaluation, and of data without a predictor: the mask, if there is one, decides what counts."""
+        weight = torch.ones_like(picture[..., :1])
+        if "mask" in batch:
+            weight = self._downscale_if_required(batch["mask"].to(self.device).float())
+        photometric = losses.photometric_loss(rgb, picture, weight, self.config.ssim_lambda)
+        if self.training:
+            photometric = photometric * self.frame_weight[int(batch["image_idx"])]
         nothing = rgb.new_zeros(())
-        with torch.no_grad():
-            psnr = losses.psnr(rgb, picture, weight)
-        if not self.training or maps is None:
-            photometric = losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)
-            scale = self.frame_weight[frame] if self.training else 1.0
-            return FrameTerms(photometric * scale, nothing, nothing, psnr, weight)
-        static = maps.weight(frame, *picture.shape[:2])
+        return FrameTerms(photometric, nothing, nothing, losses.psnr(rgb.detach(), picture, weight), weight)
+
+    def _published_terms(self, rgb: Tensor, picture: Tensor, frame: int) -> FrameTerms:
+        """Terms of the published loss, in which render and maps share one term."""
+        maps, nothing = self.maps, rgb.new_zeros(())
+        assert maps is not None
+        height, width = picture.shape[:2]
+        photometric = losses.published_loss(rgb, picture, maps.weight(frame, height, width), self.config.ssim_lambda)
         prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
-        if config.loss == "published":
-            photometric, pull = losses.published_loss(rgb, picture, static, config.ssim_lambda), nothing
-        else:
-            photometric = losses.photometric_loss(rgb, picture, weight, config.ssim_lambda)
-            pull = losses.weighted_mean((rgb - picture).detach().abs().mean(dim=-1, keepdim=True), static)
-        return FrameTerms(photometric * self.frame_weight[frame], pull, prior, psnr, weight)
+        weight = maps.counted(frame, height, width)
+        psnr = losses.psnr(rgb.detach(), picture, weight)
+        return FrameTerms(photometric * self.frame_weight[frame], nothing, prior, psnr, weight)
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
         """Static PSNR of the frame and the number of Gaussians."""
@@ -240,7 +238,7 @@ class Das3rModel(Das3rState):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of one rendered frame (see `frame_metrics.metrics`), and picture, render and mask side by side."""
-        picture = self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
+        picture = self._target(outputs, batch)
         mask = batch.get("mask")
         static = torch.ones_like(picture[..., :1]) if mask is None else mask.to(picture)
         values = frame_metrics.metrics(outputs["rgb"], picture, static, has_mask=mask is not None)

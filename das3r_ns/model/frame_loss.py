@@ -32,7 +32,7 @@ class FrameTerms(NamedTuple):
 def frame_terms(
     rgb: Float[Tensor, "H W 3"],
     picture: Float[Tensor, "H W 3"],
-    logits: Float[Tensor, "h w"],
+    static: Float[Tensor, "h w"],
     start: Float[Tensor, "h w"],
     frame_weight: Float[Tensor, ""],
     ssim_lambda: float,
@@ -41,11 +41,10 @@ def frame_terms(
     """All terms of one frame.
 
     Args:
-        logits: of the frame's staticness map.
+        static: the frame's staticness map, in (0, 1).
         start: the map that the prior pulls back to.
         frame_weight: how much the frame counts.
     """
-    static = torch.sigmoid(logits)
     learned = resized(static, rgb.shape[0], rgb.shape[1])
     with torch.no_grad():
         weight = learned * (learned >= config.cut)

@@ -46,6 +46,3 @@ class Graphed:
     def _record(self, arguments: tuple[Tensor, ...]) -> Function:
         samples = tuple(a.detach().clone().requires_grad_(a.requires_grad) for a in arguments)
         return torch.cuda.make_graphed_callables(self._function, samples, allow_unused_input=True)  # type: ignore[return-value]
-
-    def __deepcopy__(self, memo: dict) -> Graphed:
-        return Graphed(self._function, self._enabled)
