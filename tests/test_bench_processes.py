@@ -139,3 +139,8 @@ def test_a_shortened_baseline_keeps_the_proportions_of_its_schedules():
     assert config.pipeline.model.resolution_schedule == 600
     assert config.pipeline.model.stop_split_at == before // 5
     assert config.optimizers["means"]["scheduler"].max_steps == 6000
+
+
+def test_baselines_take_steps_of_their_own(tmp_path):
+    job = bench_job(tmp_path, SequenceSource("wall", str(tmp_path), "wall"), steps=10, baseline_steps=20)
+    assert [job.steps_of(method) for method in ("das3r", *BASELINES)] == [10, 20, 20]
