@@ -1,6 +1,7 @@
 """The scene folder: what is written is read back; what is damaged is named; nothing is left half written."""
 
 import json
+import time
 
 import cv2
 import numpy as np
@@ -136,3 +137,21 @@ def test_a_folder_of_another_format_says_so(tmp_path):
     (folder / "predictor.json").write_text(json.dumps(info))
     with pytest.raises(scene.SceneFolderError, match="99"):
         scene.read_scene(folder)
+
+
+def test_no_two_arrays_are_parsed_at_once(tmp_path, monkeypatch):
+    written, frames = make_scene(8)
+    scene.write_scene(written, frames, tmp_path / "clip")
+    load, inside, most = np.load, [], []
+
+    def slow_load(path):
+        inside.append(path)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.remove(path)
+        return load(path)
+
+    monkeypatch.setattr(np, "load", slow_load)
+    scene.read_scene(tmp_path / "clip")
+    assert len(most) == 16
+    assert max(most) == 1

@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, SceneFolderError
+
+_ONE_ARRAY_AT_A_TIME = Lock()
 
 
 def is_scene_folder(folder: Path) -> bool:
@@ -109,11 +112,18 @@ def _read_picture(path: Path, flags: int) -> np.ndarray:
     return picture
 
 
+def _read_array(path: Path) -> np.ndarray:
+    # NumPy reads the header with Python's own parser, which fails now and then when two threads are in it at once
+    # (CPython 3.11: "AST constructor recursion depth mismatch").
+    with _ONE_ARRAY_AT_A_TIME:
+        return np.load(path)
+
+
 def _read_maps(folder: Path, frame: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     name = Path(frame["file_path"]).stem
     try:
-        depth = np.load(folder / frame["depth_file_path"]).astype(np.float32)
-        confidence = np.load(folder / "confidence" / f"{name}.npy").astype(np.float32)
+        depth = _read_array(folder / frame["depth_file_path"]).astype(np.float32)
+        confidence = _read_array(folder / "confidence" / f"{name}.npy").astype(np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise SceneFolderError(f"{folder}: depth or confidence of {name} cannot be read ({error}).") from error
     stored = _read_picture(folder / "dynamic_prob" / f"{name}.png", cv2.IMREAD_UNCHANGED)
