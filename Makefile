@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml das3r_ns/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing nerfstudio, gsplat, torch and the rest: several GB, some minutes"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,salience]"
 	touch $@
 
 demo: $(VENV)/.installed

@@ -23,6 +23,7 @@ from das3r_ns.dataparser.outputs import outputs_of_scene, split_frames
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.start_points import start_points as make_start
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.predictor import geometric, refiners
 from das3r_ns.predictor.auto import resolve
 from das3r_ns.scene import image_paths, read_scene, write_scene
 
@@ -327,6 +328,19 @@ def test_a_run_is_called_after_its_clip_and_its_config_says_what_auto_meant(tmp_
     saved = yaml.load((config.get_base_dir() / "config.yml").read_text(), Loader=yaml.Loader)
     assert saved.experiment_name == "holiday"
     assert saved.pipeline.datamanager.dataparser.predictor == resolve("auto")[0]
+    assert saved.pipeline.datamanager.dataparser.geometric.masks.refiner == refiners.settled("auto") != "auto"
+
+
+def test_a_scene_is_found_by_what_refined_its_masks(tmp_path, monkeypatch):
+    predictor = FakePredictor()
+    monkeypatch.setattr(cache, "build_predictor", lambda *_: (predictor, "a test"))
+    shots = write_pictures(tmp_path / "shots")
+    folders = []
+    for meaning in ("none", "salience", "none"):
+        monkeypatch.setattr(geometric, "settled", lambda name, meaning=meaning: meaning)
+        outputs = parse(shots, cache_dir=tmp_path / "cache", predictor="geometric")
+        folders.append(outputs.metadata["scene_folder"])
+    assert folders[0] == folders[2] != folders[1]
 
 
 def test_a_name_given_by_the_user_stays(tmp_path):

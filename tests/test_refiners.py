@@ -16,7 +16,7 @@ import torch
 from das3r_ns.predictor.flow import FlowBetweenFrames
 from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
 from das3r_ns.predictor.masks import MaskConfig
-from das3r_ns.predictor.refiners import build_refiner, salience, sam2
+from das3r_ns.predictor.refiners import build_refiner, salience, sam2, settled
 from das3r_ns.predictor.refiners.salience import combine
 from das3r_ns.predictor.refiners.sam2 import Sam2Refiner, next_prompt
 
@@ -38,6 +38,20 @@ def maps(n, background, thing):
 
 def test_none_builds_nothing():
     assert build_refiner("none") is None
+
+
+def test_auto_is_salience_where_its_weights_are_and_the_config_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(salience.importlib.util, "find_spec", lambda name: None)
+    assert settled("auto") == "none"
+    assert build_refiner("auto") is None
+    assert GeometricPredictor().config.masks.refiner == "none"
+    (tmp_path / "u2netp.onnx").touch()
+    found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(salience.importlib.util, "find_spec", lambda name: found)
+    assert settled("auto") == "salience"
+    assert GeometricPredictorConfig().settled().masks.refiner == "salience"
+    assert settled("none") == "none"
+    assert settled("sam2") == "sam2"
 
 
 def test_a_missing_package_is_told_when_the_predictor_is_built(monkeypatch):

@@ -70,6 +70,11 @@ def settled(options: PredictionOptions) -> PredictorName:
     name, reason = resolve(options.predictor, options.network.weights)
     if options.predictor == "auto":
         print(f"Predictor: {name}, {reason}.")
+    masks = options.geometric.masks.refiner
+    if name == "geometric" and masks == "auto" and options.masks is None:
+        found = options.geometric.settled().masks.refiner
+        without = "motion alone (pip install 'das3r-ns[salience]' makes them sharper)"
+        print(f"Masks: from {without if found == 'none' else f'motion and {found}'}.")
     return name
 
 
@@ -184,7 +189,7 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
     settings = {
         "format": FORMAT_VERSION,
         "predictor": predictor,
-        "settings": asdict(options.geometric if predictor == "geometric" else options.network),
+        "settings": asdict(options.geometric.settled() if predictor == "geometric" else options.network),
         "video": asdict(options.video),
         "masks": options.masks is not None,
         "masks_white_is_static": options.masks_white_is_static,

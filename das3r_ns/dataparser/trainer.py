@@ -16,7 +16,7 @@ from das3r_ns.predictor.auto import resolve
 @dataclass
 class Das3rTrainerConfig(TrainerConfig):
     """nerfstudio's trainer config, which names the run after the clip (nerfstudio itself takes the parent folder of
-    a file) and writes into `config.yml` which predictor `auto` came to mean."""
+    a file) and writes into `config.yml` which predictor and mask refiner `auto` came to mean."""
 
     def set_experiment_name(self) -> None:
         """Name the experiment after the clip, unless it has a name."""
@@ -28,11 +28,9 @@ class Das3rTrainerConfig(TrainerConfig):
         """Settle the predictor, so that a later command loads the scene this run was trained on; then save."""
         dataparser = self.pipeline.datamanager.dataparser
         data = self.pipeline.datamanager.data or dataparser.data
-        if (
-            isinstance(dataparser, Das3rDataParserConfig)
-            and dataparser.predictor == "auto"
-            and kind_of(data) != "scene"
-        ):
-            dataparser.predictor, reason = resolve("auto")
-            print(f"Predictor: {dataparser.predictor}, {reason}.")
+        if isinstance(dataparser, Das3rDataParserConfig) and kind_of(data) != "scene":
+            if dataparser.predictor == "auto":
+                dataparser.predictor, reason = resolve("auto")
+                print(f"Predictor: {dataparser.predictor}, {reason}.")
+            dataparser.geometric = dataparser.geometric.settled()
         super().save_config()

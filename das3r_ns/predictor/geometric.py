@@ -26,7 +26,7 @@ from das3r_ns.predictor.mapping import CameraPath, Mapper, MappingConfig, map_ca
 from das3r_ns.predictor.maps import Maps, PosedFlow, make_maps, on_a_sphere
 from das3r_ns.predictor.masks import MaskConfig
 from das3r_ns.predictor.progress import tracked
-from das3r_ns.predictor.refiners import build_refiner
+from das3r_ns.predictor.refiners import build_refiner, settled
 from das3r_ns.predictor.seeds import no_points, seed_points
 from das3r_ns.scene import PointCloud, Scene
 from das3r_ns.video import Clip
@@ -58,6 +58,10 @@ class GeometricPredictorConfig:
     max_points: int = 150_000
     """Size of the seed cloud."""
 
+    def settled(self) -> GeometricPredictorConfig:
+        """The same with what `auto` means here and now, so that it can be recorded."""
+        return replace(self, masks=replace(self.masks, refiner=settled(self.masks.refiner)))
+
 
 class GeometricPredictor:
     """See the module. Satisfies `Predictor`."""
@@ -65,7 +69,7 @@ class GeometricPredictor:
     name = "geometric"
 
     def __init__(self, config: GeometricPredictorConfig | None = None) -> None:
-        self.config = config or GeometricPredictorConfig()
+        self.config = (config or GeometricPredictorConfig()).settled()
         self._estimator = _flow_estimator(self.config)
         self._refiner = build_refiner(self.config.masks.refiner)  # a missing extra is said before the long work
 

@@ -32,9 +32,10 @@ IN_DOUBT = (0.1, 0.4)
 class MaskConfig:
     """How evidence of motion becomes `dynamic_prob`."""
 
-    refiner: RefinerName = "none"
-    """What says where objects end, besides motion: nothing; `salience`, a small network for objects that stand out
-    (extra `salience`); `sam2`, SAM 2 prompted by the moving parts (extra `sam2`, a GPU advised)."""
+    refiner: RefinerName = "auto"
+    """What says where objects end, besides motion: `none`, nothing; `salience`, a small network for objects that stand
+    out (extra `salience`); `sam2`, SAM 2 prompted by the moving parts (extra `sam2`, a GPU advised); `auto`, salience
+    where its extra is installed."""
     threshold: float = 1.8
     """Averaged residual, in standard deviations of the flow's noise, at which a pixel is as likely to move as not."""
     softness: float = 0.4

@@ -101,7 +101,7 @@ def bench(
             longest_side,
             chosen,
             name,
-            geometric,
+            geometric.settled(),
             network,
             trained,
             steps,

@@ -141,12 +141,19 @@ def _predict(job: Job) -> dict[str, Any]:
     predict(_truth_folder(job) / "images", _scene_folder(job), options, overwrite=True)
     scene = read_scene(_scene_folder(job))
     return {
-        "predictor": scene.provenance.get("predictor", job.predictor),
+        "predictor": _predictor(scene.provenance, job.predictor),
         "image_size": list(scene.image_size),
         "frames_posed": int(scene.pose_known.sum()),
         "focal_px": float(scene.K[:, 0, 0].mean()),
         "stage_seconds": scene.provenance.get("seconds"),
     }
+
+
+def _predictor(provenance: dict[str, Any], asked: PredictorName) -> str:
+    """What the table calls the predictor of a scene folder: its name, and what refined its masks."""
+    name = provenance.get("predictor", asked)
+    refiner = provenance.get("settings", {}).get("masks", {}).get("refiner", "none") if name == "geometric" else "none"
+    return name if refiner == "none" else f"{name} + {refiner}"
 
 
 def _measure_scene(job: Job, part: Stage) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from jaxtyping import Float32, UInt8
 
 from das3r_ns.predictor.flow import FlowBetweenFrames
 
-RefinerName = Literal["none", "salience", "sam2"]
+RefinerName = Literal["auto", "none", "salience", "sam2"]
+"""`auto`: salience where its extra is installed, else none."""
 
 
 @runtime_checkable
@@ -31,12 +32,26 @@ class Refiner(Protocol):
         ...
 
 
+def settled(name: RefinerName) -> RefinerName:
+    """What `auto` means here and now; any other name as it is."""
+    if name != "auto":
+        return name
+    from das3r_ns.predictor.refiners.salience import find_weights
+
+    try:
+        find_weights()
+    except ImportError:
+        return "none"
+    return "salience"
+
+
 def build_refiner(name: RefinerName) -> Refiner | None:
     """The refiner of that name; None for `none`.
 
     Raises:
         ImportError: it needs a package that is not installed; the message says which extra brings it.
     """
+    name = settled(name)
     if name == "none":
         return None
     if name == "salience":
