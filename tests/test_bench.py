@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -20,7 +21,7 @@ from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
 from das3r_ns.evaluation.bench.worker import run_job
 from das3r_ns.predictor.network.preprocess import framing
-from das3r_ns.scene import write_scene
+from das3r_ns.scene import read_scene, write_scene
 
 
 class Predictions:
@@ -29,6 +30,8 @@ class Predictions:
     def __init__(self) -> None:
         self.of: list[str] = []
         self.fails: dict[str, Exception] = {}
+        self.moving = 1.0
+        """The true maps are multiplied by this."""
 
     def __call__(self, data, out, options, overwrite):
         name = data.parents[1].name
@@ -36,7 +39,8 @@ class Predictions:
         if name in self.fails:
             raise self.fails[name]
         scene, frames = scene_of(data.parent)
-        write_scene(replace(scene, provenance={"predictor": "stand-in"}), frames, out, overwrite=overwrite)
+        scene = replace(scene, dynamic_prob=scene.dynamic_prob * self.moving, provenance={"predictor": "stand-in"})
+        write_scene(scene, frames, out, overwrite=overwrite)
         return out
 
 
@@ -275,6 +279,23 @@ def test_the_table_sets_published_figures_beside_ours_and_says_what_each_costs()
     assert "*DAS3R, DAVIS-16* [2nd], Easi3R table 1 | 0.416 | 0.390 |" in text
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| ") and "das3r |" in line}
     assert columns == {13}
+
+
+def test_true_masks_replace_those_of_a_scene_that_was_predicted_before(tmp_path, predictions):
+    small_clip(tmp_path / "clips" / "wall")
+    predictions.moving = 0.0  # the predictor misses what moves
+
+    def j(**options) -> float:
+        table = bench(str(tmp_path / "clips"), stages=("masks",), predictor="geometric", **options)
+        assert not table.rows[0].errors
+        return table.rows[0].values("masks")["j_mean"]
+
+    assert j(out=tmp_path / "out") < 0.1
+    shutil.copytree(tmp_path / "out", tmp_path / "true")
+    assert j(out=tmp_path / "true", true_masks=True) > 0.9
+    assert predictions.of == ["wall"]  # once
+    assert "true masks" in (tmp_path / "true" / "table.md").read_text()
+    assert read_scene(tmp_path / "true" / "wall" / "scene").dynamic_prob.max() == 0  # the predicted scene is kept
 
 
 @pytest.mark.slow

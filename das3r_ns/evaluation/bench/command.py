@@ -41,6 +41,7 @@ def bench(
     baseline_steps: int | None = None,
     max_frames: int | None = None,
     longest_side: int | None = 512,
+    true_masks: bool = False,
     jobs: int = 1,
     slurm_partition: str | None = None,
     slurm_hours: float = 4.0,
@@ -55,7 +56,7 @@ def bench(
     Args:
         what: davis, sintel, tum-dynamics, composited, or a folder of clips (CLIP/images, CLIP/dynamic_masks, ...).
         data: where the set lies, as its publisher packs it or as folders of clips. data/WHAT when left out.
-        out: folder for scenes, runs, pictures and the tables. benchmarks/WHAT when left out.
+        out: folder for scenes, runs, pictures and the tables. benchmarks/WHAT, or benchmarks/WHAT-true-masks, when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
         sequences: names of the sequences. Left out, those of the published tables, or all of a folder of clips.
         predictor: auto takes the network when its weights are at hand or a GPU makes fetching them worth while.
@@ -67,6 +68,8 @@ def bench(
         baseline_steps: training steps of the baselines instead of their 30 000, schedules shortened in proportion.
         max_frames: instead of the protocol's number of frames.
         longest_side: of the pictures, in pixels. None keeps their size; that is no longer the published protocol.
+        true_masks: put the true masks in place of the predicted ones, to see what the predictor's cost. Into another
+            OUT than a run without; one that holds its scenes spares the prediction.
         jobs: sequences at a time, dealt out over the GPUs.
         slurm_partition: submit each sequence to this SLURM partition instead (needs the extra `cluster`).
         slurm_hours: time limit of each of those jobs.
@@ -90,10 +93,12 @@ def bench(
     frames = FRAMES.get(set_name, FRAMES["davis"])
     if max_frames is not None:
         frames = FrameChoice(max_frames, frames.stride)
-    out = out or Path("benchmarks") / set_name
+    out = out or Path("benchmarks") / f"{set_name}{'-true-masks' if true_masks else ''}"
     console = get_console()
     console.print(f"{len(sources)} sequences of {folder}; predictor {name}, {reason}; stages {', '.join(chosen)}.")
-    table = BenchTable(set_name, trained, notes=_notes(name, trained, frames, longest_side, steps, baseline_steps))
+    table = BenchTable(
+        set_name, trained, notes=_notes(name, trained, frames, longest_side, steps, baseline_steps, true_masks)
+    )
     todo = [
         Job(
             source,
@@ -108,6 +113,7 @@ def bench(
             baseline_steps or steps,
             out / source.name,
             again,
+            true_masks,
         )
         for source in sources
     ]
@@ -172,6 +178,7 @@ def _notes(
     longest_side: int | None,
     steps: int | None,
     baseline_steps: int | None,
+    true_masks: bool,
 ) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -181,7 +188,7 @@ def _notes(
         "machine": f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()}), {memory_gb:.0f} GiB, "
         + (", ".join(gpus) if gpus else "no GPU"),
         "versions": f"das3r_ns {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-        "predictor": predictor,
+        "predictor": f"{predictor}, with the true masks in place of its own" if true_masks else predictor,
         "methods": ", ".join(methods) or "none trained",
         "frames": ("all" if frames.at_most is None else f"the first {frames.at_most} at most")
         + (f", every {frames.stride}rd" if frames.stride > 1 else ""),

@@ -25,6 +25,7 @@ from das3r_ns.evaluation.bench.meter import metered
 from das3r_ns.evaluation.bench.prepared import prepare, prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
 from das3r_ns.evaluation.bench.training import BASELINES, train
+from das3r_ns.evaluation.bench.true_masks import write_with_true_masks
 from das3r_ns.evaluation.evaluate import Evaluation, write_json
 from das3r_ns.evaluation.runs import load_run
 from das3r_ns.predictor.auto import PredictorName
@@ -56,6 +57,8 @@ class Job:
     """Folder of the sequence."""
     again: bool
     """Repeat everything, whatever is there."""
+    true_masks: bool = False
+    """Put the true masks in place of the predicted ones before anything is trained or measured."""
 
     def steps_of(self, method: str) -> int | None:
         """Training steps of a method; None for its own number."""
@@ -74,11 +77,13 @@ def run_job(job: Job) -> None:
     truth = stages.run("prepare", stages.prepare_settings(), lambda: _prepare(job))
     if truth is None or stages.run("predict", stages.predict_settings(), lambda: _predict(job)) is None:
         return
+    if job.true_masks and stages.run("true-masks", stages.scene_settings(), lambda: _take_true_masks(job)) is None:
+        return
     for part in ("masks", "poses"):
         if part in job.stages:
-            stages.run(part, stages.predict_settings(), lambda part=part: _measure_scene(job, part))
+            stages.run(part, stages.scene_settings(), lambda part=part: _measure_scene(job, part))
     for method in job.methods if "psnr" in job.stages else ():
-        settings = {**stages.predict_settings(), "method": method, "steps": job.steps_of(method)}
+        settings = {**stages.scene_settings(), "method": method, "steps": job.steps_of(method)}
         if stages.run(f"train-{method}", settings, lambda method=method: _train(job, method)) is not None:
             stages.run(f"psnr-{method}", settings, lambda method=method: _measure_run(job, method))
 
@@ -100,13 +105,17 @@ class _Stages:
         own = job.geometric if job.predictor == "geometric" else job.network
         return {**self.prepare_settings(), "predictor": job.predictor, "predictor_settings": asdict(own)}
 
+    def scene_settings(self) -> dict[str, Any]:
+        """Of the scene that is trained on and measured."""
+        return {**self.predict_settings(), **({"true_masks": True} if self._job.true_masks else {})}
+
     def run(self, name: str, settings: dict[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         """Values of a stage, from an earlier time or from now; None if it failed."""
         path = results_folder(self._job.out) / f"{name}.json"
         kept = None if self._job.again or self._redone else _read(path)
         if kept is not None and kept["settings"] == _plain(settings) and "values" in kept:
             return kept["values"]
-        self._redone = self._redone or name in ("prepare", "predict")
+        self._redone = self._redone or name in ("prepare", "predict", "true-masks")
         path.parent.mkdir(exist_ok=True)
         record: dict[str, Any] = {"settings": _plain(settings), "das3r_ns_version": __version__}
         get_console().rule(f"{self._job.source.name}: {name}")
@@ -138,8 +147,9 @@ def _predict(job: Job) -> dict[str, Any]:
         geometric=job.geometric,
         network=job.network,
     )
-    predict(_truth_folder(job) / "images", _scene_folder(job), options, overwrite=True)
-    scene = read_scene(_scene_folder(job))
+    folder = job.out / "scene"
+    predict(_truth_folder(job) / "images", folder, options, overwrite=True)
+    scene = read_scene(folder)
     return {
         "predictor": _predictor(scene.provenance, job.predictor),
         "image_size": list(scene.image_size),
@@ -147,6 +157,10 @@ def _predict(job: Job) -> dict[str, Any]:
         "focal_px": float(scene.K[:, 0, 0].mean()),
         "stage_seconds": scene.provenance.get("seconds"),
     }
+
+
+def _take_true_masks(job: Job) -> dict[str, Any]:
+    return write_with_true_masks(job.out / "scene", _truth(job), _scene_folder(job))
 
 
 def _predictor(provenance: dict[str, Any], asked: PredictorName) -> str:
@@ -186,7 +200,7 @@ def _truth_folder(job: Job) -> Path:
 
 
 def _scene_folder(job: Job) -> Path:
-    return job.out / "scene"
+    return job.out / ("scene_with_true_masks" if job.true_masks else "scene")
 
 
 def _figures(job: Job) -> Path:
