@@ -56,7 +56,7 @@ def bench(
     Args:
         what: davis, sintel, tum-dynamics, composited, or a folder of clips (CLIP/images, CLIP/dynamic_masks, ...).
         data: where the set lies, as its publisher packs it or as folders of clips. data/WHAT when left out.
-        out: folder for scenes, runs, pictures and the tables. benchmarks/WHAT, or benchmarks/WHAT-true-masks, when left out.
+        out: folder for scenes, runs, pictures and tables. benchmarks/WHAT (benchmarks/WHAT-true-masks) when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
         sequences: names of the sequences. Left out, those of the published tables, or all of a folder of clips.
         predictor: auto takes the network when its weights are at hand or a GPU makes fetching them worth while.
