@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.contrast import barrier_to_border, border_share, contrasts, log_odds, speak, trust
+from das3r_ns.predictor.contrast import barrier_to_border, border_share, contrasts, floating, log_odds, speak, trust
 from das3r_ns.predictor.depth import InverseDepth
 
 H, W = 36, 48
@@ -51,6 +51,25 @@ def test_each_cue_sees_the_thing_that_differs_in_it():
     for found in (colour, depth, motion):
         assert found[:6].max() < 0.1
     assert colour[inside][..., 1:].max() < 0.1
+
+
+def test_what_hangs_before_the_scene_floats_and_what_stands_on_the_ground_does_not():
+    grey, still = np.full((H, W, 3), 120, np.uint8), np.zeros((2, H, W), np.float32)
+    wall = np.ones((H, W), np.float32)
+    # Ground from the height of the thing's foot down: its inverse depth grows towards the camera, beside the thing too.
+    ground = wall.copy()
+    ground[20:] = np.linspace(1, 12, H - 20, dtype=np.float32)[:, None]
+
+    def floats(inverse_depth: np.ndarray) -> np.ndarray:
+        return floating(contrasts(grey, fit_with(inverse_depth, still))[..., 1][None])[0]
+
+    hanging, standing, near = wall.copy(), ground.copy(), wall.copy()
+    hanging[THING] = 12.0
+    standing[8:30, 18:30] = ground[29, 0]  # meets the ground where it is as near as the thing
+    near[THING] = 3.0
+    assert floats(hanging)[16:20, 22:26].min() > 0.1
+    assert floats(standing).max() == 0
+    assert floats(near).max() == 0  # a little nearer is nothing unusual
 
 
 def test_trust_is_the_share_of_what_stands_out_that_moves():

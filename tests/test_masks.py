@@ -52,7 +52,8 @@ def test_where_things_that_stand_out_move_what_does_not_stand_out_needs_more_evi
 
 def test_what_stands_out_in_a_scene_at_rest_stays_at_rest():
     evidence = evidence_of(np.full((3, 20, 30), 0.4, np.float32), (0.0, 0.0, 0.0))
-    evidence[:, 5:15, 5:15, 1:3] = 1.0
+    evidence[:, 5:15, 5:15, 1] = 1.0
+    evidence[:, 5:15, 5:15, 2] = 0.69  # nearer than its surroundings, but not by so much that nothing could hold it
     assert motion_probability(evidence, MaskConfig()).max() < 0.05
 
 
@@ -63,6 +64,15 @@ def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
     probability = motion_probability(evidence, MaskConfig())
     assert (probability[:, 5:15, 5:15] > 0.9).all()
     assert (probability[:, :4] < 0.1).all()
+
+
+def test_a_thing_that_floats_moves_though_a_depth_explains_its_motion():
+    pooled = np.zeros((3, 24, 32, 4), np.float16)
+    pooled[:, 8:16, 12:20, 2] = 0.8
+    found = motion_probability(pooled, MaskConfig())
+    assert found[:, 8:16, 12:20].min() > 0.5
+    assert found[:, :6].max() < 0.1
+    assert motion_probability(pooled, MaskConfig(floating=0.0)).max() < 0.1
 
 
 def test_no_view_means_no_evidence_and_the_median_removes_a_speck():

@@ -31,6 +31,9 @@ MOTION_CONTRAST_PX = 0.4
 """Barrier in the motion that depth leaves, pixels a frame, that is neither small nor large."""
 NEUTRAL = (0.4, 0.5, 0.5)
 """Of colour, depth and motion: how much must stand out to speak neither for a thing nor against it."""
+FLOATS = 0.7
+"""Of depth: what stands out more is over five times nearer than the median, or beyond infinity, and meets nothing
+that is."""
 MOVES = 0.2
 """Probability of motion above which something that stands out counts as moving: less than would convince alone."""
 LEAST_AREA = 0.003
@@ -65,6 +68,15 @@ def speak(
 ) -> Float32[np.ndarray, "n h w"]:
     """What a cue adds to the log-odds of motion: its own log-odds, as far as it is trusted."""
     return trust(moving, outstanding) * log_odds(outstanding + np.float32(0.5 - neutral), 0.05)
+
+
+def floating(depth_contrast: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n h w"]:
+    """Log-odds that a thing floats free rather than stands on something: 0 up to `FLOATS`, then those above it.
+
+    A thing that moves along with the camera shows parallax of its own, so it seems to hang before the scene: what it
+    stands on has another depth. Things at rest reach the border at their own depth, over the ground they stand on.
+    """
+    return np.maximum(log_odds(depth_contrast, 0.02) - np.float32(np.log(FLOATS / (1 - FLOATS))), 0)
 
 
 def trust(

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, UInt8
 
 from das3r_ns.predictor.appearance import AppearanceGrid, lab
-from das3r_ns.predictor.contrast import NEUTRAL, border_share, speak
+from das3r_ns.predictor.contrast import NEUTRAL, border_share, floating, speak
 from das3r_ns.predictor.edge_aware import smooth_within_edges
 from das3r_ns.predictor.flow import FlowBetweenFrames, sample
 from das3r_ns.predictor.refiners import RefinerName
@@ -50,6 +50,10 @@ class MaskConfig:
     0 turns it off."""
     depth_contrast: float = 0.5
     """Same, for what stands out in depth: a thing that moves seems to float, or to lie behind its surroundings."""
+    floating: float = 8.0
+    """Weight of floating free: being several times nearer than the scene and meeting nothing of it. A thing that drives
+    along with the camera does, for the depth that explains its motion is wrong. Needs no other sign of motion. 0 turns
+    it off."""
     motion_contrast: float = 3.0
     """Same, for what moves unlike the border; weighs in only as far as much of the border itself seems to move, as
     with water, or cameras that follow the wrong thing."""
@@ -111,6 +115,7 @@ def pool_evidence(
 def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig) -> Float32[np.ndarray, "n h w"]:
     """Probability that each pixel moves, from pooled evidence."""
     moving = (pooled[..., 0].astype(np.float32) - config.threshold) / np.float32(config.softness)
+    moving += config.floating * floating(pooled[..., 2].astype(np.float32))
     # Where much of the border moves, the cameras follow the wrong thing or water surrounds the right one. Only what
     # moves unlike the border is then a thing.
     in_doubt = np.clip((border_share(moving) - IN_DOUBT[0]) / (IN_DOUBT[1] - IN_DOUBT[0]), 0, 1)
