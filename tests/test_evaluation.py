@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from das3r_ns import geometry
 from das3r_ns.datasets import TruthError, read_truth_folder
 from das3r_ns.evaluation.comparison import compare_masks, compare_pictures, mean_of_known
 from das3r_ns.evaluation.evaluate import evaluate, write_json
+from das3r_ns.evaluation.runs import _numpy_scalars
 from das3r_ns.evaluation.truth_options import assemble_truth
 from das3r_ns.scene import PointCloud, Scene, write_scene
 
@@ -233,6 +235,18 @@ def test_a_run_that_never_finished_is_named_with_what_to_do(tmp_path, truth):
     path.write_text("a: [1, 2")
     with pytest.raises(ValueError, match="is no config of a nerfstudio run"):
         evaluate(load_config=path, truth=truth)
+
+
+def test_checkpoints_of_other_methods_with_numpy_numbers_in_them_load(tmp_path):
+    # As splatfacto's schedulers leave them; nerfstudio calls torch.load as it is, which refuses them by default.
+    path = tmp_path / "step-000000001.ckpt"
+    torch.save({"lr": np.float64(1e-3), "weight": np.float32(0.5), "state": {"x": torch.ones(2)}}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    with torch.serialization.safe_globals(_numpy_scalars()):
+        loaded = torch.load(path, weights_only=True)
+    assert loaded["lr"] == 1e-3
+    assert loaded["weight"] == 0.5
 
 
 def test_frames_without_a_true_mask_are_left_out_of_both_measures(truth):

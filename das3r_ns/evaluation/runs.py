@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from jaxtyping import Float
@@ -135,7 +136,8 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
     step, _ = load_run_config(config_path, allow_unfinished)
     from nerfstudio.utils.eval_utils import eval_setup
 
-    config, pipeline, _, _ = eval_setup(config_path, test_mode="test")
+    with torch.serialization.safe_globals(_numpy_scalars()):
+        config, pipeline, _, _ = eval_setup(config_path, test_mode="test")
     pipeline.eval()
     manager: Any = pipeline.datamanager
     folder = manager.train_dataset.metadata.get("scene_folder")
@@ -149,6 +151,14 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
         scene_folder=None if folder is None else Path(folder),
         training={"steps": step + 1, "max_num_iterations": config.max_num_iterations},
     )
+
+
+def _numpy_scalars() -> list[Any]:
+    """What torch needs to know to read a NumPy number from a checkpoint without executing anything: nerfstudio's own
+    schedulers leave learning rates of that kind there, under the name that their NumPy had for it."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return [*((scalar, name) for name in names), np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
 
 
 def load_run_config(config_path: Path, allow_unfinished: bool = False) -> tuple[int, Any]:
