@@ -58,7 +58,8 @@ class _UpsampleTwice(torch.autograd.Function):
 
 def _transposed_interpolation(count: int, like: Tensor) -> Float[Tensor, "n n2"]:
     """Weight of each of `count` pixels in a row of twice as many."""
-    pixels = torch.eye(count, device=like.device)[None]
+    exact = torch.promote_types(like.dtype, torch.float32)
+    pixels = torch.eye(count, device=like.device, dtype=exact)[None]
     return F.interpolate(pixels, scale_factor=2, mode="linear", align_corners=True)[0].to(like.dtype)
 
 

@@ -36,7 +36,7 @@ class StepResult(NamedTuple):
 class _Trunk(NamedTuple):
     tokens: tuple[list[Tensor], list[Tensor]]
     """Per view, the four sets that its heads read."""
-    points: list[tuple[Tensor | None, Tensor | None]]
+    points: Sequence[tuple[Tensor | None, ...]]
     """Per view, pointmap and confidence, if they were wanted."""
     grid: tuple[int, int]
 
