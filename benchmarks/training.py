@@ -114,6 +114,8 @@ def log_of(run: Path) -> list[dict[str, float]]:
 
 def scratch(task: Scratch) -> None:
     """See `Scratch`."""
+    if (task.out / "run").exists() or (task.out / "speed").exists():
+        raise FileExistsError(f"{task.out} holds a run already: give another --out")
     begin = time.perf_counter()
     deadline = begin + 60 * task.minutes
     height, width = (32, 48) if task.tiny else (192, 288)

@@ -191,6 +191,7 @@ def test_a_disk_that_fills_up_stops_the_run_which_resumes_to_the_same_losses(cli
 
     def full(path: Path, data) -> int:
         if path.suffix == ".part" and path.stem == "0000003":
+            write(path, bytes(data)[:10])
             raise OSError(28, "No space left on device")
         return write(path, data)
 
