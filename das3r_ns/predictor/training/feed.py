@@ -129,12 +129,13 @@ class FeatureFeed:
     def _fetch(self, draws: list[Draw], written: Any) -> _Fetched:
         layout, device = self.store.layouts[draws[0].size], self.store.device
         shape = (len(draws), layout.bytes)
-        if shape not in self._staging:
-            self._staging[shape] = _Staging(torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda"))
-        staging = self._staging[shape]
-        if staging.busy is not None:
-            staging.busy.synchronize()
+        # All of it within the stream's context, which also sets the GPU of this thread.
         with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
+            if shape not in self._staging:
+                self._staging[shape] = _Staging(torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda"))
+            staging = self._staging[shape]
+            if staging.busy is not None:
+                staging.busy.synchronize()
             if self._stream is not None and written is not None:
                 self._stream.wait_event(written)
             records = torch.empty(shape, dtype=torch.uint8, device=device)
