@@ -49,7 +49,8 @@ class Throughput:
     steps: int = 15
     """Steps that are timed, after 3 that are not."""
     folder: Path | None = None
-    """Where features are kept on disk while it runs, 1 GB for a batch of 16. A temporary folder if not given."""
+    """Where features are kept on disk while it runs, 1 GB for a batch of 16; so little that the system's cache holds
+    it. A temporary folder if not given."""
     compile: bool = False
     """Our step with torch.compile too."""
     tiny: bool = False

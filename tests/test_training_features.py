@@ -108,6 +108,21 @@ def test_kept_features_give_the_losses_of_computing_them_each_time(loss, precisi
     np.testing.assert_allclose(found, expected, rtol=1e-6 if precision == "float32" else 2e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("features", [FeatureConfig(2), FeatureConfig(2, 0.1), FeatureConfig(2, 0.1, "gpu")], ids=str)
+def test_on_a_gpu_kept_features_give_the_losses_of_the_cpu_from_wherever_they_are(features, clip_set, tmp_path):
+    # Half-learned weights would differ from one card to another: the heads stay as they are.
+    optim = OptimConfig(learning_rate=1e-12, min_learning_rate=1e-12, warmup_epochs=0.0, epochs=4)
+    config = config_for(clip_set, tmp_path / "cpu", features=features, optim=optim, precision="float32")
+    config = replace(config, features=replace(features, memory="host"))
+    train_predictor(config)
+    train_predictor(replace(config, out=tmp_path / "gpu", device="cuda", features=features, precision="bfloat16"))
+    expected, found = losses_of(tmp_path / "cpu"), losses_of(tmp_path / "gpu")
+    np.testing.assert_allclose(found, expected, rtol=0.03)  # TF32 and bfloat16, other dropout
+    # Kept features are those that were computed: only dropout tells the epochs from one another.
+    np.testing.assert_allclose(found[6:], found[:6], rtol=0.03)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 2.0], ids=["disk", "both", "memory"])
 def test_a_run_with_kept_features_reads_each_picture_once_and_resumes_to_the_same_weights(
     share, clip_set, tmp_path, monkeypatch

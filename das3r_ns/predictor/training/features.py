@@ -62,11 +62,7 @@ def frozen_view(tokens: list[Tensor], truth: ViewTruth, points: ViewPrediction, 
         distance: of `normalised_distances`, per pixel; None where the point heads were not computed.
     """
     counted = truth.valid & ~truth.dynamic.isnan()
-    labels = (
-        truth.dynamic.nan_to_num(0.0)
-        .to(torch.uint8)
-        .where(counted, torch.full_like(counted, UNKNOWN, dtype=torch.uint8))
-    )
+    labels = truth.dynamic.nan_to_num(0.0).to(torch.uint8).where(counted, UNKNOWN)
     if distance is None or points.confidence is None:
         return FrozenView(tokens, labels, None, None)
     confidence = points.confidence.float()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from das3r_ns.predictor.training.feature_store import FeatureStore
 from das3r_ns.predictor.training.features import FeatureBatch, FrozenFeatures
-from das3r_ns.predictor.training.loading import Loaded, PairBatch
+from das3r_ns.predictor.training.loading import Loaded, PairBatch, PairDataset, make_loader
 from das3r_ns.predictor.training.order import Draw
 from das3r_ns.predictor.training.sources import Problem
 
@@ -143,6 +143,22 @@ class FeatureFeed:
             if self._stream is not None:
                 staging.busy = self._stream.record_event()
         return _Fetched(FeatureBatch(records, layout), staging.busy)
+
+
+def make_feed(
+    dataset: PairDataset,
+    batches: Callable[[], Iterator[list[Draw]]],
+    workers: int,
+    device: torch.device,
+    store: FeatureStore | None,
+    freeze: Callable[[PairBatch], FrozenFeatures],
+) -> LoadedFeed | FeatureFeed:
+    """The feed of a run: with a store, of features. The arguments are those of the feeds and of `make_loader`."""
+
+    def load(some: Iterator[list[Draw]]) -> Iterator[Loaded]:
+        return iter(make_loader(dataset, some, workers, device))
+
+    return LoadedFeed(batches, load, device) if store is None else FeatureFeed(batches, load, store, freeze)
 
 
 class _Staging:

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -40,10 +39,10 @@ from das3r_ns.predictor.training.config import SCRATCH, TrainPredictorConfig
 from das3r_ns.predictor.training.engine import gather_lists, make_fabric
 from das3r_ns.predictor.training.feature_identity import open_store
 from das3r_ns.predictor.training.features import FeatureBatch, FrozenFeatures
-from das3r_ns.predictor.training.feed import FeatureFeed, LoadedFeed
-from das3r_ns.predictor.training.loading import Loaded, PairBatch, PairDataset, make_loader
+from das3r_ns.predictor.training.feed import FeatureFeed, LoadedFeed, make_feed
+from das3r_ns.predictor.training.loading import PairBatch, PairDataset
 from das3r_ns.predictor.training.logs import LOSS_NAMES, Meter, RunLog
-from das3r_ns.predictor.training.order import Draw, Order
+from das3r_ns.predictor.training.order import Order
 from das3r_ns.predictor.training.parts import parameter_groups, select_parts
 from das3r_ns.predictor.training.schedule import learning_rate
 from das3r_ns.predictor.training.sets import training_sets, validation_sets
@@ -165,20 +164,15 @@ class Run:
     def _feed(self) -> LoadedFeed | FeatureFeed:
         """The batches that this process is to train on."""
         config, fabric = self.config, self.fabric
-        share = fabric.global_rank, fabric.world_size
-        batches = partial(self.order.batches, range(self.done, self.end), config.batch_size, *share)
+
+        def freeze(batch: PairBatch) -> FrozenFeatures:
+            with fabric.autocast():
+                return self.step.freeze(batch)
+
+        share = config.batch_size, fabric.global_rank, fabric.world_size
+        batches = partial(self.order.batches, range(self.done, self.end), *share)
         dataset = PairDataset(self.sources, config.data.augment, config.seed)
-
-        def load(some: Iterator[list[Draw]]) -> Iterator[Loaded]:
-            return iter(make_loader(dataset, some, config.data.workers, fabric.device))
-
-        if self.store is None:
-            return LoadedFeed(batches, load, fabric.device)
-        return FeatureFeed(batches, load, self.store, self._freeze)
-
-    def _freeze(self, batch: PairBatch) -> FrozenFeatures:
-        with self.fabric.autocast():
-            return self.step.freeze(batch)
+        return make_feed(dataset, batches, config.data.workers, fabric.device, self.store, freeze)
 
     def train(self) -> Path:
         """Train to the end or to `stop_after_steps`. Returns the folder of the weights, or OUT if not at the end."""
