@@ -169,8 +169,8 @@ class Run:
             with fabric.autocast():
                 return self.step.freeze(batch)
 
-        share = config.batch_size, fabric.global_rank, fabric.world_size
-        batches = partial(self.order.batches, range(self.done, self.end), *share)
+        mine = config.batch_size, fabric.global_rank, fabric.world_size
+        batches = partial(self.order.batches, range(self.done, self.end), *mine)
         dataset = PairDataset(self.sources, config.data.augment, config.seed)
         return make_feed(dataset, batches, config.data.workers, fabric.device, self.store, freeze)
 
