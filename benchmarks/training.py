@@ -49,7 +49,7 @@ class Scratch:
     """Clips to validate on, rendered before."""
     frames: int = 8
     """Frames of a clip: few, so that there are many clips."""
-    batch_size: int = 32
+    batch_size: int = 24
     """Pairs a step."""
     learning_rate: float = 5e-4
     """The highest."""
@@ -124,7 +124,7 @@ def scratch(task: Scratch) -> None:
     prepare = ["prepare", "synthetic", clips, *size]
     val_clips, pairs = (1, 4) if task.tiny else (task.val_clips, 192)
     subprocess.run(das3r([*prepare, "--clips", 0, "--val-clips", val_clips]), check=True)
-    _run_for(das3r([*prepare, "--clips", 2 if task.tiny else 100_000, "--val-clips", 0]), task.render_s)
+    _run_for(das3r([*prepare, "--clips", 2 if task.tiny else 5000, "--val-clips", 0]), task.render_s)
     count = len([clip for clip in (clips / "train").iterdir() if not clip.name.startswith(".")])
     facts = [f"{count} clips of {width}x{height}, {time.perf_counter() - begin:.0f} s for them and {val_clips} others"]
     print(facts[0], flush=True)
