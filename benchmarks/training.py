@@ -26,9 +26,9 @@ from training_speed import NARROW, TINY, Throughput, throughput
 from das3r_ns.predictor.network import PairwiseNetworkConfig
 
 SMALL = PairwiseNetworkConfig(
-    enc_embed_dim=384, enc_depth=6, enc_num_heads=6, dec_embed_dim=384, dec_depth=8, dec_num_heads=6
+    enc_embed_dim=384, enc_depth=6, enc_num_heads=6, dec_embed_dim=256, dec_depth=4, dec_num_heads=4
 )
-"""The network that learns from random weights."""
+"""The network that learns from random weights: deeper decoders begin to learn later."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Scratch:
     """Frames of a clip: few, so that there are many clips."""
     batch_size: int = 24
     """Pairs a step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     """The highest."""
     workers: int = 14
     """Processes that read and crop."""
