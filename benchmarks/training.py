@@ -15,67 +15,50 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 import tyro
-from torch import Tensor
+from training_speed import NARROW, TINY, Throughput, throughput
 
-from das3r_ns.predictor.network import PairwiseNetwork, PairwiseNetworkConfig, heads, transformer
-from das3r_ns.predictor.training.loading import PairBatch, ViewBatch
-from das3r_ns.predictor.training.losses import LossConfig
-from das3r_ns.predictor.training.parts import parameter_groups, select_parts
-from das3r_ns.predictor.training.step import TrainingStep
+from das3r_ns.predictor.network import PairwiseNetworkConfig
 
-GIB = 2**30
-NARROW = {"FEATURES": 16, "POINT_FEATURES": 8, "LEVEL_WIDTHS": (8, 8, 8, 8)}
-"""Widths of the DPT heads with --tiny; those of the published network are fixed."""
-TINY = PairwiseNetworkConfig(
-    enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2
+SMALL = PairwiseNetworkConfig(
+    enc_embed_dim=384, enc_depth=6, enc_num_heads=6, dec_embed_dim=256, dec_depth=4, dec_num_heads=4
 )
+"""The network that learns from random weights: deeper decoders begin to learn later."""
 
 
 @dataclass
 class Scratch:
-    """Train a small network from random weights on synthetic clips, and follow J on clips that it never sees."""
+    """Train a small network from random weights on synthetic clips, and follow J on clips that it never sees. All is
+    cut to the time: clips are rendered for a while on all cores, a first run of some steps tells the speed, and the
+    run that counts gets as many epochs as fit, its learning rate falling to the end."""
 
     out: Path = Path("outputs/training_scratch")
-    """Folder for the clips, the run and the curve."""
-    clips: int = 500
-    """Clips to train on; 40 more to validate on."""
-    epochs: int = 20
-    """Epochs of 3200 pairs."""
-    batch_size: int = 32
+    """Folder for the clips and the runs."""
+    curve: Path | None = None
+    """File for the curve, kept up to date while the run goes on. OUT/curve.md if not given."""
+    minutes: float = 6.0
+    """For everything."""
+    render_s: float = 90.0
+    """Seconds of them in which clips to train on are rendered."""
+    val_clips: int = 48
+    """Clips to validate on, rendered before."""
+    frames: int = 8
+    """Frames of a clip: few, so that there are many clips."""
+    batch_size: int = 24
     """Pairs a step."""
+    learning_rate: float = 4e-4
+    """The highest."""
     workers: int = 14
     """Processes that read and crop."""
+    device: str = "auto"
+    """As of `das3r train-predictor`."""
     tiny: bool = False
     """Tiny network, few small clips: only to see that it works."""
-
-
-@dataclass
-class Throughput:
-    """Pairs a second of full-size training with random weights, mask heads alone learning: our step against the
-    published way (float32 with TF32, batch 8, attention weights written out, 1x1 convolutions after upsampling)."""
-
-    height: int = 288
-    """Rows of the views."""
-    width: int = 512
-    """Columns of the views."""
-    batches: tuple[int, ...] = (8, 16, 32)
-    """Batch sizes of our step."""
-    steps: int = 20
-    """Steps that are timed, after 3 that are not."""
-    compile: bool = False
-    """Our step with torch.compile too."""
-    tiny: bool = False
-    """Tiny network and views: only to see that it works."""
 
 
 @dataclass
@@ -125,145 +108,84 @@ def network_flags(config: PairwiseNetworkConfig) -> list[Any]:
 
 def log_of(run: Path) -> list[dict[str, float]]:
     """The lines of a run's log."""
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    text = (run / "log.jsonl").read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def scratch(task: Scratch) -> None:
     """See `Scratch`."""
+    if (task.out / "run").exists() or (task.out / "speed").exists():
+        raise FileExistsError(f"{task.out} holds a run already: give another --out")
+    begin = time.perf_counter()
+    deadline = begin + 60 * task.minutes
     height, width = (32, 48) if task.tiny else (192, 288)
-    clips, val_clips, frames = (2, 1, 5) if task.tiny else (task.clips, 40, 12)
-    per_epoch, epochs, batch, pairs = (8, 2, 4, 4) if task.tiny else (3200, task.epochs, task.batch_size, 200)
-    network = TINY
-    if not task.tiny:
-        network = PairwiseNetworkConfig(
-            enc_embed_dim=384, enc_depth=6, enc_num_heads=6, dec_embed_dim=256, dec_depth=4, dec_num_heads=4
-        )
-    size = ["--height", height, "--width", width, "--frames", frames]
-    begin = time.perf_counter()
-    make = ["prepare", "synthetic", task.out / "clips", "--clips", clips, "--val-clips", val_clips, *size]
-    subprocess.run(das3r(make), check=True)
-    rendered = time.perf_counter()
-    train = ["train-predictor", "--out", task.out / "run", "--train", "all", *network_flags(network)]
-    train += ["--data.clips", task.out / "clips", "--data.sizes", height, width, "--data.pairs-per-epoch", per_epoch]
-    train += ["--data.val-pairs", pairs, "--data.workers", 0 if task.tiny else task.workers]
-    train += ["--loss.point-weight", 0, "--loss.no-confidence-weighting", "--batch-size", batch, "--log-every", 20]
-    train += ["--optim.epochs", epochs, "--optim.warmup-epochs", 1, "--optim.learning-rate", 3e-4]
-    train += ["--resume"]
-    subprocess.run(das3r(train, tiny=task.tiny), check=True)
-    trained = time.perf_counter()
-    print(f"\nclips {rendered - begin:.0f} s, training {trained - rendered:.0f} s\n")
-    print("| step | J | recall |\n| --- | --- | --- |")
-    for line in log_of(task.out / "run"):
+    clips, curve = task.out / "clips", task.curve or task.out / "curve.md"
+    size = ["--height", height, "--width", width, "--frames", 5 if task.tiny else task.frames]
+    prepare = ["prepare", "synthetic", clips, *size]
+    val_clips, pairs = (1, 4) if task.tiny else (task.val_clips, 192)
+    subprocess.run(das3r([*prepare, "--clips", 0, "--val-clips", val_clips]), check=True)
+    _run_for(das3r([*prepare, "--clips", 2 if task.tiny else 5000, "--val-clips", 0]), task.render_s)
+    count = len([clip for clip in (clips / "train").iterdir() if not clip.name.startswith(".")])
+    facts = [f"{count} clips of {width}x{height}, {time.perf_counter() - begin:.0f} s for them and {val_clips} others"]
+    print(facts[0], flush=True)
+
+    batch, per_epoch = (4, 8) if task.tiny else (task.batch_size, 50 * task.batch_size)
+    train = ["train-predictor", "--train", "all", *network_flags(TINY if task.tiny else SMALL), "--device", task.device]
+    train += ["--data.clips", clips, "--data.sizes", height, width, "--data.pairs-per-epoch", per_epoch]
+    train += ["--data.workers", 0 if task.tiny else task.workers, "--data.max-stride", 4]
+    # Weaker than the published: clips are seen a few times each, not fifty.
+    train += ["--data.augment.brightness", 0.2, "--data.augment.contrast", 0.2, "--data.augment.saturation", 0.2]
+    train += ["--data.augment.hue", 0.03, "--loss.point-weight", 0, "--loss.no-confidence-weighting"]
+    train += ["--batch-size", batch, "--optim.learning-rate", task.learning_rate, "--optim.max-grad-norm", 1]
+    probe = ["--out", task.out / "speed", "--log-every", 2 if task.tiny else 20, "--data.val-pairs", 2]
+    probe += ["--stop-after-steps", 4 if task.tiny else 80, "--optim.epochs", 5, "--optim.warmup-epochs", 2]
+    subprocess.run(das3r([*train, *probe], tiny=task.tiny), check=True)
+    speed = [line["train/pairs_per_s"] for line in log_of(task.out / "speed") if "train/pairs_per_s" in line][-1]
+    left_s = deadline - time.perf_counter() - (0 if task.tiny else 25)  # to start, to validate, to end
+    epochs = 3 if task.tiny else max(4, int(0.92 * left_s * speed / per_epoch))
+    facts.append(f"{speed:.0f} pairs/s, so {epochs} epochs of {per_epoch} pairs in {left_s:.0f} s")
+    print(facts[1], flush=True)
+
+    run = ["--out", task.out / "run", "--optim.epochs", epochs, "--optim.warmup-epochs", max(1, 0.06 * epochs)]
+    run += ["--optim.ema-decay", 0.998, "--data.val-pairs", pairs, "--log-every", 1 if task.tiny else 20]
+    run += ["--validate-every", per_epoch // batch * max(1, epochs // 12), "--checkpoint-every", 100_000]
+    process = subprocess.Popen(das3r([*train, *run], tiny=task.tiny))
+    while process.poll() is None:
+        time.sleep(1.0)
+        _write_curve(task.out / "run", curve, facts)
+    facts.append(f"{time.perf_counter() - begin:.0f} s in all, exit status {process.returncode}")
+    _write_curve(task.out / "run", curve, facts)
+    print(curve.read_text(), flush=True)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+
+
+def _write_curve(run: Path, curve: Path, facts: list[str]) -> None:
+    """Write what is known so far of a run that may be cut off at any time."""
+    if not (run / "log.jsonl").is_file():
+        return
+    lines, begin, entropy = log_of(run), (run / "config.json").stat().st_mtime, float("nan")
+    rows = ["| step | seconds | cross entropy (training) | J | recall |", "| --- | --- | --- | --- | --- |"]
+    for line in lines:
+        entropy = line.get("train/cross_entropy1", entropy)
         if "clips/val/J" in line:
-            print(f"| {line['step']} | {line['clips/val/J']:.3f} | {line['clips/val/recall']:.3f} |")
+            scores = f"{line['clips/val/J']:.3f} | {line['clips/val/recall']:.3f}"
+            rows.append(f"| {line['step']:.0f} | {line['time'] - begin:.0f} | {entropy:.3f} | {scores} |")
+    last = lines[-1]
+    facts = [*facts, f"last line of the log: step {last['step']:.0f}, {last['time'] - begin:.0f} s after the start"]
+    curve.parent.mkdir(parents=True, exist_ok=True)
+    curve.write_text("\n".join([*facts, "", *rows]) + "\n")
 
 
-def random_batch(pairs: int, height: int, width: int, device: torch.device) -> PairBatch:
-    """Noise in the shape of a batch: the time of a step does not depend on what it sees."""
-    generator = torch.Generator(device).manual_seed(0)
-
-    def view() -> ViewBatch:
-        rgb = torch.randint(0, 256, (pairs, height, width, 3), generator=generator, device=device, dtype=torch.uint8)
-        depth = 1 + torch.rand(pairs, height, width, generator=generator, device=device)
-        K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]], device=device)
-        return ViewBatch(
-            rgb, depth, rgb[..., 0] & 1, K.repeat(pairs, 1, 1), torch.eye(4, device=device).repeat(pairs, 1, 1)
-        )
-
-    return PairBatch(view(), view())
-
-
-@contextmanager
-def published_arithmetic() -> Iterator[None]:
-    """Within it, attention writes out its weights and the fusion blocks upsample before their 1x1 convolution."""
-
-    def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        weights = (query @ key.transpose(-2, -1)) * query.shape[-1] ** -0.5
-        return weights.softmax(dim=-1) @ value
-
-    def fuse(block: heads.FusionBlock, x: Tensor) -> Tensor:
-        return block.out_conv(heads.upsample_twice(block.resConfUnit2(x)))
-
-    class Written:
-        """Stands in for torch.nn.functional in the module of the transformer."""
-
-        def __getattr__(self, name: str) -> Any:
-            return attention if name == "scaled_dot_product_attention" else getattr(F, name)
-
-    kept = heads.FusionBlock.forward
-    transformer.F, heads.FusionBlock.forward = Written(), fuse  # type: ignore[assignment, method-assign]
+def _run_for(command: list[str], seconds: float) -> None:
+    """Run a command that leaves whole pieces of work, and end it when the time is over."""
+    process = subprocess.Popen(command, start_new_session=True)
     try:
-        yield
-    finally:
-        transformer.F, heads.FusionBlock.forward = F, kept  # type: ignore[assignment, method-assign]
-
-
-def timed(step: Callable[[], None], steps: int, device: torch.device) -> tuple[float, float]:
-    """Seconds of a step and peak memory in GiB (0 on a CPU)."""
-
-    def synchronise() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    for _ in range(3):
-        step()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    synchronise()
-    begin = time.perf_counter()
-    for _ in range(steps):
-        step()
-    synchronise()
-    elapsed = (time.perf_counter() - begin) / steps
-    return elapsed, torch.cuda.max_memory_allocated(device) / GIB if device.type == "cuda" else 0.0
-
-
-def measure(config: PairwiseNetworkConfig, task: Throughput, batch_size: int, published: bool, fused: bool) -> float:
-    """Time one way of training, print its row, and give its pairs a second."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_float32_matmul_precision("high")
-    torch.manual_seed(0)
-    with device:
-        network = PairwiseNetwork(config)
-    learning = select_parts(network, "heads", needs_points=True)
-    if not published and device.type == "cuda":
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = TrainingStep(network, "heads", LossConfig(), symmetrise=True, compile=fused).train()
-    fused_optimizer = device.type == "cuda" and not published
-    optimizer = torch.optim.AdamW(parameter_groups(learning, 0.05), lr=5e-5, betas=(0.9, 0.95), fused=fused_optimizer)
-    batch = random_batch(batch_size, task.height, task.width, device)
-
-    def step() -> None:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=not published):
-            loss = module(batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    seconds, memory = timed(step, task.steps, device)
-    name = "published" if published else "ours, compiled" if fused else "ours"
-    print(f"| {name} | {batch_size} | {1000 * seconds:.1f} | {batch_size / seconds:.2f} | {memory:.1f} |", flush=True)
-    return batch_size / seconds
-
-
-def throughput(task: Throughput) -> None:
-    """See `Throughput`."""
-    config = PairwiseNetworkConfig()
-    if task.tiny:
-        config, task = TINY, Throughput(height=32, width=48, batches=(2,), steps=2, compile=task.compile)
-        for name, value in NARROW.items():
-            setattr(heads, name, value)
-    print(f"{task.width}x{task.height}, both directions of each pair, torch {torch.__version__}, {_device_name()}\n")
-    print("| way | pairs a step | ms a step | pairs/s | peak GiB |\n| --- | --- | --- | --- | --- |")
-    with published_arithmetic():
-        published = measure(config, task, 2 if task.batches == (2,) else 8, published=True, fused=False)
-    ours = [
-        measure(config, task, batch_size, published=False, fused=fused)
-        for fused in ((False, True) if task.compile else (False,))
-        for batch_size in task.batches
-    ]
-    first, best = ours[0] / published, max(ours) / published
-    print(f"\nat batch {task.batches[0]}: {first:.2f} times the published way; best: {best:.2f}")
+        if process.wait(seconds):
+            raise RuntimeError(f"it ended with {process.returncode}: {' '.join(command)}")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def scaling(task: Scaling) -> None:
@@ -312,10 +234,6 @@ def _kill_in_the_middle(command: list[str], checkpoint: Path) -> None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def main(task: Annotated[Task, tyro.conf.arg(name="")]) -> None:

@@ -10,26 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_training import MASKS_ALONE, SMALL, make_clip_set, random_batch
 from train_narrow import NARROW
 
-from das3r_ns.predictor.network import PairwiseNetwork, PairwiseNetworkConfig, heads, predict_pairs
+from das3r_ns.predictor.network import PairwiseNetwork, heads, predict_pairs
 from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.training.averages import WeightAverage
 from das3r_ns.predictor.training.checkpoint import load_checkpoint
 from das3r_ns.predictor.training.config import DataConfig, TrainPredictorConfig
-from das3r_ns.predictor.training.loading import PairBatch, ViewBatch
 from das3r_ns.predictor.training.losses import LossConfig, ViewPrediction, pair_loss
 from das3r_ns.predictor.training.parts import parameter_groups, select_parts
 from das3r_ns.predictor.training.schedule import OptimConfig
 from das3r_ns.predictor.training.step import TrainingStep
-from das3r_ns.predictor.training.synthetic_set import SyntheticSet, make_training_clip
 from das3r_ns.predictor.training.train import train_predictor
 from das3r_ns.predictor.training.validation import jaccard
-
-SMALL = PairwiseNetworkConfig(
-    enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2, image_size=(32, 48)
-)
-MASKS_ALONE = LossConfig(point_weight=0.0, confidence_weighting=False)
 
 
 @pytest.fixture(autouse=True)
@@ -40,25 +34,7 @@ def _narrow_heads(monkeypatch):
 
 @pytest.fixture(scope="module")
 def clip_set(tmp_path_factory) -> Path:
-    """Two clips to train on and one to validate on."""
-    task = SyntheticSet(tmp_path_factory.mktemp("set"), clips=2, val_clips=1, frames=5, height=48, width=72)
-    for split, number in (("train", 0), ("train", 1), ("val", 0)):
-        make_training_clip(task, split, number)
-    return task.out
-
-
-def random_batch(pairs: int = 2) -> PairBatch:
-    generator = torch.Generator().manual_seed(1)
-
-    def view() -> ViewBatch:
-        T = torch.eye(4).repeat(pairs, 1, 1)
-        T[:, :3, 3] = torch.rand(pairs, 3, generator=generator)
-        K = torch.tensor([[40.0, 0, 24], [0, 40.0, 16], [0, 0, 1]]).repeat(pairs, 1, 1)
-        rgb = torch.randint(0, 256, (pairs, 32, 48, 3), generator=generator, dtype=torch.uint8)
-        dynamic = torch.randint(0, 2, (pairs, 32, 48), generator=generator, dtype=torch.uint8)
-        return ViewBatch(rgb, 1 + torch.rand(pairs, 32, 48, generator=generator), dynamic, K, T)
-
-    return PairBatch(view(), view())
+    return make_clip_set(tmp_path_factory.mktemp("set"))
 
 
 def config_for(clip_set: Path, out: Path, **changes) -> TrainPredictorConfig:

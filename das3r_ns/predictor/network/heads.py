@@ -7,6 +7,7 @@ Half of a head's finest level reads the encoder's tokens only, so it is the same
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,37 @@ def upsample_twice(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]
     The kernel weights and adds in float32 in any case.
     """
     with torch.autocast(maps.device.type, enabled=False):
+        if torch.is_grad_enabled() and maps.requires_grad and maps.shape[1] > 1:
+            return _UpsampleTwice.apply(maps)  # type: ignore[no-any-return]
         return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+class _UpsampleTwice(torch.autograd.Function):
+    """`upsample_twice` whose gradient is two matrix products.
+
+    PyTorch's own adds every element of the gradient to four places, one atomic addition each, in the type of the
+    maps: slower than the convolutions around it, and another result each time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
+        ctx.size = maps.shape[-2:]
+        return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        rows, columns = (_transposed_interpolation(count, gradient) for count in ctx.size)
+        channels_last = gradient.permute(0, 2, 3, 1)
+        by_row = (rows @ channels_last.flatten(2)).unflatten(2, channels_last.shape[2:])  # b, h, 2 w, c
+        summed = columns @ by_row.flatten(0, 1)
+        return summed.unflatten(0, by_row.shape[:2]).permute(0, 3, 1, 2)
+
+
+def _transposed_interpolation(count: int, like: Tensor) -> Float[Tensor, "n n2"]:
+    """Weight of each of `count` pixels in a row of twice as many."""
+    exact = torch.promote_types(like.dtype, torch.float32)
+    pixels = torch.eye(count, device=like.device, dtype=exact)[None]
+    return F.interpolate(pixels, scale_factor=2, mode="linear", align_corners=True)[0].to(like.dtype)
 
 
 class ResidualConvUnit(nn.Module):
@@ -135,6 +166,39 @@ class Float32Conv(nn.Conv2d):
             return super().forward(maps.float())
 
 
+class LogitConv(Float32Conv):
+    """A 1x1 convolution to one logit: in float32, but read as they come while it learns from bfloat16 maps.
+
+    The float32 copy of the maps would be the largest tensor of a training step, and kept for the backward pass. A
+    logit, unlike an exponent, may be rounded to bfloat16 while training.
+    """
+
+    def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
+        if maps.dtype == torch.bfloat16 and torch.is_grad_enabled() and self.weight.requires_grad:
+            with torch.autocast(maps.device.type, enabled=False):
+                return _Logit.apply(maps, self.weight) + self.bias[:, None, None]  # type: ignore[index]
+        return super().forward(maps)
+
+
+class _Logit(torch.autograd.Function):
+    """Product of bfloat16 maps with the weights of one output channel, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        channels_last = maps.permute(0, 2, 3, 1)
+        return F.linear(channels_last, weight[:, :, 0, 0].to(maps.dtype)).permute(0, 3, 1, 2).float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        maps, weight = ctx.saved_tensors
+        by_pixel = gradient.to(maps.dtype).permute(0, 2, 3, 1)
+        to_maps = (by_pixel * weight[0, :, 0, 0].to(maps.dtype)).permute(0, 3, 1, 2)
+        # Row by row of the pictures, then summed in float32: one product over all pixels would run on few cores.
+        by_row = by_pixel.flatten(0, 1).transpose(1, 2) @ maps.permute(0, 2, 3, 1).flatten(0, 1)
+        return to_maps, by_row.float().sum(0)[:, :, None, None]
+
+
 class DptHead(nn.Module):
     """One head over one decoder's tokens: raw outputs, before `points_and_confidence` and `dynamic_probability`."""
 
@@ -186,7 +250,7 @@ def mask_head(enc_width: int, dec_width: int) -> DptHead:
         nn.Identity(),
         nn.ReLU(inplace=True),
         nn.Dropout(MASK_DROPOUT),
-        Float32Conv(FEATURES, 1, 1),
+        LogitConv(FEATURES, 1, 1),
         Upsample(),
     )
     return DptHead(enc_width, dec_width, last)

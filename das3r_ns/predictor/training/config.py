@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from das3r_ns.predictor.network import PairwiseNetworkConfig
+from das3r_ns.predictor.training.feature_store import FeatureConfig
 from das3r_ns.predictor.training.losses import LossConfig
 from das3r_ns.predictor.training.parts import TrainedPart
 from das3r_ns.predictor.training.schedule import OptimConfig
@@ -93,6 +94,7 @@ class TrainPredictorConfig:
     """Steps between validations. 0 validates once an epoch. The end is always validated."""
     checkpoint_every: int = 500
     """Steps between checkpoints. The end is always saved."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -102,3 +104,13 @@ class TrainPredictorConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.train == "heads" and self.loss.mask_weight == 0:
             raise ValueError("only the mask heads learn, and --loss.mask-weight 0 gives them nothing to learn")
+        if self.features.epochs and self.train != "heads":
+            raise ValueError(
+                f"--features.epochs {self.features.epochs} keeps what a frozen network computes, and --train "
+                f"{self.train} changes it: --train heads, or --features.epochs 0"
+            )
+        if self.features.epochs >= self.optim.epochs:
+            raise ValueError(
+                f"--features.epochs {self.features.epochs} of --optim.epochs {self.optim.epochs}: no pair would recur, "
+                "so there is nothing to keep features for. Lower the first or raise the second."
+            )

@@ -31,6 +31,7 @@ def make_fabric(config: TrainPredictorConfig) -> Fabric:
         raise ValueError("--device cuda: PyTorch sees no GPU here. --device cpu trains small networks.")
     if gpu:
         torch.set_float32_matmul_precision("high")  # TF32, as published
+        torch.backends.cudnn.benchmark = True  # convolutions are most of a step, in few shapes: trying kernels pays
     bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and gpu and torch.cuda.is_bf16_supported())
     processes, on_this_host = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     return Fabric(

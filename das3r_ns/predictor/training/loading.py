@@ -141,6 +141,8 @@ def make_loader(
         pin_memory=device.type == "cuda",
         worker_init_fn=_one_thread,
         prefetch_factor=4 if workers else None,
+        # Of its own, or the moment when a loader begins would change the dropout of that step.
+        generator=torch.Generator().manual_seed(0),
     )
 
 

@@ -93,7 +93,7 @@ def pair_loss(
 ) -> tuple[Float[Tensor, ""], tuple[ViewLoss, ...]]:
     """The training loss of a batch and its parts per view (first view first). Computed in float32."""
     with torch.autocast(truths[0].valid.device.type, enabled=False):
-        distances = _normalised_distances(predictions, truths) if predictions[0].pointmap is not None else (None, None)
+        distances = normalised_distances(predictions, truths) if predictions[0].pointmap is not None else (None, None)
         views = tuple(
             _view_loss(prediction, truth, distance, config)
             for prediction, truth, distance in zip(predictions, truths, distances)
@@ -104,17 +104,17 @@ def pair_loss(
 
 def _view_loss(prediction: ViewPrediction, truth: ViewTruth, distance: Tensor | None, config: LossConfig) -> ViewLoss:
     counted = truth.valid & ~truth.dynamic.isnan()
-    entropy = _cross_entropy(prediction.mask_logits, truth.dynamic)
-    mean_entropy = _mean(entropy, counted)
+    entropy = cross_entropy(prediction.mask_logits, truth.dynamic)
+    mean_entropy = mean_over(entropy, counted)
     if distance is None or prediction.confidence is None:
         return ViewLoss(mean_entropy.new_zeros(()), mean_entropy, mean_entropy.new_zeros(()), mean_entropy.detach())
     confidence = prediction.confidence.float()
     reward = config.alpha * confidence.log()
-    mask = _mean(confidence * entropy - reward, counted) if config.confidence_weighting else mean_entropy
+    mask = mean_over(confidence * entropy - reward, counted) if config.confidence_weighting else mean_entropy
     return ViewLoss(
-        points=_mean(confidence * distance - reward, counted),
+        points=mean_over(confidence * distance - reward, counted),
         mask=mask,
-        distance=_mean(distance, counted).detach(),
+        distance=mean_over(distance, counted).detach(),
         cross_entropy=mean_entropy.detach(),
     )
 
@@ -143,12 +143,12 @@ def validation_criterion(predictions: Sequence[ViewPrediction], truths: Sequence
         per_view = distance.split([truth.valid[0].numel() for truth in truths], dim=1)
         for prediction, truth, d in zip(predictions, truths, per_view):
             counted = truth.valid & ~truth.dynamic.isnan()
-            total = total + _mean(d.view_as(truth.dynamic), counted)
-            total = total + _mean(_cross_entropy(prediction.mask_logits, truth.dynamic), counted)
+            total = total + mean_over(d.view_as(truth.dynamic), counted)
+            total = total + mean_over(cross_entropy(prediction.mask_logits, truth.dynamic), counted)
     return total
 
 
-def _normalised_distances(
+def normalised_distances(
     predictions: Sequence[ViewPrediction], truths: Sequence[ViewTruth]
 ) -> tuple[Float[Tensor, "b h w"], ...]:
     """Distance of predicted from true points per pixel, each pair's two clouds at mean distance 1 from camera 1."""
@@ -187,10 +187,11 @@ def _median(values: Float[Tensor, "b n"], valid: Bool[Tensor, "b n"]) -> Float[T
     return median.nan_to_num(0.0)
 
 
-def _cross_entropy(logits: Float[Tensor, "b h w"], dynamic: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+def cross_entropy(logits: Float[Tensor, "b h w"], dynamic: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+    """Cross entropy of each pixel; without meaning where the label is NaN."""
     return F.binary_cross_entropy_with_logits(logits.float(), dynamic.nan_to_num(0.0), reduction="none")
 
 
-def _mean(per_pixel: Float[Tensor, "b h w"], counted: Bool[Tensor, "b h w"]) -> Float[Tensor, ""]:
+def mean_over(per_pixel: Float[Tensor, "b h w"], counted: Bool[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Mean over the counted pixels of the batch; 0 where there are none."""
     return per_pixel.where(counted, 0.0).sum() / counted.sum().clamp_min(1)

@@ -46,6 +46,8 @@ class Order:
     sizes: tuple[tuple[int, int], ...]
     """Shapes of pictures (rows, columns), one of which is drawn for each step."""
     seed: int
+    recurring: int = 0
+    """Epochs after which the plan begins anew, crops and jitters included. 0 never does."""
 
     def __post_init__(self) -> None:
         if not self.steps_per_epoch:
@@ -62,10 +64,15 @@ class Order:
     def step(self, step: int) -> list[Draw]:
         """The pairs of an optimiser step, counted from 0 over the whole run."""
         epoch, within = divmod(step, self.steps_per_epoch)
+        epoch = epoch % self.recurring if self.recurring else epoch
         sources, pairs = _epoch(self, epoch)
-        size = self.sizes[int(np.random.default_rng((self.seed, epoch, within)).integers(len(self.sizes)))]
+        size = self.size(epoch, within)
         positions = range(within * self.global_batch, (within + 1) * self.global_batch)
         return [Draw(int(sources[p]), int(pairs[p]), size, epoch, p) for p in positions]
+
+    def size(self, epoch: int, within: int) -> tuple[int, int]:
+        """Rows and columns of the views of a step of an epoch."""
+        return self.sizes[int(np.random.default_rng((self.seed, epoch, within)).integers(len(self.sizes)))]
 
     def batches(self, steps: range, batch_size: int, process: int, processes: int) -> Iterator[list[Draw]]:
         """The micro-batches of one process, step after step."""
@@ -78,7 +85,10 @@ class Order:
 
     def as_record(self) -> dict[str, Any]:
         """What a checkpoint keeps, to refuse a resume that would see other data."""
-        return asdict(self)
+        record = asdict(self)
+        if not self.recurring:
+            del record["recurring"]
+        return record
 
 
 @lru_cache(maxsize=2)

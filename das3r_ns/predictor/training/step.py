@@ -1,8 +1,9 @@
 """What one step computes: frozen features without a graph, then the parts that learn, then the loss.
 
 Where only the mask heads learn, encoder, decoders and point heads run in inference mode (in bfloat16 on GPUs, from
-weights cast once): a step costs their forward pass once and three passes of the mask heads. Each frame is encoded once,
-though a symmetrised pair uses it in two directions.
+weights cast once): a step costs their forward pass once and three passes of the mask heads, or, with features that were
+kept (`feature_store`), those three passes alone. Each frame is encoded once, though a symmetrised pair uses it in two
+directions.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import DptHead
 from das3r_ns.predictor.network.model import points_and_confidence
+from das3r_ns.predictor.training.features import FeatureBatch, FrozenFeatures, frozen_loss, frozen_views
 from das3r_ns.predictor.training.loading import PairBatch
 from das3r_ns.predictor.training.losses import LossConfig, ViewLoss, ViewPrediction, pair_loss
 from das3r_ns.predictor.training.parts import TrainedPart, compile_parts
@@ -29,6 +31,14 @@ class StepResult(NamedTuple):
 
     loss: Float[Tensor, ""]
     views: tuple[ViewLoss, ...]
+
+
+class _Trunk(NamedTuple):
+    tokens: tuple[list[Tensor], list[Tensor]]
+    """Per view, the four sets that its heads read."""
+    points: Sequence[tuple[Tensor | None, ...]]
+    """Per view, pointmap and confidence, if they were wanted."""
+    grid: tuple[int, int]
 
 
 class TrainingStep(nn.Module):
@@ -47,8 +57,16 @@ class TrainingStep(nn.Module):
         self._cast: list[PairwiseNetwork] = []
         """The network with its frozen weights in bfloat16, once it was needed; a list keeps it out of the model."""
 
-    def forward(self, batch: PairBatch) -> StepResult:
-        """Loss of a batch; symmetrised, each pair counts in both directions."""
+    def forward(self, batch: PairBatch | FeatureBatch) -> StepResult:
+        """Loss of a batch; symmetrised, each pair counts in both directions.
+
+        Args:
+            batch: pairs, or, where only the mask heads learn, what was kept of them.
+        """
+        if isinstance(batch, FeatureBatch):
+            return self._learn(batch.features())
+        if self.trunk_frozen:
+            return self._learn(self.freeze(batch))
         predictions = self.predict(batch, self.loss.needs_points)
         truths = (batch.symmetrised() if self.symmetrise else batch).truths()
         return StepResult(*pair_loss(predictions, truths, self.loss))
@@ -59,6 +77,31 @@ class TrainingStep(nn.Module):
         Args:
             points: whether the point heads are wanted too.
         """
+        trunk = self._trunk(batch, points)
+        logits = self._logits(trunk.tokens, trunk.grid)
+        first, second = (ViewPrediction(of_view, *view) for of_view, view in zip(logits, trunk.points))
+        return first, second
+
+    def freeze(self, batch: PairBatch) -> FrozenFeatures:
+        """What a batch contributes where only the mask heads learn."""
+        trunk = self._trunk(batch, self.loss.needs_points)
+        with torch.no_grad():
+            truths = (batch.symmetrised() if self.symmetrise else batch).truths()
+            no_logits = trunk.tokens[0][0].new_zeros(())
+            points = tuple(ViewPrediction(no_logits, *view) for view in trunk.points)
+            return FrozenFeatures(*frozen_views(trunk.tokens, truths, (points[0], points[1])), trunk.grid)
+
+    def _learn(self, features: FrozenFeatures) -> StepResult:
+        logits = self._logits((features.view1.tokens, features.view2.tokens), features.grid)
+        return StepResult(*frozen_loss(logits, features, self.loss))
+
+    def _logits(self, tokens: tuple[list[Tensor], list[Tensor]], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Mask logits of both views. Each view has a head of its own, which takes all directions at once."""
+        first, second = self.network.downstream_head_dynamic_mask1, self.network.downstream_head_dynamic_mask2
+        return first(tokens[0], grid)[:, 0].float(), second(tokens[1], grid)[:, 0].float()
+
+    def _trunk(self, batch: PairBatch, points: bool) -> _Trunk:
+        """All but the mask heads, without a graph where it does not learn."""
         images = torch.cat([batch.view1.images(), batch.view2.images()])
         if images.device.type == "cuda":
             images = images.contiguous(memory_format=torch.channels_last)
@@ -79,12 +122,7 @@ class TrainingStep(nn.Module):
             # What was made in inference mode cannot be kept for a backward pass; a copy can.
             tokens1, tokens2 = [t.clone() for t in tokens1], [t.clone() for t in tokens2]
             views = [None if view is None else tuple(values.clone() for values in view) for view in views]
-        masks = (network.downstream_head_dynamic_mask1, network.downstream_head_dynamic_mask2)
-        predictions = [
-            ViewPrediction(head(tokens, grid)[:, 0].float(), *(view or (None, None)))
-            for head, tokens, view in zip(masks, (tokens1, tokens2), views)
-        ]
-        return predictions[0], predictions[1]
+        return _Trunk((tokens1, tokens2), [view or (None, None) for view in views], grid)
 
     def _network_for(self, device: torch.device) -> PairwiseNetwork:
         """The network itself, or, under bfloat16 autocast, a copy that shares what learns and has the rest cast."""

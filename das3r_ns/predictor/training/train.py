@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,10 @@ from das3r_ns.predictor.training.checkpoint import (
 )
 from das3r_ns.predictor.training.config import SCRATCH, TrainPredictorConfig
 from das3r_ns.predictor.training.engine import gather_lists, make_fabric
-from das3r_ns.predictor.training.loading import Loaded, PairDataset, make_loader
+from das3r_ns.predictor.training.feature_identity import open_store
+from das3r_ns.predictor.training.features import FeatureBatch, FrozenFeatures
+from das3r_ns.predictor.training.feed import FeatureFeed, LoadedFeed, make_feed
+from das3r_ns.predictor.training.loading import PairBatch, PairDataset
 from das3r_ns.predictor.training.logs import LOSS_NAMES, Meter, RunLog
 from das3r_ns.predictor.training.order import Order
 from das3r_ns.predictor.training.parts import parameter_groups, select_parts
@@ -106,6 +108,7 @@ class Run:
             global_batch=config.batch_size * self.fabric.world_size * config.accumulate,
             sizes=data.sizes,
             seed=config.seed,
+            recurring=config.features.epochs,
         )
         self.total_steps = self.order.steps_per_epoch * config.optim.epochs
         self.end = min(self.total_steps, config.stop_after_steps or self.total_steps)
@@ -119,6 +122,7 @@ class Run:
         config, fabric = self.config, self.fabric
         network = self._starting_network(write=checkpoint is None)
         self.learning = select_parts(network, config.train, config.loss.needs_points)
+        self.store = open_store(config, fabric, network, self.sources, self.order) if config.features.epochs else None
         if checkpoint is not None:
             check_resumable(checkpoint, self.order.as_record(), self.learning, config.out / LAST)
             restore(checkpoint, self.learning)
@@ -157,17 +161,26 @@ class Run:
         self.fabric.barrier()
         return load_network(start)[0].train()
 
+    def _feed(self) -> LoadedFeed | FeatureFeed:
+        """The batches that this process is to train on."""
+        config, fabric = self.config, self.fabric
+
+        def freeze(batch: PairBatch) -> FrozenFeatures:
+            with fabric.autocast():
+                return self.step.freeze(batch)
+
+        mine = config.batch_size, fabric.global_rank, fabric.world_size
+        batches = partial(self.order.batches, range(self.done, self.end), *mine)
+        dataset = PairDataset(self.sources, config.data.augment, config.seed)
+        return make_feed(dataset, batches, config.data.workers, fabric.device, self.store, freeze)
+
     def train(self) -> Path:
         """Train to the end or to `stop_after_steps`. Returns the folder of the weights, or OUT if not at the end."""
-        config, fabric, meter = self.config, self.fabric, Meter(self.fabric.device)
-        steps = range(self.done, self.end)
-        batches = self.order.batches(steps, config.batch_size, fabric.global_rank, fabric.world_size)
-        dataset = PairDataset(self.sources, config.data.augment, config.seed)
-        loader = iter(make_loader(dataset, batches, config.data.workers, fabric.device))
+        config, meter = self.config, Meter(self.fabric.device)
         validate_every = config.validate_every or self.order.steps_per_epoch
-        with RunLog(config.out, self.total_steps, self.main) as log:
+        with self._feed() as feed, RunLog(config.out, self.total_steps, self.main) as log:
             while self.done < self.end:
-                self._one_step(loader, meter)
+                self._one_step(feed, meter)
                 self.done += 1
                 log.advance(self.done)
                 at_end = self.done == self.end
@@ -181,7 +194,7 @@ class Run:
                     meter.reset()
         return self._finish()
 
-    def _one_step(self, loader: Iterator[Loaded], meter: Meter) -> None:
+    def _one_step(self, feed: LoadedFeed | FeatureFeed, meter: Meter) -> None:
         config, fabric = self.config, self.fabric
         rate = learning_rate(self.done / self.order.steps_per_epoch, config.optim)
         for group in self.optimizer.param_groups:
@@ -191,14 +204,14 @@ class Run:
         torch.manual_seed(int(seed[0]))
         for part in range(config.accumulate):
             before = time.perf_counter()
-            loaded = next(loader)
+            batch, problems = feed.next()
             waited_s = time.perf_counter() - before
-            self.problems.add(loaded.problems)
-            batch = loaded.batch.to(fabric.device)
+            self.problems.add(problems)
             with fabric.no_backward_sync(self.model, enabled=part + 1 < config.accumulate):
                 result = self.model(batch)
                 fabric.backward(result.loss / config.accumulate)
-            meter.add(result.loss, result.views, len(batch.view1.rgb), waited_s)
+            pairs = len(batch.records) if isinstance(batch, FeatureBatch) else len(batch.view1.rgb)
+            meter.add(result.loss, result.views, pairs, waited_s)
         if config.optim.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(list(self.learning.values()), config.optim.max_grad_norm)
         self.optimizer.step()
