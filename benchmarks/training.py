@@ -28,7 +28,7 @@ from das3r_ns.predictor.network import PairwiseNetworkConfig
 SMALL = PairwiseNetworkConfig(
     enc_embed_dim=384, enc_depth=6, enc_num_heads=6, dec_embed_dim=256, dec_depth=4, dec_num_heads=4
 )
-"""The network that learns from random weights: deeper decoders begin to learn later."""
+"""The network that learns from random weights."""
 
 
 @dataclass
