@@ -10,6 +10,7 @@ confidence tells. Seconds are of processor time, all threads together, so they h
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -78,9 +79,7 @@ def main(options: Options) -> None:
         for seed in options.seeds:
             truth = make_clip(SyntheticConfig(camera=camera, seed=seed, num_frames=options.num_frames))
             start = time.process_time()
-            scene = GeometricPredictor()(
-                Clip(truth.frames, truth.fps, tuple(f"{i:05d}" for i in range(len(truth))))
-            )
+            scene = GeometricPredictor()(Clip(truth.frames, truth.fps, tuple(f"{i:05d}" for i in range(len(truth)))))
             seconds = (time.process_time() - start) / len(truth)
             found.append(depth_errors(scene, truth))
             print(row(f"{camera} {seed}", scene, truth, found[-1], seconds), flush=True)
@@ -145,9 +144,8 @@ def rows_by_place(found: list[DepthErrors]) -> list[str]:
         chosen = here & left
         left &= ~here
         part = relative[chosen].sum() / relative[valid].sum()
-        rows.append(
-            f"| {name} | {100 * chosen.sum() / valid.sum():.1f} | {100 * relative[chosen].mean():.2f} | {100 * part:.0f} |"
-        )
+        share = chosen.sum() / valid.sum()
+        rows.append(f"| {name} | {100 * share:.1f} | {100 * relative[chosen].mean():.2f} | {100 * part:.0f} |")
     return rows
 
 
@@ -157,7 +155,7 @@ def rows_by_confidence(found: list[DepthErrors]) -> list[str]:
     confidence = np.concatenate([e.confidence for e in found])
     valid = np.isfinite(relative)
     rows = []
-    for low, high in zip(CONFIDENCE[:-1], CONFIDENCE[1:]):
+    for low, high in itertools.pairwise(CONFIDENCE):
         here = valid & (confidence >= low) & (confidence < high)
         if here.any():
             name = f"{low:g} to {high:g}" if np.isfinite(high) else f"{low:g} and more"

@@ -131,7 +131,7 @@ class GeometricPredictor:
         # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things. Small
         # pictures are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
         flow_size = (2 * map_size[0], 2 * map_size[1])
-        interpolation = cv2.INTER_AREA if flow_size <= clip.size else cv2.INTER_CUBIC
+        interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
 
         def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
