@@ -23,6 +23,8 @@ from das3r_ns.predictor.progress import stage, tracked
 
 FARTHEST = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
+MEDIAN_FRAMES = 200
+"""Most frames that a median over the clip is taken of."""
 NOISE_PX = (0.5, 0.15)
 """Standard deviation of the flow in map pixels: this much, and this much more a frame of distance."""
 ROUND_TRIP = (1.5, 0.1)
@@ -38,9 +40,11 @@ class Maps:
     dynamic_prob: Float32[np.ndarray, "n h w"]
 
     def median_static_depth(self) -> float:
-        """1 where no static pixel has a depth."""
-        static = (self.depth > 0) & (self.dynamic_prob < 0.5) & (self.confidence > 0)
-        return float(np.median(self.depth[static])) if static.any() else 1.0
+        """1 where no static pixel has a depth. Of long clips some frames stand for all."""
+        every = slice(None, None, -(-len(self.depth) // MEDIAN_FRAMES) or 1)
+        depth = self.depth[every]
+        static = (depth > 0) & (self.dynamic_prob[every] < 0.5) & (self.confidence[every] > 0)
+        return float(np.median(depth[static])) if static.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def make_maps(
             [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]
         )
     cut = FARTHEST * Maps(depth, confidence, dynamic).median_static_depth()
-    return Maps(np.minimum(depth, cut), confidence, dynamic)
+    return Maps(np.minimum(depth, cut, out=depth), confidence, dynamic)
 
 
 def depth_and_confidence(
