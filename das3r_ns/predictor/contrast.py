@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from das3r_ns.predictor.appearance import lab
 from das3r_ns.predictor.compiled import compiled
@@ -70,7 +70,7 @@ def speak(
     return trust(moving, outstanding) * log_odds(outstanding + np.float32(0.5 - neutral), 0.05)
 
 
-def floating(depth_contrast: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n h w"]:
+def floating(depth_contrast: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
     """Log-odds that a thing floats free rather than stands on something: 0 up to `FLOATS`, then those above it.
 
     A thing that moves along with the camera shows parallax of its own, so it seems to hang before the scene: what it
@@ -80,16 +80,19 @@ def floating(depth_contrast: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray
 
 
 def trust(
-    moving: Float32[np.ndarray, "n h w"], outstanding: Float32[np.ndarray, "n h w"]
+    moving: Float32[np.ndarray, "n h w"], outstanding: Float[np.ndarray, "n h w"]
 ) -> Float32[np.ndarray, "n 1 1"]:
     """Share of what stands out that moves, around each frame's time; near 0 where next to nothing stands out.
 
     Args:
         moving: log-odds of motion.
     """
-    area = outstanding**2
-    moves = 1 / (1 + np.exp((np.log(MOVES / (1 - MOVES)) - moving) / 0.375))
-    share = around_time((area * moves).mean(axis=(1, 2))) / (around_time(area.mean(axis=(1, 2))) + LEAST_AREA)
+    moving_area, whole_area = np.zeros(len(moving)), np.zeros(len(moving))
+    for i, here in enumerate(moving):  # frame by frame: copies of a long clip's maps would fill the memory
+        area = outstanding[i].astype(np.float32) ** 2
+        moves = 1 / (1 + np.exp((np.float32(np.log(MOVES / (1 - MOVES))) - here) / np.float32(0.375)))
+        moving_area[i], whole_area[i] = (area * moves).mean(), area.mean()
+    share = around_time(moving_area) / (around_time(whole_area) + LEAST_AREA)
     return share.astype(np.float32)[:, None, None]
 
 

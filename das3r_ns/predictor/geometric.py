@@ -132,11 +132,13 @@ class GeometricPredictor:
     def _flow_of(self, clip: Clip) -> FlowBetweenFrames:
         factor = min(1.0, self.config.map_longest_side / max(clip.size))
         map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))
-        # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things.
-        flow_size = min(clip.size, (2 * map_size[0], 2 * map_size[1]))
+        # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things. Small
+        # pictures are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
+        flow_size = (2 * map_size[0], 2 * map_size[1])
+        interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
 
         def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
-            return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=cv2.INTER_AREA)
+            return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
 
         return FlowBetweenFrames(frame, map_size, self._estimator, self.config.flow_memory_mb << 20)
 

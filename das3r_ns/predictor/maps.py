@@ -1,6 +1,7 @@
 """Depth, confidence and moving parts of every frame, given the cameras: the dense half of the geometric predictor.
 
-In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Frames without a pose of their own get depth
+In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Each frame's depth comes from its own flow
+(`depth`), then frames that see the same point settle on one (`fusion`). Frames without a pose of their own get depth
 from an interpolated one, but say nothing about motion: the whole picture would seem to move.
 """
 
@@ -17,10 +18,13 @@ from das3r_ns.predictor import masks
 from das3r_ns.predictor.contrast import contrasts
 from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_views
 from das3r_ns.predictor.flow import FlowBetweenFrames
+from das3r_ns.predictor.fusion import fuse_inverse_depth
 from das3r_ns.predictor.progress import stage, tracked
 
 FARTHEST = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
+MEDIAN_FRAMES = 200
+"""Most frames that a median over the clip is taken of."""
 NOISE_PX = (0.5, 0.15)
 """Standard deviation of the flow in map pixels: this much, and this much more a frame of distance."""
 ROUND_TRIP = (1.5, 0.1)
@@ -36,9 +40,11 @@ class Maps:
     dynamic_prob: Float32[np.ndarray, "n h w"]
 
     def median_static_depth(self) -> float:
-        """1 where no static pixel has a depth."""
-        static = (self.depth > 0) & (self.dynamic_prob < 0.5) & (self.confidence > 0)
-        return float(np.median(self.depth[static])) if static.any() else 1.0
+        """1 where no static pixel has a depth. Of long clips some frames stand for all."""
+        every = slice(None, None, -(-len(self.depth) // MEDIAN_FRAMES) or 1)
+        depth = self.depth[every]
+        static = (depth > 0) & (self.dynamic_prob[every] < 0.5) & (self.confidence[every] > 0)
+        return float(np.median(depth[static])) if static.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ def make_maps(
         depth[i], confidence[i] = depth_and_confidence(fit)
         if static is None and posed.pose_known[i]:
             evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
+    _fuse_frames(posed, depth, confidence, offsets)
     if static is None:
         with stage(f"Dynamic maps of {n} frames", n) as bar:
             pooled = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
@@ -105,7 +112,7 @@ def make_maps(
             [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]
         )
     cut = FARTHEST * Maps(depth, confidence, dynamic).median_static_depth()
-    return Maps(np.minimum(depth, cut), confidence, dynamic)
+    return Maps(np.minimum(depth, cut, out=depth), confidence, dynamic)
 
 
 def depth_and_confidence(
@@ -119,6 +126,42 @@ def depth_and_confidence(
     with np.errstate(invalid="ignore"):
         confidence = np.where(usable, fit.agreeing * np.minimum(d / fit.std, 100.0), 0)
     return depth, confidence.astype(np.float32)
+
+
+def _fuse_frames(
+    posed: PosedFlow,
+    depth: Float32[np.ndarray, "n h w"],
+    confidence: Float32[np.ndarray, "n h w"],
+    offsets: tuple[int, ...],
+) -> None:
+    """Let each frame's depth agree with that of the posed frames at `offsets`, in place: all is averaged from maps as
+    they came in, whose copies are kept until no later frame asks for them."""
+    reach = max(offsets, default=0)
+    before: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def as_it_was(j: int) -> tuple[np.ndarray, np.ndarray]:
+        if j not in before:
+            inverse = np.where(depth[j] > 0, 1 / np.maximum(depth[j], 1e-12), 0).astype(np.float32)
+            before[j] = inverse, confidence[j].copy()
+        return before[j]
+
+    for i in tracked(range(len(posed)), f"One depth from {len(posed)} frames", len(posed)):
+        around = [i + sign * offset for offset in offsets for sign in (-1, 1)]
+        others = [j for j in around if 0 <= j < len(posed) and posed.pose_known[j]]
+        if not others:
+            continue
+        inverse, weight = as_it_was(i)
+        maps = [as_it_was(j) for j in others]
+        fused, agreeing = fuse_inverse_depth(
+            inverse,
+            weight,
+            np.stack([values for values, _ in maps]),
+            np.stack([weights for _, weights in maps]),
+            *relative_views(posed.T_world_camera, posed.K, i, others),
+        )
+        depth[i] = np.where(fused > 0, 1 / np.maximum(fused, 1e-12), 0)
+        confidence[i] = weight * agreeing
+        before.pop(i - reach, None)
 
 
 def on_a_sphere(maps: Maps, K_maps: Float64[np.ndarray, "n 3 3"]) -> Maps:

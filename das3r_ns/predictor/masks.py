@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Float32, UInt8
 
 from das3r_ns.predictor.appearance import AppearanceGrid, lab
-from das3r_ns.predictor.contrast import NEUTRAL, border_share, floating, speak
+from das3r_ns.predictor.contrast import NEUTRAL, border_share, floating, log_odds, trust
 from das3r_ns.predictor.edge_aware import smooth_within_edges
 from das3r_ns.predictor.flow import FlowBetweenFrames, sample
 from das3r_ns.predictor.refiners import RefinerName
@@ -114,17 +114,25 @@ def pool_evidence(
 
 def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig) -> Float32[np.ndarray, "n h w"]:
     """Probability that each pixel moves, from pooled evidence."""
-    moving = (pooled[..., 0].astype(np.float32) - config.threshold) / np.float32(config.softness)
-    moving += config.floating * floating(pooled[..., 2].astype(np.float32))
+    # One array for the whole clip, changed frame by frame: with copies of it a long clip would not fit the memory.
+    moving = pooled[..., 0].astype(np.float32)
+    moving -= np.float32(config.threshold)
+    moving /= np.float32(config.softness)
+    if config.floating > 0:
+        for i, frame in enumerate(moving):
+            frame += config.floating * floating(pooled[i, ..., 2].astype(np.float32))
     # Where much of the border moves, the cameras follow the wrong thing or water surrounds the right one. Only what
     # moves unlike the border is then a thing.
     in_doubt = np.clip((border_share(moving) - IN_DOUBT[0]) / (IN_DOUBT[1] - IN_DOUBT[0]), 0, 1)
     weights = (config.colour_contrast, config.depth_contrast, config.motion_contrast * in_doubt)
-    total = moving.copy()
-    for cue, (weight, neutral) in enumerate(zip(weights, NEUTRAL), start=1):
-        if np.any(weight > 0):
-            total += weight * speak(moving, pooled[..., cue].astype(np.float32), neutral)
-    return 1 / (1 + np.exp(-total))
+    used = [cue for cue, weight in enumerate(weights) if np.any(weight > 0)]
+    trusted = {cue: weights[cue] * trust(moving, pooled[..., cue + 1]) for cue in used}
+    for i in range(len(moving)):
+        for cue in used:
+            outstanding = pooled[i, ..., cue + 1].astype(np.float32)
+            moving[i] += trusted[cue][i] * log_odds(outstanding + np.float32(0.5 - NEUTRAL[cue]), 0.05)
+        moving[i] = 1 / (1 + np.exp(-moving[i]))
+    return moving
 
 
 def average_along_flow(

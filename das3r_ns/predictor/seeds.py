@@ -28,7 +28,7 @@ def seed_points(scene: Scene, frames: UInt8[Tensor, "n H W 3"], budget: int) -> 
     budget = min(budget, int((weight > 0).sum()))
     if budget <= 0:
         return no_points()
-    cumulative = weight.flatten().double().cumsum(0)
+    cumulative = weight.flatten().cumsum(0, dtype=torch.float64)
     steps = (torch.arange(budget, dtype=torch.float64) + 0.5) * (cumulative[-1] / budget)
     chosen = torch.searchsorted(cumulative, steps).clamp(max=cumulative.numel() - 1).unique()
     frame, row, column = chosen // (height * width), chosen % (height * width) // width, chosen % width
