@@ -14,6 +14,8 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from das3r_ns.recording import recording
+
 Function = Callable[..., tuple[Tensor, ...]]
 
 
@@ -45,4 +47,5 @@ class Graphed:
 
     def _record(self, arguments: tuple[Tensor, ...]) -> Function:
         samples = tuple(a.detach().clone().requires_grad_(a.requires_grad) for a in arguments)
-        return torch.cuda.make_graphed_callables(self._function, samples, allow_unused_input=True)  # type: ignore[return-value]
+        with recording(samples[0].device):
+            return torch.cuda.make_graphed_callables(self._function, samples, allow_unused_input=True)  # type: ignore[return-value]

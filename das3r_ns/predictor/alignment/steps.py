@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from das3r_ns.recording import recording
+
 WARM_UP_STEPS = 3
 """Ordinary steps before one is recorded: libraries load and memory is taken, which a recording must not do."""
 
@@ -92,7 +94,10 @@ class Steps:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may go on with their own work on the GPU meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with (
+                recording(self.trace.device),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 self._step()
             self._graph = graph
         except RuntimeError as error:

@@ -8,6 +8,7 @@ written-out form takes its place.
 from __future__ import annotations
 
 import functools
+import inspect
 
 import torch
 from jaxtyping import Float
@@ -59,8 +60,7 @@ def rotate_in_place(
 
 if triton is not None:
 
-    @triton.jit
-    def _rotate_rows(
+    def _rows(
         tokens, cos, sin, n, stride, pairs: tl.constexpr, quarter: tl.constexpr, block: tl.constexpr
     ):  # one program a token: all pairs of all its heads
         row = tl.program_id(0)
@@ -75,3 +75,6 @@ if triton is not None:
         a, b = tl.load(here, inside).to(tl.float32), tl.load(here + quarter, inside).to(tl.float32)
         tl.store(here, (a * c - b * s).to(tokens.dtype.element_ty), inside)
         tl.store(here + quarter, (b * c + a * s).to(tokens.dtype.element_ty), inside)
+
+    # Triton compiles the source with the names of this module: not those around a wrapper that checks types.
+    _rotate_rows = triton.jit(inspect.unwrap(_rows))
