@@ -59,6 +59,8 @@ das3r = MethodSpecification(
                 densify_size_thresh=0.005,
                 reset_alpha_every=1_000_000,
                 max_gaussians=500_000,
+                exposure=True,
+                camera_optimizer=PoseRefinementConfig(mode="off"),
             ),
         ),
         optimizers={
@@ -163,6 +165,8 @@ das3r_lite = MethodSpecification(
                 densify_size_thresh=0.01,
                 reset_alpha_every=1_000_000,
                 max_gaussians=50_000,
+                exposure=True,
+                camera_optimizer=PoseRefinementConfig(mode="off"),
             ),
         ),
         optimizers={

@@ -67,8 +67,7 @@ class TrainedRun:
         given = dataset._dataparser_outputs.cameras
         row = self.eval_frames.index(frame)
         camera = given[row : row + 1]
-        # With its place in the clip, das3r's model would move it like its neighbours.
-        return replace(camera, metadata={})
+        return _where_it_stands(camera)
 
     def camera_as_trained(self, frame: int) -> Cameras:
         """Camera of an eval frame as `ns-eval` and `ns-render` see it after training."""
@@ -85,8 +84,7 @@ class TrainedRun:
             static: weight of each pixel, 1 static.
         """
         start = self.camera_as_trained(frame)
-        start = replace(start, metadata={})
-        return refine_pose(start, self.render_all, picture, static, PoseRefinementConfig())
+        return refine_pose(_where_it_stands(start), self.render_all, picture, static, PoseRefinementConfig())
 
     def render(self, camera: Cameras) -> Float[Tensor, "h w 3"]:
         """Picture that a camera sees, RGB in [0, 1], on the CPU."""
@@ -151,6 +149,12 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
         scene_folder=None if folder is None else Path(folder),
         training={"steps": step + 1, "max_num_iterations": config.max_num_iterations},
     )
+
+
+def _where_it_stands(camera: Cameras) -> Cameras:
+    """A camera that das3r's model does not move like its neighbours in the clip, exposed like them all the same."""
+    place = (camera.metadata or {}).get("frame_index")
+    return replace(camera, metadata={} if place is None else {"exposure_index": place})
 
 
 def _numpy_scalars() -> list[Any]:

@@ -122,7 +122,10 @@ class Das3rModel(Das3rState):
         if self.crop_box is not None:
             inside = self.crop_box.within(self.means).flatten()
             splats, staticness = splats[inside], staticness[inside]
-        place = (camera.metadata or {}).get("frame_index")
+        metadata = camera.metadata or {}
+        place = metadata.get("frame_index")
+        # A camera that is to stay where it is may say separately which frame's exposure it wants.
+        exposed = metadata.get("exposure_index", place)
         pose, factor = camera.camera_to_worlds, torch.ones(1)
         if place is not None:
             pose, factor = self.camera_optimizer.refine(camera, place)
@@ -135,8 +138,8 @@ class Das3rModel(Das3rState):
         picture = draw(splats, view, self.config.rasterize_mode, background, extra=staticness, with_depth=True)
         rgb, alpha, depth = picture.color, picture.alpha, picture.depth
         assert depth is not None
-        if self.exposure is not None and place is not None:
-            rgb = self.exposure.expose_at(rgb, place.flatten()[:1])
+        if self.exposure is not None and exposed is not None:
+            rgb = self.exposure.expose_at(rgb, exposed.flatten()[:1])
         return {
             "rgb": rgb.clamp(0, 1),
             "depth": torch.where(alpha > 0, depth, depth.max()),
