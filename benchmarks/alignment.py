@@ -38,7 +38,7 @@ class Options:
     """Rows of the pointmaps."""
     width: int = 512
     """Columns of the pointmaps."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0, 1)
     """Each gives other errors of the pairs."""
     strides: tuple[int, ...] = (4,)
     """Pixel strides of our way: each is measured."""
