@@ -9,6 +9,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from das3r_ns.datamanager import Das3rDatamanagerConfig
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.model.config import Das3rModelConfig
+from das3r_ns.model.hidden import HiddenConfig
 from das3r_ns.model.poses import PoseRefinementConfig
 from das3r_ns.model.schedules import FusedAdamConfig, GatedAdamConfig, LogLinearSchedulerConfig
 from das3r_ns.model.start import StartConfig
@@ -105,6 +106,7 @@ das3r_paper = MethodSpecification(
                     min_psnr=26.0, interpolate=False, trans_l2_penalty=0.0, rot_l2_penalty=0.0
                 ),
                 loss="published",
+                hidden=HiddenConfig(weight=0.0),
                 densify=False,
                 num_downscales=0,
                 sh_degree=3,

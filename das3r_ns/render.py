@@ -62,8 +62,8 @@ def render_static(
     CONSOLE.print(f"{out}: {len(frames)} frames at {rate:g} fps.")
     if unseen > 1e-3:
         CONSOLE.print(
-            f"{unseen:.1%} of its pixels show nothing: something stood in front of them in every frame that looked "
-            "there. They are left in one flat colour."
+            f"{unseen:.1%} of its pixels were never seen: something stood in front of them in every frame that looked "
+            "there. They continue what surrounds them (the output `unseen` says where)."
         )
     return StaticVideo(out, len(frames), rate, unseen)
 

@@ -39,7 +39,7 @@ def lite_config(scene: Path, out: Path):
     model = config.pipeline.model
     model.warmup_length, model.refine_every, model.resolution_schedule = 2, 4, 4
     model.remarking.at_steps, model.camera_optimizer.refine_focal, model.exposure = (12,), True, True
-    model.depth_weight = 0.1
+    model.depth_weight, model.camera_optimizer.mode = 0.1, "quaternion"
     return config
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nerfstudio.models.splatfacto import SplatfactoModelConfig
 
+from das3r_ns.model.hidden import HiddenConfig
 from das3r_ns.model.poses import PoseRefinementConfig
 from das3r_ns.model.remarking import RemarkingConfig
 from das3r_ns.model.start import StartConfig
@@ -37,6 +38,8 @@ class Das3rModelConfig(SplatfactoModelConfig):
     """How much each training pixel counts."""
     remarking: RemarkingConfig = field(default_factory=RemarkingConfig)
     """Finding moving pixels that the predictor missed, by what the render fails to explain."""
+    hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    """What shows where moving things hide the ground in every frame."""
     camera_optimizer: PoseRefinementConfig = field(default_factory=PoseRefinementConfig)  # type: ignore[assignment]
     """Camera refinement."""
     loss: Literal["static", "published"] = "static"

@@ -22,6 +22,7 @@ from das3r_ns.model import frame_metrics, losses
 from das3r_ns.model.density import prune
 from das3r_ns.model.frame_loss import FrameTerms, frame_terms
 from das3r_ns.model.graphed import Graphed
+from das3r_ns.model.hidden import guessed
 from das3r_ns.model.poses import view_matrix
 from das3r_ns.model.remarking import ErrorMemory, missed_motion, support
 from das3r_ns.model.rendering import View, draw
@@ -36,6 +37,8 @@ class Das3rModel(Das3rState):
         super().populate_modules()
         self.errors: ErrorMemory | None = None
         self.perceptual = frame_metrics.PerceptualMetric()
+        self._in_training = False
+        self._guessed: Tensor | None = None
         self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
         if self.maps is not None:
             terms = partial(frame_terms, ssim_lambda=self.config.ssim_lambda, config=self.maps.config)
@@ -45,6 +48,7 @@ class Das3rModel(Das3rState):
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """Splatfacto's, and what happens to the maps between steps."""
+        self._in_training = True
         return [
             *super().get_training_callbacks(training_callback_attributes),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step),
@@ -78,7 +82,14 @@ class Das3rModel(Das3rState):
 
     def _judge_gaussians(self) -> int:
         """Remove the Gaussians that no static pixel speaks for; returns how many."""
-        maps, config = self.maps, self.config.remarking
+        config = self.config.remarking
+        static, everywhere = self._support().unbind(-1)
+        doomed = (static < config.min_support) | (static < config.min_share * everywhere)
+        return prune(self.gauss_params, self.optimizers, self.strategy_state, doomed)
+
+    def _support(self) -> Tensor:
+        """What each Gaussian contributes to static pixels and to all pixels of the training frames."""
+        maps = self.maps
         assert maps is not None
         splats = self.splats(shown=False)
 
@@ -88,10 +99,23 @@ class Das3rModel(Das3rState):
         def weight(frame: int) -> Tensor:
             return maps.counted(frame, *self.picture_sizes[frame])
 
-        values = self.means.new_zeros(self.num_points, 2)
-        static, everywhere = support(render, weight, self.num_train_data, values).unbind(-1)
-        doomed = (static < config.min_support) | (static < config.min_share * everywhere)
-        return prune(self.gauss_params, self.optimizers, self.strategy_state, doomed)
+        return support(render, weight, self.num_train_data, self.means.new_zeros(self.num_points, 2))
+
+    def load_state_dict(self, dict: dict[str, Tensor], **kwargs: Any) -> Any:  # type: ignore[override]
+        """See `Das3rState`."""
+        self._guessed = None
+        return super().load_state_dict(dict, **kwargs)
+
+    def _guesses(self) -> Tensor:
+        """1 for Gaussians that show ground no training frame showed. Looked up once in a trained model; while training
+        goes on, 0: it takes as long as an epoch of steps, and the viewer would wait for it."""
+        if self.hidden_ground is None or self._in_training:
+            return self.means.new_zeros(self.num_points, 1)
+        known = self._guessed
+        if known is None or len(known) != self.num_points:
+            static, everywhere = self._support().unbind(-1)
+            known = self._guessed = guessed(static, everywhere, self.num_train_data, self.config.hidden)
+        return known
 
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]
         """Render a camera: a training frame while training, any camera otherwise."""
@@ -118,10 +142,11 @@ class Das3rModel(Das3rState):
     def _shown_outputs(self, camera: Cameras) -> dict[str, Tensor]:
         height, width = int(camera.height.item()), int(camera.width.item())
         background = self.background_color.to(self.device)
-        splats, staticness = self.splats(shown=True), self.gaussian_staticness[:, None]
+        splats = self.splats(shown=True)
+        carried = torch.cat((self.gaussian_staticness[:, None], self._guesses()), dim=-1)
         if self.crop_box is not None:
             inside = self.crop_box.within(self.means).flatten()
-            splats, staticness = splats[inside], staticness[inside]
+            splats, carried = splats[inside], carried[inside]
         metadata = camera.metadata or {}
         place = metadata.get("frame_index")
         # A camera that is to stay where it is may say separately which frame's exposure it wants.
@@ -135,18 +160,19 @@ class Das3rModel(Das3rState):
             height,
             width,
         )
-        picture = draw(splats, view, self.config.rasterize_mode, background, extra=staticness, with_depth=True)
+        picture = draw(splats, view, self.config.rasterize_mode, background, extra=carried, with_depth=True)
         rgb, alpha, depth = picture.color, picture.alpha, picture.depth
         assert depth is not None
+        share = picture.extra / alpha.clamp_min(1e-6)
         if self.exposure is not None and exposed is not None:
             rgb = self.exposure.expose_at(rgb, exposed.flatten()[:1])
         return {
             "rgb": rgb.clamp(0, 1),
             "depth": torch.where(alpha > 0, depth, depth.max()),
             "accumulation": alpha,
-            "staticness": picture.extra / alpha.clamp_min(1e-6),
-            # Less than half covered: no static surface was ever seen there, and none is made up.
-            "unseen": (alpha < 0.5).float(),
+            "staticness": share[..., :1],
+            # Less than half covered, or covered by a guess: no frame showed a static surface there.
+            "unseen": ((alpha < 0.5) | (share[..., 1:] > 0.5)).float(),
             "background": background.expand(height, width, 3),
         }
 
@@ -217,6 +243,8 @@ class Das3rModel(Das3rState):
         if self.depth_supervision is not None and "depth" in outputs:
             error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], terms.weight, frame)
             result["depth"] = config.depth_weight * error
+        if self.hidden_ground is not None:
+            result["hidden"] = config.hidden.weight * self.hidden_ground.loss(rgb, picture, frame)
         if self.exposure is not None:
             result["exposure"] = self.exposure.regularizer(frame)
         if self.camera_optimizer.learns:

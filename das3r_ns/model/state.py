@@ -22,6 +22,7 @@ from das3r_ns.model.density import FixedDensity, StaticDensity
 from das3r_ns.model.depth import DepthSupervision
 from das3r_ns.model.exposure import Exposure
 from das3r_ns.model.graphed import Graphed
+from das3r_ns.model.hidden import HiddenGround
 from das3r_ns.model.poses import PoseRefinement, refined_view, view_matrix
 from das3r_ns.model.rendering import Splats, View
 from das3r_ns.model.start import first_gaussians, random_seeds, read_seeds
@@ -62,6 +63,9 @@ class Das3rState(SplatfactoModel):
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=count)
         self.refined_view = Graphed(refined_view, config.cuda_graphs)
         self.exposure = Exposure(count) if config.exposure else None
+        self.hidden_ground: HiddenGround | None = None
+        if config.hidden.weight > 0 and probability is not None:
+            self.hidden_ground = HiddenGround(probability.float(), config.hidden)
         supervised = config.depth_weight > 0 and "depth" in metadata
         self.depth_supervision = DepthSupervision(metadata["depth"], metadata["confidence"]) if supervised else None
         self.register_buffer("frame_weight", metadata.get("frame_weight", torch.ones(count)).float(), False)

@@ -1,0 +1,85 @@
+"""Ground that is hidden in every frame: what is painted there, what it costs elsewhere, and that it is told."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_run import FRAMES, scene_from_truth, tiny_config, train
+
+from das3r_ns.model.hidden import HiddenConfig, HiddenGround, continuation, guessed
+from das3r_ns.scene import read_frames_of_scene, read_scene, write_scene
+
+THING = (slice(20, 40), slice(30, 60))
+
+
+def picture_with_a_thing(ground=(0.2, 0.6, 0.3)):
+    picture = torch.tensor(ground).expand(60, 96, 3).clone()
+    picture[THING] = torch.tensor([1.0, 0.0, 0.0])
+    moving = torch.zeros(60, 96)
+    moving[THING] = 1.0
+    return picture, moving
+
+
+def test_a_hole_in_an_even_ground_becomes_ground():
+    picture, moving = picture_with_a_thing()
+    painted, hidden = continuation(picture, moving, 0.02)
+    assert painted.shape == (1, 3, 60, 96)
+    torch.testing.assert_close(painted[0].permute(1, 2, 0), picture[:1, :1].expand(60, 96, 3), atol=5 / 255, rtol=0)
+    assert (hidden[0, 0][THING] == 1).all()
+    # Grown by 2 % of 96 pixels: two, and no more.
+    assert hidden[0, 0, 30, 28] == 1
+    assert hidden[0, 0, 30, 26] == 0
+
+
+def test_continuations_of_large_pictures_are_small():
+    painted, hidden = continuation(torch.rand(480, 854, 3), torch.zeros(120, 214), 0.012)
+    assert painted.shape == (1, 3, 108, 192)
+    assert hidden.max() == 0
+
+
+def test_a_picture_that_moves_as_a_whole_is_not_continued():
+    _, hidden = continuation(torch.rand(60, 96, 3), torch.ones(60, 96), 0.012)
+    assert hidden.max() == 0
+
+
+def test_the_loss_counts_hidden_pixels_alone_and_its_gradient_points_to_the_ground():
+    picture, moving = picture_with_a_thing()
+    ground = HiddenGround(moving[None], HiddenConfig(grow=0.02))
+    render = picture.clone().requires_grad_()
+    loss = ground.loss(render, picture, 0)
+    (gradient,) = torch.autograd.grad(loss, render)
+    assert gradient[:15].abs().max() == 0
+    assert (gradient[25:35, 35:55].sign() == torch.tensor([1.0, -1.0, -1.0])).all()
+    expected = (0.8 + 0.6 + 0.3) / 3 * 600 / (60 * 96)  # the thing's 600 pixels; its rim looks like the ground already
+    assert float(loss.detach()) == pytest.approx(expected, rel=0.02)
+
+
+def test_made_up_is_what_fewer_than_two_frames_show():
+    # Ten frames; each Gaussian paints 5 pixels in each of them, static ones in 0, 1, 3 and 10 frames.
+    static, everywhere = torch.tensor([0.0, 5.0, 15.0, 50.0]), torch.full((4,), 50.0)
+    assert guessed(static, everywhere, 10, HiddenConfig()).flatten().tolist() == [1, 1, 0, 0]
+
+
+def test_where_a_thing_never_moves_away_the_ground_is_painted_over_and_said_to_be_unseen(tmp_path):
+    scene_folder = scene_from_truth(tmp_path / "walk")
+    scene, frames = read_scene(scene_folder), read_frames_of_scene(scene_folder)
+    h, w = scene.image_size
+    corner = (slice(None), slice(h // 2, h), slice(0, w // 2))
+    frames, dynamic_prob = frames.clone(), torch.zeros_like(scene.dynamic_prob)
+    frames[corner] = torch.tensor([255, 0, 255], dtype=torch.uint8)
+    dynamic_prob[corner] = 1.0
+    folder = write_scene(replace(scene, dynamic_prob=dynamic_prob), frames, tmp_path / "corner")
+    config = tiny_config("das3r-lite", folder, tmp_path / "out")
+    config.max_num_iterations, config.pipeline.model.hidden.weight = 40, 1.0
+    path, _, _ = train(config)
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    pipeline = eval_setup(path)[1]
+    assert len(pipeline.datamanager.train_dataset) <= FRAMES
+    camera = pipeline.datamanager.train_dataset.cameras[:1]
+    with torch.no_grad():
+        outputs = pipeline.model.get_outputs_for_camera(camera)
+    inside = (slice(h // 2 + 6, h - 2), slice(2, w // 2 - 6))
+    outside = (slice(2, h // 2 - 6), slice(2, w - 2))
+    assert outputs["unseen"][inside].mean() > 0.6
+    assert outputs["unseen"][outside].mean() < 0.3
