@@ -69,10 +69,10 @@ def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
 def test_a_thing_that_floats_moves_though_a_depth_explains_its_motion():
     pooled = np.zeros((3, 24, 32, 4), np.float16)
     pooled[:, 8:16, 12:20, 2] = 0.8
-    found = motion_probability(pooled, MaskConfig())
+    found = motion_probability(pooled, MaskConfig(floating=8.0))
     assert found[:, 8:16, 12:20].min() > 0.5
     assert found[:, :6].max() < 0.1
-    assert motion_probability(pooled, MaskConfig(floating=0.0)).max() < 0.1
+    assert motion_probability(pooled, MaskConfig()).max() < 0.1
 
 
 def test_no_view_means_no_evidence_and_the_median_removes_a_speck():

@@ -31,7 +31,7 @@ RADIUS = 3
 class HiddenConfig:
     """What shows where moving things hide the ground in every frame."""
 
-    weight: float = 0.05
+    weight: float = 0.02
     """Weight of the pull towards a continuation of the surroundings, against 1 for pixels that are seen. 0 turns it
     off: the ghost of the thing may stay."""
     grow: float = 0.012

@@ -50,10 +50,10 @@ class MaskConfig:
     0 turns it off."""
     depth_contrast: float = 0.5
     """Same, for what stands out in depth: a thing that moves seems to float, or to lie behind its surroundings."""
-    floating: float = 8.0
+    floating: float = 0.0
     """Weight of floating free: being several times nearer than the scene and meeting nothing of it. A thing that drives
-    along with the camera does, for the depth that explains its motion is wrong. Needs no other sign of motion. 0 turns
-    it off."""
+    along with the camera does, for the depth that explains its motion is wrong. Needs no other sign of motion, but
+    widens outlines; try 8 where such a thing is missed altogether. 0 turns it off."""
     motion_contrast: float = 3.0
     """Same, for what moves unlike the border; weighs in only as far as much of the border itself seems to move, as
     with water, or cameras that follow the wrong thing."""
