@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ import pytest
 import torch
 from plyfile import PlyData
 from tiny_run import STEPS, scene_from_truth, tiny_config, train
+
+from das3r_ns.evaluation.runs import _where_it_stands
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
@@ -293,3 +295,19 @@ def test_a_checkpoint_of_another_clip_is_refused_with_a_reason(run):
     del state["_model.gauss_params.staticness"]
     with pytest.raises(ValueError, match="another method"):
         pipeline.load_pipeline(state, 0)
+
+
+def test_a_camera_that_stays_where_it_is_is_exposed_like_its_frame_all_the_same(run):
+    pipeline = loaded(run)
+    model, dataset = pipeline.model, pipeline.datamanager.train_dataset
+    camera = dataset.cameras[:1]
+    place = camera.metadata["frame_index"]
+    with torch.no_grad():
+        for frame in model.exposure.frames:
+            frame[1] = 0.25  # an offset of a quarter
+        plain = model.get_outputs_for_camera(replace(camera, metadata={}))["rgb"]
+        exposed = model.get_outputs_for_camera(replace(camera, metadata={"exposure_index": place}))["rgb"]
+    inside = (plain > 0.02) & (plain < 0.5)
+    assert inside.any()
+    assert (exposed - plain)[inside].median() > 0.2
+    assert _where_it_stands(camera).metadata.keys() == {"exposure_index"}
