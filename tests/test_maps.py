@@ -7,7 +7,7 @@ import pytest
 
 from das3r_ns import geometry
 from das3r_ns.predictor.flow import FlowBetweenFrames
-from das3r_ns.predictor.maps import PosedFlow, make_maps
+from das3r_ns.predictor.maps import PosedFlow, _fuse_frames, make_maps
 from das3r_ns.predictor.masks import MaskConfig
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
@@ -72,3 +72,15 @@ def test_a_frame_whose_pose_is_not_known_lends_no_depth(clip: SyntheticClip, pos
     untold = make_maps(replace(posed, T_world_camera=T), picture, OFFSETS, MaskConfig(), static)
     assert told.confidence[5].mean() > 1.1 * untold.confidence[5].mean()
     assert np.median(np.abs(told.depth[5] / clip.clean_depth[5].numpy() - 1)) < 0.02
+
+
+def test_in_the_fusion_a_frame_without_a_pose_is_not_asked(posed: PosedFlow):
+    depth, confidence = np.full((2, 24, 32), 4.0, np.float32), np.ones((2, 24, 32), np.float32)
+    depth[1] = 1.0  # contradicts
+    K = np.tile(np.array([[40.0, 0, 16], [0, 40.0, 12], [0, 0, 1]]), (2, 1, 1))
+    T = np.tile(np.eye(4), (2, 1, 1))
+    for known, expected in ((True, 0.5), (False, 1.0)):
+        found, sure = depth.copy(), confidence.copy()
+        _fuse_frames(PosedFlow(posed.flow, T, K, np.array([True, known])), found, sure, (1,))
+        np.testing.assert_allclose(found[0], 4.0, rtol=1e-5)
+        np.testing.assert_allclose(sure[0], expected)
