@@ -1,13 +1,16 @@
 """How long a stage took and how much memory it needed at its peak, on the CPU and on the GPU."""
 
-import resource
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
+
+SAMPLE_S = 0.01
 
 
 @dataclass
@@ -29,7 +32,7 @@ def metered() -> Iterator[Cost]:
     if has_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-    _reset_peak()
+    resident = _ResidentPeak()
     start = time.perf_counter()
     try:
         yield cost
@@ -38,17 +41,43 @@ def metered() -> Iterator[Cost]:
             torch.cuda.synchronize()
             cost.peak_gpu_memory_gb = torch.cuda.max_memory_allocated() / 1e9
         cost.seconds = time.perf_counter() - start
-        cost.peak_memory_gb = _peak_bytes() / 1e9
+        cost.peak_memory_gb = resident.stop() / 1e9
 
 
-def _reset_peak() -> None:
-    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole process so far
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+class _ResidentPeak:
+    """Watch this process's resident memory from now on.
+
+    Linux keeps the peak itself and can forget the earlier one, but not every kernel and container allows that, so
+    memory is sampled as well: the kernel's figure counts only where forgetting is seen to have worked.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+        self._peak = self._process.memory_info().rss
+        kernel_peak = _kernel_peak()
+        self._forgot = kernel_peak is not None and kernel_peak < 1.01 * self._peak
+        self._ended = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="memory meter", daemon=True)
+        self._sampler.start()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+    def stop(self) -> int:
+        """The peak in bytes."""
+        self._ended.set()
+        self._sampler.join()
+        kernel_peak = _kernel_peak() if self._forgot else None
+        return max(self._peak, self._process.memory_info().rss, kernel_peak or 0)
 
 
-def _peak_bytes() -> float:
+def _kernel_peak() -> int | None:
+    """Bytes, or None where the system does not tell."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+                return int(line.split()[1]) * 1024
+    return None
