@@ -172,3 +172,16 @@ def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_
     pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())[..., 0]
     assert (pooled[4, 12:28, 22:38] > 1.8).all()
     assert (pooled[4, :8] < 1.0).all()
+
+
+def test_averages_along_flow_are_of_the_evidence_as_it_came_in():
+    n = 7
+    picture = np.full((8, 8, 3), 120, np.uint8)
+    evidence = evidence_of(np.random.default_rng(0).random((n, 8, 8)).astype(np.float32))
+    offsets = (1, 3)
+    around = [[j for j in (i, i - 1, i + 1, i - 3, i + 3) if 0 <= j < n] for i in range(n)]
+    inner = (slice(None), slice(2, -2), slice(2, -2), 0)
+    expected = np.stack([evidence[frames].astype(np.float32).mean(axis=0) for frames in around])[inner]
+    config = MaskConfig(offsets=offsets, appearance=0.0, reach=0.0)
+    pooled = pool_evidence(evidence, lambda i: picture, still(picture), config)
+    np.testing.assert_allclose(pooled[inner], expected, atol=2e-3)

@@ -108,7 +108,7 @@ class GeometricPredictor:
             T_world_camera=T_world_camera.float(),
             K=K,
             image_size=clip.size,
-            depth=torch.from_numpy(maps.depth) * scale,
+            depth=torch.from_numpy(maps.depth).mul_(scale),
             confidence=torch.from_numpy(maps.confidence),
             dynamic_prob=torch.from_numpy(maps.dynamic_prob),
             points=no_points(),

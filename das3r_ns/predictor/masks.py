@@ -9,6 +9,7 @@ are preferred (`contrast`). What an object looks like is the business of `refine
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -88,28 +89,32 @@ def pool_evidence(
     """Evidence of single frames, averaged over time, the residual also over appearance and surroundings.
 
     Args:
-        evidence: as from `frame_evidence`.
+        evidence: as from `frame_evidence`; changed in place and returned, for a long clip's fills much of the memory.
         picture: RGB frame at map resolution.
         on_frame: called after each frame.
     """
-    pooled = np.empty_like(evidence)
+    reach = max(config.offsets, default=0)
+    averaged: deque[Float16[np.ndarray, "h w 4"]] = deque()  # of frames that later ones still ask for as they were
     for i in range(len(evidence)):
-        pooled[i] = average_along_flow(evidence, i, flow, config.offsets)
+        averaged.append(average_along_flow(evidence, i, flow, config.offsets).astype(np.float16))
+        if len(averaged) > reach:
+            evidence[i - reach] = averaged.popleft()
         on_frame()
+    evidence[len(evidence) - len(averaged) :] = list(averaged)
     height, width = evidence.shape[1:3]
     grid = AppearanceGrid(len(evidence), (height, width))
     if config.appearance > 0:
-        grid.fill(pooled[..., 0], picture)
+        grid.fill(evidence[..., 0], picture)
     for i in range(len(evidence)):
-        frame, residual = picture(i), pooled[i, ..., 0].astype(np.float32)
+        frame, residual = picture(i), evidence[i, ..., 0].astype(np.float32)
         if config.appearance > 0:
             residual = (1 - config.appearance) * residual + config.appearance * grid.look_up(i, frame)
         if config.reach > 0:
             residual = smooth_within_edges(
                 residual, lab(frame) / 100, config.reach * max(height, width), config.contrast
             )
-        pooled[i, ..., 0] = residual
-    return pooled
+        evidence[i, ..., 0] = residual
+    return evidence
 
 
 def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig) -> Float32[np.ndarray, "n h w"]:

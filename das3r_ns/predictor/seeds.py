@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from das3r_ns import geometry
@@ -23,14 +23,24 @@ def seed_points(scene: Scene, frames: UInt8[Tensor, "n H W 3"], budget: int) -> 
     Args:
         frames: the pictures, which may be larger than the maps.
     """
-    weight = scene.confidence.clamp(max=CONFIDENCE_CAP) * (scene.dynamic_prob < MAX_DYNAMIC_PROB) * (scene.depth > 0)
-    height, width = scene.map_size
-    budget = min(budget, int((weight > 0).sum()))
+    ends = torch.zeros(len(scene) + 1, dtype=torch.float64)
+    usable = 0
+    for i in range(len(scene)):  # frame by frame: the maps of a long clip fill the memory once already
+        weight = _weight(scene, i)
+        ends[i + 1] = ends[i] + weight.flatten().cumsum(0, dtype=torch.float64)[-1]
+        usable += int((weight > 0).sum())
+    budget = min(budget, usable)
     if budget <= 0:
         return no_points()
-    cumulative = weight.flatten().cumsum(0, dtype=torch.float64)
-    steps = (torch.arange(budget, dtype=torch.float64) + 0.5) * (cumulative[-1] / budget)
-    chosen = torch.searchsorted(cumulative, steps).clamp(max=cumulative.numel() - 1).unique()
+    height, width = scene.map_size
+    steps = (torch.arange(budget, dtype=torch.float64) + 0.5) * (ends[-1] / budget)
+    frames_of_steps = torch.searchsorted(ends[1:], steps, right=True).clamp(max=len(scene) - 1)
+    chosen = []
+    for i in frames_of_steps.unique().tolist():
+        cumulative = ends[i] + _weight(scene, i).flatten().cumsum(0, dtype=torch.float64)
+        pixel = torch.searchsorted(cumulative, steps[frames_of_steps == i]).clamp(max=cumulative.numel() - 1)
+        chosen.append(i * height * width + pixel.unique())
+    chosen = torch.cat(chosen)
     frame, row, column = chosen // (height * width), chosen % (height * width) // width, chosen % width
     K, depth = scene.K_maps[frame], scene.depth[frame, row, column]
     x = (column + 0.5 - K[:, 0, 2]) / K[:, 0, 0] * depth
@@ -43,6 +53,12 @@ def seed_points(scene: Scene, frames: UInt8[Tensor, "n H W 3"], budget: int) -> 
         staticness=1 - scene.dynamic_prob[frame, row, column],
         frame=frame,
     )
+
+
+def _weight(scene: Scene, index: int) -> Float[Tensor, "h w"]:
+    """How strongly each pixel of a frame draws points."""
+    static = (scene.dynamic_prob[index] < MAX_DYNAMIC_PROB) & (scene.depth[index] > 0)
+    return scene.confidence[index].clamp(max=CONFIDENCE_CAP) * static
 
 
 def no_points() -> PointCloud:
