@@ -15,6 +15,7 @@ from rich import get_console
 from das3r_ns import __version__
 from das3r_ns.evaluation.bench.launch import run_here, run_on_cluster
 from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, find_sequences
+from das3r_ns.evaluation.bench.synthetic_set import CLIPS, draw_missing
 from das3r_ns.evaluation.bench.table import BenchTable, read_row
 from das3r_ns.evaluation.bench.training import BASELINES
 from das3r_ns.evaluation.bench.worker import Job, Stage
@@ -54,7 +55,8 @@ def bench(
     fails is a row that says why.
 
     Args:
-        what: davis, sintel, tum-dynamics, composited, or a folder of clips (CLIP/images, CLIP/dynamic_masks, ...).
+        what: davis, sintel, tum-dynamics, composited, synthetic, or a folder of clips (CLIP/images,
+            CLIP/dynamic_masks, ...). The clips of synthetic are drawn into `data` when they are not there yet.
         data: where the set lies, as its publisher packs it or as folders of clips. data/WHAT when left out.
         out: folder for scenes, runs, pictures and tables. benchmarks/WHAT (benchmarks/WHAT-true-masks) when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
@@ -83,6 +85,8 @@ def bench(
         RuntimeError: every sequence failed.
     """
     set_name, folder = _set_and_folder(what, data)
+    if what == "synthetic":
+        draw_missing(folder, sequences or tuple(CLIPS))
     sources = find_sequences(set_name, folder, sequences)
     chosen: tuple[Stage, ...] = STAGES if "all" in stages else tuple(s for s in STAGES if s in stages)
     if jobs < 1:

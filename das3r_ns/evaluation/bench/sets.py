@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from das3r_ns.datasets import TruthClip, TruthError, davis, is_truth_folder, read_truth_folder, sintel, tum
-
-SetName = Literal["davis", "sintel", "tum-dynamics", "composited"]
 
 COMPOSITED_FOCAL_PX = 525.0
 """Focal length of the camera of the composited clips, whose folders do not say it."""
@@ -33,6 +30,7 @@ FRAMES: dict[str, FrameChoice] = {
     "sintel": FrameChoice(50),
     "tum-dynamics": FrameChoice(90, stride=3),
     "composited": FrameChoice(),
+    "synthetic": FrameChoice(),
 }
 """By set; other folders of clips are taken as davis is."""
 
