@@ -14,16 +14,19 @@ def recording(device: torch.device) -> Iterator[None]:
     """Within it a CUDA graph may be recorded.
 
     Objects that Python's collector finds meanwhile stay until the end: an older graph among them would be destroyed,
-    which breaks a recording on any stream. If the recording fails (`RuntimeError`, which goes on to the caller), random
-    numbers can be drawn on the device again; PyTorch leaves its generator waiting for the end of the recording.
+    which breaks a recording on any stream. If the recording fails (`RuntimeError`, which goes on to the caller), what
+    PyTorch leaves behind is mended: its generator waits for the end of the recording and draws nothing, and all further
+    work would go to the stream that was recorded on.
     """
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     except RuntimeError:
-        if device.type == "cuda":
+        if stream is not None:
+            torch.cuda.set_stream(stream)
             _renew_generator(device)
         raise
     finally:

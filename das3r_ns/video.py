@@ -8,7 +8,6 @@ the long work starts.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from rich.progress import track
 from torch import Tensor
 
 from das3r_ns import pictures
+from das3r_ns.digests import digest_of_file
 
 MIN_SIDE = 32
 """Pixels. In smaller pictures there are no features to follow."""
@@ -158,9 +158,6 @@ def shrunk_size(size: tuple[int, int], longest_side: int | None) -> tuple[int, i
 def digest(path: Path, config: VideoConfig) -> str:
     """Hexadecimal digest of what `read_clip` would read: file contents and options. Decodes nothing.
 
-    Of a video above 256 MiB, 64 spread blocks of 1 MiB are read instead of all: no edit of a compressed video leaves
-    its size and all of them as they were.
-
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: a folder holds no pictures, or an option makes no sense.
@@ -174,28 +171,6 @@ def digest(path: Path, config: VideoConfig) -> str:
     else:
         total.update(digest_of_file(path).encode())
     return total.hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """Digest of a file's content; remembered as long as its size and time of change stay."""
-    status = path.stat()
-    return _digest_of_file(path.resolve(), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _digest_of_file(path: Path, size: int, mtime_ns: int) -> str:
-    del mtime_ns  # part of the key only
-    block, blocks = 1 << 20, 64
-    content = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        if size <= 256 * block:
-            while data := file.read(block):
-                content.update(data)
-        else:
-            for i in range(blocks):
-                file.seek((size - block) * i // (blocks - 1))
-                content.update(file.read(block))
-    return content.hexdigest()
 
 
 def _check_exists(path: Path) -> None:

@@ -17,7 +17,7 @@ import yaml
 from fakes import FakePredictor, write_pictures
 from PIL import Image
 
-from das3r_ns import video
+from das3r_ns import digests
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.cache import cached_scene
 from das3r_ns.dataparser.naming import clip_name
@@ -241,9 +241,9 @@ def test_a_full_disk_is_said_before_the_prediction(tmp_path, shots, predictor, m
 
 def test_a_hit_hashes_each_file_once_a_process(tmp_path, shots, predictor, monkeypatch):
     cached_scene(shots, PredictionOptions(), tmp_path / "cache")
-    before = video._digest_of_file.cache_info().misses
+    before = digests._digest_of_file.cache_info().misses
     cached_scene(shots, PredictionOptions(), tmp_path / "cache")
-    assert video._digest_of_file.cache_info().misses == before
+    assert digests._digest_of_file.cache_info().misses == before
 
 
 def test_a_hit_imports_no_network(tmp_path, shots, predictor):

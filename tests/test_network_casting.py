@@ -83,6 +83,22 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):  # the
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
+@pytest.mark.parametrize("of_tokens", ["*fp32", "*bf16"])
+def test_the_kernel_for_rotary_positions_compiles_for_a_gpu_that_is_not_there(of_tokens):
+    """Its source must be plain, whatever checks of types are put around the functions of its module."""
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from das3r_ns.predictor.network import rope_kernel
+
+    signature = {"tokens": of_tokens, "cos": "*fp32", "sin": "*fp32", "n": "i32", "stride": "i32"}
+    numbers = {"pairs": 512, "quarter": 16, "block": 512}  # 16 heads of 64 elements
+    source = ASTSource(rope_kernel._rotate_rows, {**signature, **dict.fromkeys(numbers, "constexpr")}, numbers)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 2})
+    assert len(compiled.asm["cubin"]) > 0
+
+
 def test_only_tokens_that_lie_packed_go_to_the_kernel():
     every = torch.zeros(2, 15, 9, 24)
     assert lies_packed(every)

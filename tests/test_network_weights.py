@@ -15,6 +15,7 @@ from das3r_ns.predictor.network import (
     save_weights,
     weights,
     weights_available,
+    weights_source,
 )
 
 CONSTRUCTOR = (
@@ -40,8 +41,10 @@ def folder(network, tmp_path) -> Path:
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch):
     """No test may reach for the hub by accident."""
-    monkeypatch.setattr(weights, "_cached_folder", lambda repository: None)
-    monkeypatch.setattr(weights, "download_weights", lambda repository: pytest.fail(f"asked the hub for {repository}"))
+    monkeypatch.setattr(weights_source, "_cached_folder", lambda repository: None)
+    monkeypatch.setattr(
+        weights_source, "download_weights", lambda repository: pytest.fail(f"asked the hub for {repository}")
+    )
 
 
 def checkpoint(network: PairwiseNetwork, **changes) -> dict:
@@ -191,7 +194,7 @@ def test_availability_looks_at_this_machine_only(folder, tmp_path, monkeypatch):
     assert weights_available(folder)
     assert not weights_available(tmp_path / "nowhere")
     assert not weights_available()
-    monkeypatch.setattr(weights, "_cached_folder", lambda repository: folder)
+    monkeypatch.setattr(weights_source, "_cached_folder", lambda repository: folder)
     assert weights_available()
 
 
@@ -203,11 +206,11 @@ def test_an_unreachable_hub_says_how_to_bring_the_weights(monkeypatch):
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.undo()
-    monkeypatch.setattr(weights, "_cached_folder", lambda repository: None)
+    monkeypatch.setattr(weights_source, "_cached_folder", lambda repository: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     with pytest.raises(WeightsError, match="hf download Kai422kx/das3r") as error:
         load_network()
-    assert weights.WEIGHTS_SIZE in str(error.value)
+    assert weights_source.WEIGHTS_SIZE in str(error.value)
 
 
 def test_the_licence_is_said_once(folder, capsys, monkeypatch):

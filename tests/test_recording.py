@@ -38,6 +38,25 @@ def test_what_became_garbage_before_is_collected_before():
         assert Graph.freed == 1
 
 
+def test_after_a_recording_that_fails_work_goes_on_where_it_was(monkeypatch):
+    device, streams = torch.device("cuda", 0), ["of the caller"]
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+    monkeypatch.setattr("das3r_ns.recording._renew_generator", lambda device: None)
+    with recording(device):
+        streams.append("of the recording")
+        streams.append("of the caller")  # as PyTorch does where all goes well
+    assert len(streams) == 3
+
+    def fails() -> None:
+        streams.append("of the recording")
+        raise RuntimeError("cannot be recorded")
+
+    with pytest.raises(RuntimeError), recording(device):
+        fails()
+    assert streams[-1] == "of the caller"
+
+
 @pytest.mark.gpu
 def test_after_a_recording_that_fails_the_function_is_called_as_it_is_and_random_numbers_can_be_drawn():
     def waits(a):
@@ -47,5 +66,6 @@ def test_after_a_recording_that_fails_the_function_is_called_as_it_is_and_random
     given = torch.ones(3, device="cuda", requires_grad=True)
     torch.testing.assert_close(graphed(given)[0], 3 * torch.ones(3, device="cuda"))
     assert not graphed._enabled
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert torch.rand(1000, device="cuda").std() > 0.2
     torch.testing.assert_close(graphed(given)[0], 3 * torch.ones(3, device="cuda"))

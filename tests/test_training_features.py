@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_training import MASKS_ALONE, SMALL, make_clip_set, random_batch
-from train_narrow import NARROW
+from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, random_batch
 
-from das3r_ns.predictor.network import PairwiseNetwork, heads
+from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network, save_weights
 from das3r_ns.predictor.training.clips import ClipFolders
 from das3r_ns.predictor.training.config import DataConfig, TrainPredictorConfig
@@ -31,15 +30,8 @@ from das3r_ns.predictor.training.train import Run, train_predictor
 KEPT = 2  # epochs of 6 pairs, three steps each
 
 
-@pytest.fixture(autouse=True)
-def _narrow_heads(monkeypatch):
-    for name, value in NARROW.items():
-        monkeypatch.setattr(heads, name, value)
-
-
-@pytest.fixture(scope="module")
-def clip_set(tmp_path_factory) -> Path:
-    return make_clip_set(tmp_path_factory.mktemp("set"))
+_narrow_heads = pytest.fixture(autouse=True)(narrow_heads)
+clip_set = pytest.fixture(scope="module")(clip_set_of_module)
 
 
 def config_for(clip_set: Path, out: Path, **changes) -> TrainPredictorConfig:

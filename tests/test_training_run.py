@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_training import MASKS_ALONE, SMALL, make_clip_set, random_batch
-from train_narrow import NARROW
+from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, random_batch
 
-from das3r_ns.predictor.network import PairwiseNetwork, heads, predict_pairs
+from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs
 from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.training.averages import WeightAverage
 from das3r_ns.predictor.training.checkpoint import load_checkpoint
@@ -25,16 +24,8 @@ from das3r_ns.predictor.training.step import TrainingStep
 from das3r_ns.predictor.training.train import train_predictor
 from das3r_ns.predictor.training.validation import jaccard
 
-
-@pytest.fixture(autouse=True)
-def _narrow_heads(monkeypatch):
-    for name, value in NARROW.items():
-        monkeypatch.setattr(heads, name, value)
-
-
-@pytest.fixture(scope="module")
-def clip_set(tmp_path_factory) -> Path:
-    return make_clip_set(tmp_path_factory.mktemp("set"))
+_narrow_heads = pytest.fixture(autouse=True)(narrow_heads)
+clip_set = pytest.fixture(scope="module")(clip_set_of_module)
 
 
 def config_for(clip_set: Path, out: Path, **changes) -> TrainPredictorConfig:

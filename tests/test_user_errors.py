@@ -188,7 +188,7 @@ def test_what_the_user_brings_is_looked_at_first(tmp_path, options, message):
 @pytest.fixture
 def weights(monkeypatch):
     """Stands in for the hub: what is at hand, whether it answers, whether a download succeeds."""
-    from das3r_ns.predictor.network import weights
+    from das3r_ns.predictor.network import weights_source as weights
 
     def fail(repository):
         raise weights.WeightsError(f"{repository} is not to be had")

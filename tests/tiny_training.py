@@ -1,10 +1,12 @@
-"""A tiny network, batch and set of clips, for the tests of training."""
+"""A tiny network, batch and set of clips, for the tests of training; and what their fixtures are made of."""
 
 from pathlib import Path
 
+import pytest
 import torch
+from train_narrow import NARROW
 
-from das3r_ns.predictor.network import PairwiseNetworkConfig
+from das3r_ns.predictor.network import PairwiseNetworkConfig, heads
 from das3r_ns.predictor.training.loading import PairBatch, ViewBatch
 from das3r_ns.predictor.training.losses import LossConfig
 from das3r_ns.predictor.training.synthetic_set import SyntheticSet, make_training_clip
@@ -13,6 +15,17 @@ SMALL = PairwiseNetworkConfig(
     enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2, image_size=(32, 48)
 )
 MASKS_ALONE = LossConfig(point_weight=0.0, confidence_weighting=False)
+
+
+def narrow_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads as narrow as those of `train_narrow`, for one test."""
+    for name, value in NARROW.items():
+        monkeypatch.setattr(heads, name, value)
+
+
+def clip_set_of_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of clips that the tests of a module share."""
+    return make_clip_set(tmp_path_factory.mktemp("set"))
 
 
 def make_clip_set(folder: Path) -> Path:

@@ -184,7 +184,9 @@ PATIENCE = Patience()
 
 
 def _download_weights(out: Path, mirror: str | None) -> Path:
-    from das3r_ns.predictor.network.weights import DEFAULT_WEIGHTS, LICENCE_NOTICE, download_weights
+    from das3r_ns.predictor.network.weights import LICENCE_NOTICE
+    from das3r_ns.predictor.network.weights_source import download_weights
+    from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
 
     get_console().print(f"[bold]{LICENCE_NOTICE}[/bold]", highlight=False)
     if mirror is None:

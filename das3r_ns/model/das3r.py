@@ -94,7 +94,9 @@ class Das3rModel(Das3rState):
         splats = self.splats(shown=False)
 
         def render(frame: int, values: Tensor) -> Tensor:
-            return draw(splats.carrying(values), self.training_view(frame), self.config.rasterize_mode).color
+            with torch.no_grad():  # nobody asks for the cameras' part
+                view = self.training_view(frame)
+            return draw(splats.carrying(values), view, self.config.rasterize_mode).color
 
         def weight(frame: int) -> Tensor:
             return maps.counted(frame, *self.picture_sizes[frame])

@@ -25,7 +25,12 @@ def resolve(choice: PredictorChoice, weights: str | None = None) -> tuple[Predic
         return choice, "as asked for"
     import torch
 
-    from das3r_ns.predictor.network.weights import WeightsError, download_weights, hub_reachable, weights_available
+    from das3r_ns.predictor.network.weights_source import (
+        WeightsError,
+        download_weights,
+        hub_reachable,
+        weights_available,
+    )
     from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
 
     weights = weights or DEFAULT_WEIGHTS
@@ -61,7 +66,7 @@ def build_predictor(
     name, reason = resolve(choice, network.weights)
     if name == "network":
         from das3r_ns.predictor.network import NetworkPredictor
-        from das3r_ns.predictor.network.weights import locate_weights
+        from das3r_ns.predictor.network.weights_source import locate_weights
 
         locate_weights(network.weights)  # before the long work; fetches them, or says how to bring them
         return NetworkPredictor(network), reason

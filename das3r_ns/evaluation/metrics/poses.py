@@ -6,8 +6,10 @@ pairs, after that alignment.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -152,9 +154,7 @@ def _mean_rotation(R: Tensor) -> Tensor:
 
 def _nearest_rotation(M: Tensor) -> Tensor:
     """The rotation nearest to each 3x3 matrix in the least-squares sense (Kabsch)."""
-    U, _, Vh = torch.linalg.svd(M)
-    U = torch.cat((U[..., :2], U[..., 2:] * torch.linalg.det(U @ Vh)[..., None, None]), dim=-1)
-    return U @ Vh
+    return cast(Tensor, roma.special_procrustes(M))
 
 
 def _rms(error: np.ndarray) -> float:

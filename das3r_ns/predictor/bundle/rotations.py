@@ -62,6 +62,10 @@ def _rays(pixel: np.ndarray, focal: float, centre: tuple[float, float]) -> np.nd
     return ray / np.linalg.norm(ray, axis=1, keepdims=True)
 
 
-def nearest_rotation(M: np.ndarray) -> np.ndarray:
+def nearest_rotation(M: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3 3"]:
+    """The rotation nearest to a matrix in the least-squares sense (orthogonal Procrustes).
+
+    In NumPy: thousands are asked for one by one, and roma's, for batches of tensors, takes many times as long for one.
+    """
     U, _, Vt = np.linalg.svd(M)
     return U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt

@@ -1,4 +1,4 @@
-"""Weights of the pairwise network: found (hub, folder, training checkpoint), checked key by key, loaded, written.
+"""Weights of the pairwise network: checked key by key, loaded, written. `weights_source` finds them.
 
 Nothing is ever unpickled freely: the hub layout is safetensors, and a `.pth` is read with PyTorch's restricted reader,
 which builds tensors, plain containers and one harmless class. Every key is accounted for: what may be absent is said
@@ -23,11 +23,10 @@ from torch import Tensor
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.heads import mask_head
 from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.weights_source import HUB_FILES, WeightsError, locate_weights
 from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
 from das3r_ns.predictor.progress import CONSOLE
 
-WEIGHTS_SIZE = "2.4 GB"
-HUB_FILES = ("config.json", "model.safetensors")
 LICENCE_NOTICE = (
     "The DAS3R, MonST3R and DUSt3R weights are licensed CC BY-NC-SA 4.0: non-commercial use only. "
     "What you make with them is bound by that, the code of das3r_ns is not."
@@ -46,10 +45,6 @@ FOREIGN_KEYS = ("prediction_head.",)
 _notice_given = False
 
 
-class WeightsError(RuntimeError):
-    """Weights that cannot be found or do not fit. The message says which, and what to do."""
-
-
 @dataclass(frozen=True)
 class WeightsReport:
     """What had to be made up because the file did not hold it."""
@@ -60,60 +55,6 @@ class WeightsReport:
     """The file is DUSt3R's or MonST3R's: the dynamic-mask heads are random and wait for training."""
     second_decoder_copied: bool
     """The file holds one decoder, which was used for both images."""
-
-
-def weights_available(source: str | Path = DEFAULT_WEIGHTS) -> bool:
-    """Whether the weights are on this machine already: a local file or folder, or in the hub's cache. No network."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return all((path / name).is_file() for name in HUB_FILES)
-    if path.exists():
-        return True
-    return _looks_like_repository(source) and _cached_folder(str(source)) is not None
-
-
-def download_weights(repository: str = DEFAULT_WEIGHTS) -> Path:
-    """Fetch a hub repository's two files into the hub's cache, resuming what was begun; returns their folder.
-
-    Raises:
-        WeightsError: the hub cannot be reached or has no such files. Says how to bring the weights by hand.
-    """
-    cached = _cached_folder(repository)
-    if cached is not None:
-        return cached
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    CONSOLE.print(f"Fetching the weights {repository} (about {WEIGHTS_SIZE}; kept in the hub's cache)", style="dim")
-    try:
-        paths = [Path(huggingface_hub.hf_hub_download(repository, name)) for name in HUB_FILES]
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(
-            f"The network's weights ({repository}, about {WEIGHTS_SIZE}) are not here and could not be fetched: "
-            f"{reason[0]}\nOn a machine with a network connection run\n"
-            f"    hf download {repository} --local-dir das3r-weights\n"
-            "copy the folder here (config.json and model.safetensors), and give it as --network.weights das3r-weights. "
-            "The geometric predictor needs no weights."
-        ) from error
-    return paths[0].parent
-
-
-def hub_reachable(timeout_s: float = 3.0) -> bool:
-    """Whether the hub answers at all: asked before a download is tried that would wait for minutes to fail."""
-    import socket
-    from urllib.parse import urlsplit
-
-    from huggingface_hub import constants
-
-    address = urlsplit(constants.ENDPOINT)
-    if constants.HF_HUB_OFFLINE or address.hostname is None:
-        return False
-    try:
-        with socket.create_connection((address.hostname, address.port or 443), timeout_s):
-            return True
-    except OSError:
-        return False
 
 
 def load_network(
@@ -162,47 +103,6 @@ def save_weights(network: PairwiseNetwork, folder: str | Path) -> Path:
     for name, path in partial.items():
         os.replace(path, folder / name)
     return folder
-
-
-def _looks_like_repository(source: str | Path) -> bool:
-    owner, slash, name = str(source).partition("/")
-    return (
-        bool(isinstance(source, str) and slash and owner and name) and "/" not in name and owner not in (".", "..", "~")
-    )
-
-
-def _cached_folder(repository: str) -> Path | None:
-    """Snapshot folder of a repository whose two files are complete in the hub's cache."""
-    import huggingface_hub
-
-    paths = [huggingface_hub.try_to_load_from_cache(repository, name) for name in HUB_FILES]
-    if all(isinstance(path, str) for path in paths):
-        return Path(str(paths[0])).parent
-    return None
-
-
-def locate_weights(source: str | Path) -> Path:
-    """Folder or `.pth` file of the weights; a hub repository is fetched if it is not in the hub's cache.
-
-    Raises:
-        WeightsError: nothing is there, or it cannot be fetched.
-    """
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path.parent if path.name in HUB_FILES else path
-    if path.is_dir():
-        absent = [name for name in HUB_FILES if not (path / name).is_file()]
-        if absent:
-            raise WeightsError(
-                f"{path} is a folder without {' and '.join(absent)}; expected {' and '.join(HUB_FILES)}."
-            )
-        return path
-    if _looks_like_repository(source) and path.suffix not in (".pth", ".safetensors"):
-        return download_weights(str(source))
-    raise WeightsError(
-        f"No weights at {path}. Give a folder with {' and '.join(HUB_FILES)}, a .pth checkpoint, or a hub repository "
-        f"such as {DEFAULT_WEIGHTS}."
-    )
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

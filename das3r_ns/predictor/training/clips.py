@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from das3r_ns.pictures import list_pictures, picture_size, read_mask, read_picture
-from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, Problem
+from das3r_ns.pictures import list_pictures, read_mask, read_picture
+from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, Problem, readable_size
 from das3r_ns.predictor.training.strides import pool_of_pairs
 
 
@@ -71,11 +71,7 @@ class ClipFolders:
 
     def picture_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair. Raises BadDataError."""
-        path = self.images[pair.sequence][pair.first]
-        try:
-            return picture_size(path)
-        except (OSError, ValueError) as error:
-            raise BadDataError(path, f"cannot be read ({error})") from error
+        return readable_size(self.images[pair.sequence][pair.first])
 
     def read(self, pair: Pair) -> tuple[Frame, Frame]:
         """Both frames of a pair. Raises BadDataError."""

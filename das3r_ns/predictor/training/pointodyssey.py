@@ -24,8 +24,15 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from das3r_ns.pictures import picture_size
-from das3r_ns.predictor.training.sources import UNKNOWN, BadDataError, Frame, NothingLeftError, Pair, Problem
+from das3r_ns.predictor.training.sources import (
+    UNKNOWN,
+    BadDataError,
+    Frame,
+    NothingLeftError,
+    Pair,
+    Problem,
+    readable_size,
+)
 from das3r_ns.predictor.training.strides import pool_of_pairs
 from das3r_ns.predictor.training.tracks import MIN_TRACKS, Tracks, unpack
 
@@ -250,11 +257,7 @@ class PointOdyssey:
 
     def picture_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair. Raises BadDataError."""
-        path = rgb_path(self.folders[pair.sequence], pair.first)
-        try:
-            return picture_size(path)
-        except (OSError, ValueError) as error:
-            raise BadDataError(path, f"cannot be read ({error})") from error
+        return readable_size(rgb_path(self.folders[pair.sequence], pair.first))
 
     def read(self, pair: Pair) -> tuple[Frame, Frame]:
         """Both frames of a pair. Raises BadDataError."""

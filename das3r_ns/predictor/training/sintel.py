@@ -12,8 +12,8 @@ import numpy as np
 
 from das3r_ns.datasets.sintel import read_dpt, read_sintel, sintel_root, sintel_sequences
 from das3r_ns.datasets.truth import TruthClip, TruthError
-from das3r_ns.pictures import picture_size, read_picture
-from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, Problem
+from das3r_ns.pictures import read_picture
+from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, Problem, readable_size
 from das3r_ns.predictor.training.strides import pool_of_pairs
 
 
@@ -52,11 +52,7 @@ class Sintel:
 
     def picture_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair. Raises BadDataError."""
-        path = self._image(pair.sequence, pair.first)
-        try:
-            return picture_size(path)
-        except (OSError, ValueError) as error:
-            raise BadDataError(path, f"cannot be read ({error})") from error
+        return readable_size(self._image(pair.sequence, pair.first))
 
     def read(self, pair: Pair) -> tuple[Frame, Frame]:
         """Both frames of a pair. Raises BadDataError."""

@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from rich import get_console
 
+from das3r_ns.pictures import picture_size
+
 UNKNOWN = 255
 """Label of a pixel of which nobody knows whether it moves."""
 
@@ -50,6 +52,14 @@ class BadDataError(ValueError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.problem = Problem(str(path), reason)
+
+
+def readable_size(picture: Path) -> tuple[int, int]:
+    """Height and width of a picture. Raises BadDataError."""
+    try:
+        return picture_size(picture)
+    except (OSError, ValueError) as error:
+        raise BadDataError(picture, f"cannot be read ({error})") from error
 
 
 class NothingLeftError(ValueError):

@@ -280,11 +280,8 @@ class Run:
             self._write_weights(FINAL)
         self.fabric.barrier()
         if self.main:
-            what = (
-                f"trained {self.done} steps; weights in {out / FINAL}"
-                if at_end
-                else (f"stopped after {self.done} of {self.total_steps} steps; --resume goes on")
-            )
+            stopped = f"stopped after {self.done} of {self.total_steps} steps; --resume goes on"
+            what = f"trained {self.done} steps; weights in {out / FINAL}" if at_end else stopped
             best = f", best mean J {self.best_j:.3f} in {out / BEST}" if self.best_j >= 0 else ""
             get_console().print(f"{what}{best}; {left_out} things left out", highlight=False)
         return out / FINAL if at_end else out
