@@ -105,8 +105,9 @@ def make_maps(
     _fuse_frames(posed, depth, confidence, offsets)
     if static is None:
         with stage(f"Dynamic maps of {n} frames", n) as bar:
-            pooled = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
-        dynamic = masks.motion_probability(pooled, config)
+            # Under the same name: of a long clip there is no room for both.
+            evidence = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
+        dynamic = masks.motion_probability(evidence, config)
     else:
         dynamic = np.stack(
             [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]
