@@ -54,7 +54,8 @@ class Das3rModelConfig(SplatfactoModelConfig):
     depth_until: int = 2000
     """Step after which depth is no longer supervised: by then the pictures know better."""
     exposure: bool = False
-    """Learn gain and offset of each frame's colours, for clips whose brightness or white balance drifts."""
+    """Learn gain and offset of each frame's colours, the gain varying smoothly over the picture, for clips whose
+    brightness or white balance drifts and lenses that darken towards the corners."""
     cuda_graphs: bool = True
     """Record the parts of a step around the rasterizer as CUDA graphs: steps take about half the time. No effect
     without a GPU."""

@@ -1,10 +1,14 @@
 """Exposure: phones change brightness and white balance within a clip; the scene should not take that for texture.
 
 Each training frame gets a gain (in stops) and an offset per colour, applied to the render before it is compared with
-the picture. The mean over the frames is held at no change, so the model keeps the clip's own look.
+the picture. The gain may vary smoothly over the picture, as a polynomial of second degree: vignetting, glare, the
+uneven brightening of a phone that favours a region. The mean over the frames is held at no change, so the model keeps
+the clip's own look.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 from jaxtyping import Float, Int
@@ -12,13 +16,18 @@ from torch import Tensor, nn
 
 from das3r_ns.model.poses import between_frames
 
+TERMS = 5
+"""Of the polynomial over the picture, its constant left out: x, y, x^2, xy, y^2."""
+UNEVENNESS = 2.5
+"""Pull of the polynomial to nothing, against 1 for gain and offset, both as means of squares."""
+
 
 class Exposure(nn.Module):
-    """Gain and offset of every training frame, one parameter a frame."""
+    """Gain, offset and unevenness of every training frame: one parameter [7, 3] a frame, in this order."""
 
     def __init__(self, num_frames: int) -> None:
         super().__init__()
-        self.frames = nn.ParameterList([nn.Parameter(torch.zeros(2, 3)) for _ in range(num_frames)])
+        self.frames = nn.ParameterList([nn.Parameter(torch.zeros(2 + TERMS, 3)) for _ in range(num_frames)])
         self.register_buffer("frame_index", torch.arange(num_frames))
         self.frame_index: Tensor
 
@@ -34,8 +43,20 @@ class Exposure(nn.Module):
 
     def regularizer(self, frame: int) -> Float[Tensor, ""]:
         """Pull of one frame to no change: over all frames it keeps their mean there."""
-        return self.frames[frame].square().mean()
+        values = self.frames[frame]
+        return values[:2].square().mean() + UNEVENNESS * values[2:].square().mean()
 
 
-def _apply(render: Tensor, gain_and_offset: Tensor) -> Tensor:
-    return render * torch.exp2(gain_and_offset[0]) + gain_and_offset[1]
+@functools.lru_cache(maxsize=8)
+def polynomial(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "h w 5"]:
+    """Terms x, y, x^2, xy, y^2 at the pixel centres; 0 in the middle of the picture, x from -1 to 1 across it, y in the
+    same unit. Kept, because making it on every step would wait for the host."""
+    x = (torch.arange(width, dtype=torch.float64) + 0.5) * 2 / width - 1
+    y = ((torch.arange(height, dtype=torch.float64) + 0.5) * 2 / height - 1) * height / width
+    v, u = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((u, v, u * u, u * v, v * v), dim=-1).to(device=device, dtype=dtype)
+
+
+def _apply(render: Float[Tensor, "h w 3"], values: Float[Tensor, "7 3"]) -> Float[Tensor, "h w 3"]:
+    stops = values[0] + polynomial(render.shape[0], render.shape[1], render.device, render.dtype) @ values[2:]
+    return render * torch.exp2(stops) + values[1]
