@@ -51,10 +51,11 @@ class Exposure(nn.Module):
 def polynomial(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "h w 5"]:
     """Terms x, y, x^2, xy, y^2 at the pixel centres; 0 in the middle of the picture, x from -1 to 1 across it, y in the
     same unit. Kept, because making it on every step would wait for the host."""
-    x = (torch.arange(width, dtype=torch.float64) + 0.5) * 2 / width - 1
-    y = ((torch.arange(height, dtype=torch.float64) + 0.5) * 2 / height - 1) * height / width
-    v, u = torch.meshgrid(y, x, indexing="ij")
-    return torch.stack((u, v, u * u, u * v, v * v), dim=-1).to(device=device, dtype=dtype)
+    with torch.inference_mode(False):  # a picture shown first must not spoil it for training
+        x = (torch.arange(width, dtype=torch.float64) + 0.5) * 2 / width - 1
+        y = ((torch.arange(height, dtype=torch.float64) + 0.5) * 2 / height - 1) * height / width
+        v, u = torch.meshgrid(y, x, indexing="ij")
+        return torch.stack((u, v, u * u, u * v, v * v), dim=-1).to(device=device, dtype=dtype)
 
 
 def _apply(render: Float[Tensor, "h w 3"], values: Float[Tensor, "7 3"]) -> Float[Tensor, "h w 3"]:
