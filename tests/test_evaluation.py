@@ -1,8 +1,10 @@
 """`das3r eval` on scene folders whose errors are put in by hand, and everything it must refuse."""
 
+import copy
 import json
 import math
 import pickle
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 
 from das3r_ns import geometry
 from das3r_ns.datasets import TruthError, read_truth_folder
 from das3r_ns.evaluation.comparison import compare_masks, compare_pictures, mean_of_known
 from das3r_ns.evaluation.evaluate import evaluate, write_json
-from das3r_ns.evaluation.runs import _numpy_scalars
+from das3r_ns.evaluation.runs import TrainedRun, _numpy_scalars
 from das3r_ns.evaluation.truth_options import assemble_truth
 from das3r_ns.scene import PointCloud, Scene, write_scene
 
@@ -282,3 +285,23 @@ def test_means_leave_out_what_is_not_a_number_and_json_says_null(tmp_path):
     assert mean_of_known([None, math.nan]) is None
     write_json(tmp_path / "a.json", {"a": [math.nan, math.inf, 1.5], "b": {"c": (1, None)}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.5], "b": {"c": [1, None]}}
+
+
+def test_cameras_of_a_run_that_loads_smaller_pictures_are_as_small_as_these():
+    given = Cameras(torch.eye(4)[None, :3], 100.0, 100.0, 40.0, 30.0, width=80, height=60)
+    scaled = copy.deepcopy(given)
+    scaled.rescale_output_resolution(0.5)
+    dataset = types.SimpleNamespace(
+        _dataparser_outputs=types.SimpleNamespace(cameras=given),
+        cameras=scaled,
+        scale_factor=0.5,
+        image_filenames=["frame_00001.png"],
+    )
+    pipeline = types.SimpleNamespace(datamanager=types.SimpleNamespace(eval_dataset=dataset))
+    run = TrainedRun(Path("config.yml"), "das3r", 0, pipeline, None, {})
+    camera = run.camera_as_predicted(0)
+    assert (int(camera.width), int(camera.height), float(camera.fx), float(camera.cx)) == (40, 30, 50.0, 20.0)
+    assert int(given.width[0]) == 80
+    assert not run.moves_test_cameras
+    dataset.cameras.camera_to_worlds[0, 0, 3] = 0.1
+    assert run.moves_test_cameras

@@ -3,6 +3,7 @@
 Any method that nerfstudio's own tools load can be evaluated; das3r's own runs have learned cameras and masks besides.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ class TrainedRun:
     def moves_test_cameras(self) -> bool:
         """Whether training learned something about cameras that moves those of the eval frames."""
         dataset = self.pipeline.datamanager.eval_dataset
-        given, now = dataset._dataparser_outputs.cameras, dataset.cameras
+        given, now = _as_given(dataset), dataset.cameras
         same_place = torch.allclose(now.camera_to_worlds.cpu(), given.camera_to_worlds.cpu(), atol=1e-7)
         return not (same_place and torch.allclose(now.fx.cpu(), given.fx.cpu()))
 
@@ -64,10 +65,8 @@ class TrainedRun:
     def camera_as_predicted(self, frame: int) -> Cameras:
         """Camera of an eval frame as the data gives it, without any correction that training learned."""
         dataset = self.pipeline.datamanager.eval_dataset
-        given = dataset._dataparser_outputs.cameras
         row = self.eval_frames.index(frame)
-        camera = given[row : row + 1]
-        return _where_it_stands(camera)
+        return _where_it_stands(_as_given(dataset)[row : row + 1])
 
     def camera_as_trained(self, frame: int) -> Cameras:
         """Camera of an eval frame as `ns-eval` and `ns-render` see it after training."""
@@ -149,6 +148,14 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
         scene_folder=None if folder is None else Path(folder),
         training={"steps": step + 1, "max_num_iterations": config.max_num_iterations},
     )
+
+
+def _as_given(dataset: Any) -> Cameras:
+    """Cameras of a nerfstudio dataset before training changed any, for pictures of the size that it loads."""
+    cameras = copy.deepcopy(dataset._dataparser_outputs.cameras)
+    if dataset.scale_factor != 1.0:
+        cameras.rescale_output_resolution(dataset.scale_factor)
+    return cameras
 
 
 def _where_it_stands(camera: Cameras) -> Cameras:
