@@ -11,6 +11,7 @@ from das3r_ns.predictor.masks import (
     frame_evidence,
     motion_probability,
     pool_evidence,
+    remember_along_flow,
 )
 
 
@@ -109,6 +110,60 @@ def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen
     # The last column comes from outside the picture and leaves it again: one frame at a time sees it.
     np.testing.assert_allclose(average_along_flow(values, 2, flow, (1,))[:, 11], (4.0 + 0.0) / 2)
     np.testing.assert_allclose(average_along_flow(values, 0, flow, (1,))[:, 11], 4.0)
+
+
+def clip_that_shifts(n, shape, step):
+    """Flow of a clip in which everything is `step` pixels further right each frame, and how often it was asked for."""
+    asked = []
+
+    def shift(a, b):
+        asked.append((int(a[0, 0, 0]), int(b[0, 0, 0])))
+        return np.dstack((np.full(shape, step * (asked[-1][1] - asked[-1][0])), np.zeros(shape))).astype(np.float32)
+
+    return FlowBetweenFrames(lambda i: np.full((*shape, 3), i, np.uint8), shape, shift), asked
+
+
+def test_memory_weighs_a_frame_by_its_distance_in_time_and_follows_the_thing():
+    flow, asked = clip_that_shifts(4, (4, 12), 2)
+    values = np.zeros((4, 4, 12, 4), np.float16)
+    for i, value in enumerate((8.0, 4.0, 2.0, 1.0)):
+        values[i, :, 3 + 2 * i] = value
+    mean = remember_along_flow(values, flow, 0.5)
+    # Weights 1, 1/2, 1/4, 1/8 seen from frame 0; 1/2, 1, 1/2, 1/4 from frame 1.
+    np.testing.assert_allclose(mean[0, :, 3], (8 + 2 + 0.5 + 0.125) / 1.875, rtol=2e-3)
+    np.testing.assert_allclose(mean[1, :, 5], (4 + 4 + 1 + 0.25) / 2.25, rtol=2e-3)
+    np.testing.assert_allclose(mean[1, :, 4], 0.0)
+    assert {abs(a - b) for a, b in asked} == {1}  # no flow but that between neighbours
+    np.testing.assert_array_equal(remember_along_flow(values, flow, 0.0), values)
+
+
+def test_memory_ends_where_a_pixel_is_not_seen():
+    flow, _ = clip_that_shifts(3, (4, 12), 2)
+    values = np.ones((3, 4, 12, 4), np.float16)
+    values[0] = 7.0
+    values[2] = 4.0
+    mean = remember_along_flow(values, flow, 1.0)
+    np.testing.assert_allclose(mean[2, :, 6], (7 + 1 + 4) / 3, rtol=2e-3)
+    np.testing.assert_allclose(mean[2, :, 3], (1 + 4) / 2, rtol=2e-3)  # came into view after frame 0
+    np.testing.assert_allclose(mean[2, :, 0], 4.0)
+    np.testing.assert_allclose(mean[0, :, 11], 7.0)  # out of view at once
+
+
+def test_a_thing_that_rests_at_first_moves_from_the_start():
+    n, h, w = 16, 40, 60
+    picture = np.full((h, w, 3), 120, np.uint8)
+    picture[10:30, 20:40] = (40, 40, 220)
+    residual = np.full((n, h, w), 0.3, np.float32)
+    residual[:5, 10:30, 20:40] = 1.4  # turns around: nearly nothing
+    residual[5:, 10:30, 20:40] = 2.8
+    found = {}
+    for memory in (0.0, 0.9):
+        config = MaskConfig(memory=memory)
+        pooled = pool_evidence(evidence_of(residual), lambda i: picture, still(picture), config)
+        found[memory] = motion_probability(pooled, config)
+    assert found[0.0][0, 12:28, 22:38].max() < 0.5
+    assert found[0.9][0, 12:28, 22:38].min() > 0.5
+    assert found[0.9][:, :6].max() < 0.1
 
 
 def test_smoothing_averages_where_the_picture_is_even_and_not_over_an_edge():

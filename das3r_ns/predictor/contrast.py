@@ -2,30 +2,23 @@
 
 A thing differs from what surrounds it on every path to the border: in colour, in depth, or in how it moves. The
 measure is the minimum barrier distance (Strand et al., CVIU 2013; for objects in pictures Zhang et al., ICCV 2015):
-over all paths to the border, the least difference between the largest and the smallest value on the way. A thing that
-walks through the border would be its own surroundings: paths end only where the border seems to stand still
-(`resting_border`). Most of what stands out stands still; what a cue says is weighed by how much of what it shows moves
-(`trust`).
+over all paths to the border, the least difference between the largest and the smallest value on the way. Most of what
+stands out stands still; what a cue says is weighed by how much of what it shows moves (`trust`).
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from das3r_ns.predictor.appearance import lab
 from das3r_ns.predictor.compiled import compiled
 from das3r_ns.predictor.depth import InverseDepth
 from das3r_ns.predictor.edge_aware import smooth_within_edges
 
-PASSES = 4
+PASSES = 3
 """Over the picture, in turns from its first and from its last pixel."""
-RESTS = 1.0
-"""Residual of a frame up to which the border of the picture stands still: well above noise, well below motion."""
-RESTS_AT_LEAST = 0.5
-"""Share of the border that is taken to stand still whatever its residual: water moves all around, and cameras that
-follow the wrong thing make everything move."""
 REACH = 0.02
 """How far depth and motion are smoothed before, as a share of the longer side."""
 EDGE = 0.3
@@ -54,14 +47,9 @@ def contrasts(picture: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32
     colour = lab(picture)
     reach_px = REACH * max(colour.shape[:2])
 
-    def steady(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-        even = cv2.medianBlur(np.ascontiguousarray(values, np.float32), 5)
-        return smooth_within_edges(even, colour / 100, reach_px, EDGE)
-
-    ends = resting_border(steady(np.nan_to_num(fit.residual)))
-
     def barrier(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-        return barrier_to_border(steady(values), ends)
+        steady = cv2.medianBlur(np.ascontiguousarray(values, np.float32), 5)
+        return barrier_to_border(smooth_within_edges(steady, colour / 100, reach_px, EDGE))
 
     d = np.nan_to_num(fit.signed)
     median = float(np.median(d[d > 0])) if (d > 0).any() else 1.0
@@ -70,7 +58,7 @@ def contrasts(picture: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32
     velocity = fit.velocity * np.minimum(1, FASTEST_PX / np.maximum(speed, 1e-6))
     motion = barrier(velocity[0]) + barrier(velocity[1])
     blurred = cv2.GaussianBlur(colour, (0, 0), 2)
-    hue = np.sum([barrier_to_border(np.ascontiguousarray(blurred[..., k]), ends) for k in range(3)], axis=0)
+    hue = np.sum([barrier_to_border(np.ascontiguousarray(blurred[..., k])) for k in range(3)], axis=0)
     hue = np.clip(hue / max(float(np.quantile(hue, 0.99)), 1.0), 0, 1)
     return np.stack((hue, depth / (depth + DEPTH_CONTRAST), motion / (motion + MOTION_CONTRAST_PX)), axis=-1)
 
@@ -133,39 +121,25 @@ def log_odds(probability: Float32[np.ndarray, "*s"], least: float) -> Float32[np
     return np.log(kept / (1 - kept))
 
 
-def resting_border(residual: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels of the picture's border that seem to stand still: at least `RESTS_AT_LEAST` of them; none elsewhere."""
-    border = np.ones(residual.shape, bool)
-    border[1:-1, 1:-1] = False
-    # Not the outermost pixels: flow ends there.
-    inner = np.pad(residual[2:-2, 2:-2], 2, mode="edge")
-    return border & (inner <= max(RESTS, float(np.quantile(inner[border], RESTS_AT_LEAST))))
-
-
-def barrier_to_border(values: Float32[np.ndarray, "h w"], ends: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Minimum barrier distance of each pixel to the nearest of `ends`, by raster scans (close to the exact one).
-
-    Args:
-        ends: where paths end, one pixel or more.
-    """
-    return _barrier(values, ends, PASSES)
+def barrier_to_border(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Minimum barrier distance of each pixel to the border, by raster scans (close to the exact one)."""
+    return _barrier(values, PASSES)
 
 
 @compiled
-def _barrier(values, ends, passes):
+def _barrier(values, passes):
     height, width = values.shape
     high, low = values.copy(), values.copy()
-    distance = np.where(ends, np.float32(0), np.float32(np.inf))
+    distance = np.full((height, width), np.inf, np.float32)
+    distance[0], distance[height - 1], distance[:, 0], distance[:, width - 1] = 0, 0, 0, 0
     for number in range(passes):
         back = 1 if number % 2 == 0 else -1
-        for row in range(height):
+        for row in range(1, height - 1):
             y = row if back == 1 else height - 1 - row
-            for column in range(width):
+            for column in range(1, width - 1):
                 x = column if back == 1 else width - 1 - column
                 for k in range(2):
                     from_y, from_x = (y - back, x) if k == 0 else (y, x - back)
-                    if not (0 <= from_y < height and 0 <= from_x < width) or distance[from_y, from_x] == np.inf:
-                        continue
                     up = max(high[from_y, from_x], values[y, x])
                     down = min(low[from_y, from_x], values[y, x])
                     if up - down < distance[y, x]:

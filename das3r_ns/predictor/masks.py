@@ -1,10 +1,10 @@
 """From the residual that no depth explains to the probability that a pixel moves.
 
 The residual of a single frame is noisy, and silent where a thing is even or rests for a moment. It is averaged over
-neighbouring frames along the flow, spread over pixels of the same place and colour (`appearance`), smoothed up to the
-edges of the picture (`edge_aware`), and only then compared with a threshold: averaging decisions instead of residuals
-loses everything that moves slowly but steadily. Where motion is in doubt, things that stand out from their surroundings
-are preferred (`contrast`). What an object looks like is the business of `refiners`.
+the frames before and after along the flow, spread over pixels of the same place and colour (`appearance`), smoothed up
+to the edges of the picture (`edge_aware`), and only then compared with a threshold: averaging decisions instead of
+residuals loses everything that moves slowly but steadily. Where motion is in doubt, things that stand out from their
+surroundings are preferred (`contrast`). What an object looks like is the business of `refiners`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class MaskConfig:
     """Width of the transition, in the same unit. Smaller gives harder maps."""
     median_px: int = 5
     """Side of the median filter over the residual, map pixels; odd. 1 turns it off."""
-    offsets: tuple[int, ...] = (1, 2, 4, 8)
-    """Distances in frames, both ways, over which residuals are averaged along the flow. Empty turns it off; distances
-    that depth is not fitted over cost more flow."""
+    memory: float = 0.9
+    """Weight of a neighbouring frame in the average along the flow, its square for the frame after next, and so on:
+    0.9 looks about ten frames each way. 0 turns it off, 1 averages over all that is followed."""
     colour_contrast: float = 1.5
     """Weight of what stands out in colour from all that reaches the border of the picture, where such things move.
     0 turns it off."""
@@ -92,10 +92,7 @@ def pool_evidence(
         picture: RGB frame at map resolution.
         on_frame: called after each frame.
     """
-    pooled = np.empty_like(evidence)
-    for i in range(len(evidence)):
-        pooled[i] = average_along_flow(evidence, i, flow, config.offsets)
-        on_frame()
+    pooled = remember_along_flow(evidence, flow, config.memory, on_frame)
     height, width = evidence.shape[1:3]
     grid = AppearanceGrid(len(evidence), (height, width))
     if config.appearance > 0:
@@ -133,6 +130,42 @@ def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfi
             moving[i] += trusted[cue][i] * log_odds(outstanding + np.float32(0.5 - NEUTRAL[cue]), 0.05)
         moving[i] = 1 / (1 + np.exp(-moving[i]))
     return moving
+
+
+def remember_along_flow(
+    values: Float16[np.ndarray, "n h w 4"],
+    flow: FlowBetweenFrames,
+    memory: float,
+    on_frame: Callable[[], None] = lambda: None,
+) -> Float16[np.ndarray, "n h w 4"]:
+    """Mean of each pixel's values over the clip along the flow, those k frames away with weight `memory`^k.
+
+    A chain of flow between neighbours leads from frame to frame and ends where one does not see the pixel. Chains are
+    followed as running sums, once forwards and once backwards in time, so the reach costs nothing.
+    """
+    n, shape = len(values), values.shape[1:3]
+    mean = np.empty_like(values)
+    # Half precision again: counts are at most 2 / (1 - memory), or the frames of the clip.
+    count = np.empty((n, *shape), np.float16)
+    for step in (1, -1):
+        total_before, count_before = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32)
+        for i in range(n)[::step]:
+            own = values[i].astype(np.float32)
+            total_here, count_here = own, np.ones(shape, np.float32)
+            if 0 <= i - step < n and memory > 0:
+                forward, error = flow.checked(i, i - step)
+                seen = np.float32(memory) * (error < SEEN_BELOW_PX).astype(np.float32)
+                total_here = total_here + seen[..., None] * sample(total_before, forward)
+                count_here = count_here + seen * sample(count_before, forward)
+            if step == 1:
+                mean[i], count[i] = total_here / count_here[..., None], count_here
+            else:
+                earlier = count[i].astype(np.float32)
+                total = mean[i].astype(np.float32) * earlier[..., None] + total_here - own
+                mean[i] = total / (earlier + count_here - 1)[..., None]
+                on_frame()
+            total_before, count_before = total_here, count_here
+    return mean
 
 
 def average_along_flow(
