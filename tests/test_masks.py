@@ -149,6 +149,16 @@ def test_memory_ends_where_a_pixel_is_not_seen():
     np.testing.assert_allclose(mean[0, :, 11], 7.0)  # out of view at once
 
 
+def test_memory_takes_nothing_along_flow_that_does_not_lead_back():
+    def one_way(a, b):
+        return np.full((4, 12, 2), 2.0 if b[0, 0, 0] > a[0, 0, 0] else 0.0, np.float32)  # back ends 2.8 pixels off
+
+    flow = FlowBetweenFrames(lambda i: np.full((4, 12, 3), i, np.uint8), (4, 12), one_way)
+    values = np.zeros((2, 4, 12, 4), np.float16)
+    values[1] = 5.0
+    np.testing.assert_array_equal(remember_along_flow(values, flow, 0.9), values)
+
+
 def test_a_thing_that_rests_at_first_moves_from_the_start():
     n, h, w = 16, 40, 60
     picture = np.full((h, w, 3), 120, np.uint8)
