@@ -29,17 +29,19 @@ def test_an_uneven_exposure_is_a_polynomial_in_stops_between_frames_too():
     with torch.no_grad():
         exposure.frames[1][2] = 2.0  # x: one stop down at -1/2, one up at +1/2
         exposure.frames[1][6, 0] = 16.0  # red, y^2
+        exposure.frames[1][5, 2] = 4.0  # blue, xy: one stop either way
     render = torch.full((2, 2, 3), 0.25)
-    red, green, _ = exposure.expose(render, 1).unbind(-1)
+    red, green, blue = exposure.expose(render, 1).unbind(-1)
     torch.testing.assert_close(green, torch.tensor([[0.125, 0.5], [0.125, 0.5]]))
+    torch.testing.assert_close(blue, torch.tensor([[0.25, 0.25], [0.0625, 1.0]]))
     wide = exposure.expose(torch.full((2, 4, 3), 0.25), 1)  # x = -3/4 .. 3/4, y = -1/4 and 1/4: one stop for red
     torch.testing.assert_close(wide[:, 0, 1], torch.full((2,), 0.25 * 2**-1.5))
     torch.testing.assert_close(wide[:, 3, 0], torch.full((2,), 0.25 * 2**2.5))
     torch.testing.assert_close(red, 16 * green)  # y = -1/2 and 1/2 in a square picture: four stops
     halfway = exposure.expose_at(render, torch.tensor([2]))
     torch.testing.assert_close(halfway[0, :, 1], torch.tensor([0.25 * 2**-0.5, 0.25 * 2**0.5]))
-    # 3 times 2 squared and 16 squared, over 15 values
-    torch.testing.assert_close(exposure.regularizer(1), torch.tensor(2.5 * (3 * 4 + 256) / 15))
+    # 3 times 2 squared, 16 squared and 4 squared, over 15 values
+    torch.testing.assert_close(exposure.regularizer(1), torch.tensor(2.5 * (3 * 4 + 256 + 16) / 15))
 
 
 def test_depth_is_compared_as_inverse_depth_where_it_is_known_sure_and_static():

@@ -6,13 +6,11 @@ has: scenes in which nothing moves, or most of the picture does, or the exposure
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from das3r_ns.predictor.progress import tracked
+from das3r_ns.scene import written_whole
 from das3r_ns.synthetic import SyntheticConfig, make_clip, write_clip
 
 FORMAT = SyntheticConfig(num_frames=50, height=288, width=512)
@@ -35,16 +33,6 @@ def draw_missing(root: Path, wanted: tuple[str, ...]) -> None:
     missing = [name for name in wanted if name in CLIPS and not (root / name).is_dir()]
     if not missing:
         return
-    root.mkdir(parents=True, exist_ok=True)
     for name in tracked(missing, f"Drawing {len(missing)} synthetic clips into {root}", len(missing)):
-        drawn = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
-        try:
-            write_clip(make_clip(CLIPS[name]), drawn, video=False)
-            drawn.chmod(0o755)  # mkdtemp lets nobody else in
-            os.replace(drawn, root / name)
-        except OSError:
-            # Another process may have drawn the same clip meanwhile.
-            if not (root / name).is_dir():
-                raise
-        finally:
-            shutil.rmtree(drawn, ignore_errors=True)
+        with written_whole(root / name) as folder:
+            write_clip(make_clip(CLIPS[name]), folder, video=False)
