@@ -20,11 +20,11 @@ from das3r_ns.video import VideoConfig
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _decaying(first: float, last: float, steps: int, start: int = 0, gated: bool = False) -> dict:
+def _decaying(first: float, last: float, steps: int, start: int = 0, hold: int = 0, gated: bool = False) -> dict:
     optimizer = GatedAdamConfig(lr=first) if gated else FusedAdamConfig(lr=first)
     return {
         "optimizer": optimizer,
-        "scheduler": LogLinearSchedulerConfig(lr_final=last, max_steps=steps, start_step=start),
+        "scheduler": LogLinearSchedulerConfig(lr_final=last, max_steps=steps, start_step=start, hold_until=hold),
     }
 
 
@@ -65,17 +65,18 @@ das3r = MethodSpecification(
             ),
         ),
         optimizers={
-            "means": _decaying(1.6e-4, 1.6e-6, 3000),
-            "features_dc": _constant(2.5e-3),
-            "features_rest": _constant(2.5e-3 / 20),
-            "opacities": _constant(0.05),
-            "scales": _constant(5e-3),
-            "quats": _constant(1e-3),
-            "staticness": _decaying(3e-3, 3e-4, 3000),
-            "staticness_maps": _decaying(0.05, 0.005, 3000, start=200),
+            # Three times splatfacto's, which are made for ten times as many steps; all fall in the second half.
+            "means": _decaying(4.8e-4, 4.8e-6, 3000, hold=1500),
+            "features_dc": _decaying(7.5e-3, 7.5e-4, 3000, hold=1500),
+            "features_rest": _decaying(3.75e-4, 3.75e-5, 3000, hold=1500),
+            "opacities": _decaying(0.05, 0.005, 3000, hold=1500),
+            "scales": _decaying(1.5e-2, 1.5e-3, 3000, hold=1500),
+            "quats": _decaying(3e-3, 3e-4, 3000, hold=1500),
+            "staticness": _decaying(3e-3, 3e-4, 3000, hold=1500),
+            "staticness_maps": _decaying(0.05, 0.005, 3000, start=200, hold=1500),
             "camera_opt": _decaying(2e-4, 1e-5, 3000, start=200, gated=True),
             "focal": _decaying(1e-4, 1e-5, 3000, start=200),
-            "exposure": _decaying(2e-3, 2e-4, 3000),
+            "exposure": _decaying(2e-3, 2e-4, 3000, hold=1500),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
@@ -172,17 +173,17 @@ das3r_lite = MethodSpecification(
             ),
         ),
         optimizers={
-            "means": _decaying(3.2e-4, 3.2e-6, 800),
-            "features_dc": _constant(5e-3),
-            "features_rest": _constant(2.5e-4),
-            "opacities": _constant(0.05),
-            "scales": _constant(1e-2),
-            "quats": _constant(2e-3),
-            "staticness": _decaying(1e-2, 1e-3, 800),
-            "staticness_maps": _decaying(0.1, 0.01, 800, start=100),
+            "means": _decaying(4.8e-4, 4.8e-6, 800, hold=400),
+            "features_dc": _decaying(7.5e-3, 7.5e-4, 800, hold=400),
+            "features_rest": _decaying(3.75e-4, 3.75e-5, 800, hold=400),
+            "opacities": _decaying(0.05, 0.005, 800, hold=400),
+            "scales": _decaying(1.5e-2, 1.5e-3, 800, hold=400),
+            "quats": _decaying(3e-3, 3e-4, 800, hold=400),
+            "staticness": _decaying(1e-2, 1e-3, 800, hold=400),
+            "staticness_maps": _decaying(0.1, 0.01, 800, start=100, hold=400),
             "camera_opt": _decaying(4e-4, 2e-5, 800, start=100, gated=True),
             "focal": _decaying(1e-4, 1e-5, 800, start=100),
-            "exposure": _decaying(5e-3, 5e-4, 800),
+            "exposure": _decaying(5e-3, 5e-4, 800, hold=400),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",

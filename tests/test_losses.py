@@ -160,6 +160,14 @@ def test_a_schedule_waits_and_leaves_plain_numbers_in_the_checkpoint(tmp_path):
     torch.load(tmp_path / "state.ckpt", weights_only=True)
 
 
+def test_a_schedule_holds_its_first_rate_before_it_falls():
+    optimizer = FusedAdamConfig(lr=1e-2).setup([torch.nn.Parameter(torch.zeros(3))])
+    config = LogLinearSchedulerConfig(lr_final=1e-4, max_steps=10, start_step=1, hold_until=6)
+    (factor,) = config.setup().get_scheduler(optimizer, 1e-2).lr_lambdas
+    # Straight from 1 to 1/100 in log between steps 6 and 10: half way, at step 8, a tenth.
+    assert [factor(step) for step in (0, 1, 6, 8, 10, 12)] == pytest.approx([0.0, 1.0, 1.0, 0.1, 0.01, 0.01])
+
+
 def test_a_closed_gate_leaves_parameter_and_moments_as_they_were():
     gated = torch.nn.Parameter(torch.zeros(2))
     plain = torch.nn.Parameter(torch.zeros(2))

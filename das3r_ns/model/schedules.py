@@ -29,7 +29,7 @@ def log_linear(step: int, first: float, last: float, num_steps: int) -> float:
 
 @dataclass
 class LogLinearSchedulerConfig(SchedulerConfig):
-    """From the optimizer's learning rate down to `lr_final`, log-linearly, after an optional wait."""
+    """From the optimizer's learning rate down to `lr_final`, log-linearly, after an optional wait and hold."""
 
     _target: type = field(default_factory=lambda: LogLinearScheduler)
     lr_final: float = 1e-6
@@ -38,6 +38,8 @@ class LogLinearSchedulerConfig(SchedulerConfig):
     """Steps until `lr_final` is reached."""
     start_step: int = 0
     """Steps at the start during which the learning rate is 0: what the group refines has to settle first."""
+    hold_until: int = 0
+    """Step until which the learning rate stays what it is at the start, before it begins to fall."""
 
 
 class LogLinearScheduler(Scheduler):
@@ -52,7 +54,8 @@ class LogLinearScheduler(Scheduler):
         def factor(step: int) -> float:
             if step < config.start_step:
                 return 0.0
-            return log_linear(step, lr_init, config.lr_final, config.max_steps) / lr_init
+            falling = max(config.max_steps - config.hold_until, 1)
+            return log_linear(step - config.hold_until, lr_init, config.lr_final, falling) / lr_init
 
         return LambdaLR(optimizer, factor)
 

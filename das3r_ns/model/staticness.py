@@ -31,9 +31,10 @@ class StaticnessConfig:
     """`frames`: one parameter a frame, moved only when its frame is seen. `clip`: one parameter for all frames, kept
     in (0, 1) by clamping after each step and shared with the Gaussian born at each pixel (the published tie). `off`:
     weights stay as predicted."""
-    prior_weight: float = 0.3
-    """Strength of the pull back to the predicted maps, in units of the photometric error. 0 turns it off: the weights
-    may then fall to zero everywhere."""
+    prior_weight: float = 3.0
+    """Strength of the pull back to the predicted maps, in units of the photometric error. Only pixels in doubt move
+    then. At a tenth of it, masks that are good already lose more than they gain: what is hard to render is taken for
+    moving. 0 turns it off: the weights may then fall to zero everywhere."""
     dilate: float = 0.0
     """Grow the moving regions by this share of the maps' longer side before training. Masks are often too tight by a
     few pixels, and a rim of the moving thing is enough for a ghost."""
