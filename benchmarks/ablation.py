@@ -21,12 +21,14 @@ from typing import Any
 import tyro
 
 MODEL = "--pipeline.model."
+REFINED = (f"{MODEL}camera-optimizer.mode", "quaternion")
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "das3r": (),
     "das3r-paper": (),
     "maps fixed as predicted": (f"{MODEL}staticness.learn", "off"),
     "no prior on the maps": (f"{MODEL}staticness.prior-weight", "0.0"),
+    "weak prior on the maps": (f"{MODEL}staticness.prior-weight", "0.3"),
     "maps grown by 1.25 %": (f"{MODEL}staticness.dilate", "0.0125"),
     "cautious maps": (f"{MODEL}staticness.caution", "2.0"),
     "cut at 0.7": (f"{MODEL}staticness.cut", "0.7"),
@@ -34,10 +36,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "re-marking": (f"{MODEL}remarking.at-steps", "1000", "2000", "3000"),
     "published loss": (f"{MODEL}loss", "published"),
     "no densification": (f"{MODEL}densify", "False"),
-    "cameras as given": (f"{MODEL}camera-optimizer.mode", "off"),
-    "focal refined": (f"{MODEL}camera-optimizer.refine-focal", "True"),
-    "camera gate of 26 dB": (f"{MODEL}camera-optimizer.min-psnr", "26.0"),
-    "exposure": (f"{MODEL}exposure", "True"),
+    "cameras refined": REFINED,
+    "cameras and focal length refined": (*REFINED, f"{MODEL}camera-optimizer.refine-focal", "True"),
+    "cameras refined above 26 dB": (*REFINED, f"{MODEL}camera-optimizer.min-psnr", "26.0"),
+    "no exposure": (f"{MODEL}exposure", "False"),
+    "nothing where nothing is seen": (f"{MODEL}hidden.weight", "0.0"),
     "depth supervised": (f"{MODEL}depth-weight", "0.1"),
     "antialiased": (f"{MODEL}rasterize-mode", "antialiased"),
     "black background": (f"{MODEL}background-color", "black"),
