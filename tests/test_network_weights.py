@@ -218,3 +218,9 @@ def test_the_licence_is_said_once(folder, capsys, monkeypatch):
     load_network(folder)
     load_network(folder)
     assert capsys.readouterr().out.count("non-commercial") == 1
+
+
+def test_weights_that_began_at_random_have_no_licence_to_tell(folder, capsys, monkeypatch):
+    monkeypatch.setattr(weights, "_notice_given", False)
+    load_network(folder, published=False)
+    assert "non-commercial" not in capsys.readouterr().out

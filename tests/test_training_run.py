@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, random_batch
 
-from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs
+from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs, weights
 from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.training.averages import WeightAverage
 from das3r_ns.predictor.training.checkpoint import load_checkpoint
@@ -114,10 +116,12 @@ def test_jaccard_counts_known_pixels_only_and_two_empty_masks_agree():
     assert jaccard(predicted, truth, known)[0] == 0.5
 
 
-def test_a_run_writes_logs_and_weights_that_the_predictor_loads_as_they_are(clip_set, tmp_path):
+def test_a_run_writes_logs_and_weights_that_the_predictor_loads_as_they_are(clip_set, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_notice_given", False)
     out = tmp_path / "run"
     final = train_predictor(config_for(clip_set, out))
     assert final == out / "final"
+    assert not weights._notice_given  # weights that began at random are under no licence but the user's
     network, report = load_network(final)
     assert not report.mask_heads_missing
     assert network.config == SMALL
@@ -229,21 +233,52 @@ def test_without_the_extra_the_error_names_it(clip_set, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def two_processes(clip_set: Path, out: Path, pairs: int, *options: str) -> dict:
+    """What `subprocess` needs to train a tiny network in two processes, two pairs a step."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *(str(Path(__file__).with_name("train_narrow.py")), "train-predictor", "--out", str(out)),
+        *("--weights", "scratch", "--train", "all", "--device", "cpu", "--batch-size", "1", "--log-every", "1"),
+        *("--data.clips", str(clip_set), "--data.sizes", "32", "48", "--data.pairs-per-epoch", str(pairs)),
+        *("--data.val-pairs", "2", "--data.workers", "0", "--data.max-stride", "3"),
+        *("--optim.epochs", "1", "--optim.warmup-epochs", "0.5", "--optim.learning-rate", "1e-3"),
+        *("--network.enc-embed-dim", "32", "--network.enc-depth", "1", "--network.enc-num-heads", "2"),
+        *("--network.dec-embed-dim", "32", "--network.dec-depth", "4", "--network.dec-num-heads", "2"),
+        *("--network.image-size", "32", "48", *options),
+    ]
+    return {"args": command, "text": True, "env": {**os.environ, "OMP_NUM_THREADS": "1", "DAS3R_TRACEBACK": "1"}}
+
+
+def test_two_processes_killed_in_the_middle_go_on_from_their_last_checkpoint(clip_set, tmp_path):
+    out, steps = tmp_path / "run", 12
+    running = subprocess.Popen(
+        **two_processes(clip_set, out, 2 * steps, "--checkpoint-every", "2"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (out / "last.ckpt").exists():
+        assert running.poll() is None, "it ended before its first checkpoint"
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    kept = load_checkpoint(out / "last.ckpt").step
+    assert 2 <= kept < steps
+    done = subprocess.run(
+        **two_processes(clip_set, out, 2 * steps, "--checkpoint-every", "2", "--resume"),
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert load_checkpoint(out / "last.ckpt").step == steps
+    lines = [json.loads(line) for line in (out / "log.jsonl").open()]
+    again = [line["step"] for line in lines if "train/loss" in line]
+    assert again[-(steps - kept) :] == list(range(kept + 1, steps + 1))
+
+
 def test_two_processes_train_three_steps_and_new_ones_resume_to_the_same_weights(clip_set, tmp_path):
     def run(out: str, *options: str) -> str:
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            *(str(Path(__file__).with_name("train_narrow.py")), "train-predictor", "--out", str(tmp_path / out)),
-            *("--weights", "scratch", "--train", "all", "--device", "cpu", "--batch-size", "1", "--log-every", "1"),
-            *("--data.clips", str(clip_set), "--data.sizes", "32", "48", "--data.pairs-per-epoch", "6"),
-            *("--data.val-pairs", "2", "--data.workers", "0", "--data.max-stride", "3"),
-            *("--optim.epochs", "1", "--optim.warmup-epochs", "0.5", "--optim.learning-rate", "1e-3"),
-            *("--network.enc-embed-dim", "32", "--network.enc-depth", "1", "--network.enc-num-heads", "2"),
-            *("--network.dec-embed-dim", "32", "--network.dec-depth", "4", "--network.dec-num-heads", "2"),
-            *("--network.image-size", "32", "48", *options),
-        ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DAS3R_TRACEBACK": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        done = subprocess.run(**two_processes(clip_set, tmp_path / out, 6, *options), capture_output=True, timeout=300)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
 

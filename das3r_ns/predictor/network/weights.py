@@ -58,12 +58,14 @@ class WeightsReport:
 
 
 def load_network(
-    source: str | Path = DEFAULT_WEIGHTS, device: torch.device | str = "cpu"
+    source: str | Path = DEFAULT_WEIGHTS, device: torch.device | str = "cpu", published: bool = True
 ) -> tuple[PairwiseNetwork, WeightsReport]:
     """Build the network that the weights describe, in evaluation mode and float32.
 
     Args:
         source: a hub repository, a folder with `config.json` and `model.safetensors`, or a `.pth` checkpoint.
+        published: the weights are the published ones or come from them: their licence is told, once. False for weights
+            that are known to have begun at random.
 
     Raises:
         WeightsError: nothing is there, the file is damaged, or its keys are not this network's.
@@ -77,7 +79,8 @@ def load_network(
     with torch.device("meta"):
         network = PairwiseNetwork(config)
     mask_heads_missing, second_decoder_copied = _complete(state, network, weights_path)
-    _give_notice()
+    if published:
+        _give_notice()
     network.load_state_dict(state, strict=False, assign=True)
     if mask_heads_missing:
         for name in MASK_HEADS:

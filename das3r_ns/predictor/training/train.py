@@ -159,7 +159,7 @@ class Run:
             record = json.dumps(dataclasses.asdict(config), indent=2, default=str)
             (config.out / "config.json").write_text(record + "\n")
         self.fabric.barrier()
-        return load_network(start)[0].train()
+        return load_network(start, published=config.weights != SCRATCH)[0].train()
 
     def _feed(self) -> LoadedFeed | FeatureFeed:
         """The batches that this process is to train on."""
