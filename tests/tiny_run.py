@@ -49,7 +49,7 @@ def tiny_config(method: str, scene: Path, out: Path) -> Any:
     config.logging.profiler = "none"
     for group in config.optimizers.values():
         if group["scheduler"] is not None:
-            group["scheduler"].start_step = 0
+            group["scheduler"].start_step = group["scheduler"].hold_until = 0
     return config
 
 
