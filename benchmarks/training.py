@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import psutil
 import tyro
 from training_speed import NARROW, TINY, Throughput, throughput
 
@@ -227,13 +228,18 @@ def scaling(task: Scaling) -> None:
 
 def _kill_in_the_middle(command: list[str], checkpoint: Path) -> None:
     """Start a run, and kill all its processes as soon as it has written a checkpoint."""
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command)
     while not checkpoint.exists():
         if process.poll() is not None:
             raise RuntimeError(f"the run ended by itself ({process.returncode}) before its first checkpoint")
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    # torchrun's workers lead sessions of their own: they would outlive its group, and train on.
+    parent = psutil.Process(process.pid)
+    killed = [parent, *parent.children(recursive=True)]
+    for one in killed:
+        one.kill()
     process.wait()
+    psutil.wait_procs(killed[1:], timeout=10)
 
 
 def main(task: Annotated[Task, tyro.conf.arg(name="")]) -> None:

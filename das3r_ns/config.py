@@ -32,6 +32,20 @@ def _constant(rate: float) -> dict:
     return {"optimizer": FusedAdamConfig(lr=rate), "scheduler": None}
 
 
+def _gaussians(steps: int) -> dict[str, dict]:
+    """Optimizers of the Gaussians' parameters for a short training: three times splatfacto's learning rates, which are
+    made for 30 000 steps; all fall in the second half."""
+    hold = steps // 2
+    return {
+        "means": _decaying(4.8e-4, 4.8e-6, steps, hold=hold),
+        "features_dc": _decaying(7.5e-3, 7.5e-4, steps, hold=hold),
+        "features_rest": _decaying(3.75e-4, 3.75e-5, steps, hold=hold),
+        "opacities": _decaying(0.05, 0.005, steps, hold=hold),
+        "scales": _decaying(1.5e-2, 1.5e-3, steps, hold=hold),
+        "quats": _decaying(3e-3, 3e-4, steps, hold=hold),
+    }
+
+
 das3r = MethodSpecification(
     config=Das3rRunConfig(
         method_name="das3r",
@@ -65,13 +79,7 @@ das3r = MethodSpecification(
             ),
         ),
         optimizers={
-            # Three times splatfacto's, which are made for ten times as many steps; all fall in the second half.
-            "means": _decaying(4.8e-4, 4.8e-6, 3000, hold=1500),
-            "features_dc": _decaying(7.5e-3, 7.5e-4, 3000, hold=1500),
-            "features_rest": _decaying(3.75e-4, 3.75e-5, 3000, hold=1500),
-            "opacities": _decaying(0.05, 0.005, 3000, hold=1500),
-            "scales": _decaying(1.5e-2, 1.5e-3, 3000, hold=1500),
-            "quats": _decaying(3e-3, 3e-4, 3000, hold=1500),
+            **_gaussians(3000),
             "staticness": _decaying(3e-3, 3e-4, 3000, hold=1500),
             "staticness_maps": _decaying(0.05, 0.005, 3000, start=200, hold=1500),
             "camera_opt": _decaying(2e-4, 1e-5, 3000, start=200, gated=True),
@@ -173,12 +181,7 @@ das3r_lite = MethodSpecification(
             ),
         ),
         optimizers={
-            "means": _decaying(4.8e-4, 4.8e-6, 800, hold=400),
-            "features_dc": _decaying(7.5e-3, 7.5e-4, 800, hold=400),
-            "features_rest": _decaying(3.75e-4, 3.75e-5, 800, hold=400),
-            "opacities": _decaying(0.05, 0.005, 800, hold=400),
-            "scales": _decaying(1.5e-2, 1.5e-3, 800, hold=400),
-            "quats": _decaying(3e-3, 3e-4, 800, hold=400),
+            **_gaussians(800),
             "staticness": _decaying(1e-2, 1e-3, 800, hold=400),
             "staticness_maps": _decaying(0.1, 0.01, 800, start=100, hold=400),
             "camera_opt": _decaying(4e-4, 2e-5, 800, start=100, gated=True),
