@@ -1,6 +1,7 @@
 """Evidence of motion: the threshold, the smoothing that stops at edges, the appearance grid, the whole cleaning."""
 
 import numpy as np
+import pytest
 
 from das3r_ns.predictor.appearance import AppearanceGrid
 from das3r_ns.predictor.edge_aware import smooth_within_edges
@@ -176,6 +177,25 @@ def test_a_thing_that_rests_at_first_moves_from_the_start():
     assert found[0.9][:, :6].max() < 0.1
 
 
+@pytest.mark.parametrize(("seen", "taken_off"), [(0.5, 1.3), (0.0, 0.0)])
+def test_what_a_pixel_shows_itself_counts_against_what_a_moving_thing_of_its_colour_lends_it(seen, taken_off):
+    n, h, w = 5, 40, 80
+    picture = np.full((h, w, 3), 120, np.uint8)
+    picture[10:30, 20:60] = (40, 40, 220)
+    residual = np.full((n, h, w), 0.3, np.float32)
+    residual[:, 10:30, 20:50] = 3.2
+    residual[:, 10:30, 50:60] = seen  # threshold 1.8 less 0.5; exactly 0: no view sees it, so it shows nothing itself
+
+    def pooled(own: float) -> np.ndarray:
+        evidence = evidence_of(residual)
+        return pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig(own=own))[..., 0]
+
+    lent, weighed = pooled(0.0), pooled(1.0)
+    assert lent[:, 12:28, 55:57].min() > seen + 0.2
+    np.testing.assert_allclose((lent - weighed)[:, 15:25, 55:57], taken_off, atol=0.02)
+    np.testing.assert_array_equal(weighed[:, 15:25, 25:45], lent[:, 15:25, 25:45])
+
+
 def test_smoothing_averages_where_the_picture_is_even_and_not_over_an_edge():
     guide = np.zeros((40, 60, 1), np.float32)
     guide[:, 30:] = 1.0
@@ -234,6 +254,6 @@ def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_
     evidence[:, 10:30, 20:40] = 2.0
     evidence += rng.normal(0, 0.6, evidence.shape).astype(np.float32)
     assert 0.4 < (evidence[4, 10:30, 20:40] > 1.8).mean() < 0.75
-    pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())[..., 0]
-    assert (pooled[4, 12:28, 22:38] > 1.8).all()
-    assert (pooled[4, :8] < 1.0).all()
+    pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())
+    assert (motion_probability(pooled, MaskConfig())[4, 12:28, 22:38] > 0.5).all()
+    assert (pooled[4, :8, :, 0] < 1.0).all()

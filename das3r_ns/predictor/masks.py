@@ -24,6 +24,8 @@ from das3r_ns.predictor.refiners import RefinerName
 
 SEEN_BELOW_PX = 1.5
 """Round-trip error of the flow, map pixels, below which a pixel counts as seen in the other frame."""
+OWN_BLUR_PX = 1.5
+"""Standard deviation of the blur, map pixels, that takes out the noise of what single pixels show themselves."""
 IN_DOUBT = (0.1, 0.4)
 """Shares of the border that move: with the first, motion is believed, with the second, it is in doubt."""
 
@@ -63,6 +65,10 @@ class MaskConfig:
     """How far evidence is smoothed where the picture is even, as a share of its longer side. 0 turns it off."""
     contrast: float = 0.3
     """Difference of colour (1: black to white) that stops the smoothing. Smaller stops it at weaker edges."""
+    own: float = 1.0
+    """Weight of what a pixel itself shows against what place, colour and surroundings lend it: so much is taken off
+    for each unit by which its own residual, averaged along the flow, stays below the threshold. A thing at rest beside
+    one that moves keeps still. 0 turns it off."""
 
 
 def frame_evidence(
@@ -98,13 +104,18 @@ def pool_evidence(
     if config.appearance > 0:
         grid.fill(pooled[..., 0], picture)
     for i in range(len(evidence)):
-        frame, residual = picture(i), pooled[i, ..., 0].astype(np.float32)
+        own = pooled[i, ..., 0].astype(np.float32)
+        frame, residual = picture(i), own
         if config.appearance > 0:
             residual = (1 - config.appearance) * residual + config.appearance * grid.look_up(i, frame)
         if config.reach > 0:
             residual = smooth_within_edges(
                 residual, lab(frame) / 100, config.reach * max(height, width), config.contrast
             )
+        if config.own > 0:
+            measured = evidence[i, ..., 0] > 0  # exactly 0: no view sees the pixel, and it shows nothing itself
+            steady = cv2.GaussianBlur(own, (0, 0), OWN_BLUR_PX)
+            residual = residual - config.own * measured * np.maximum(0, config.threshold - steady)
         pooled[i, ..., 0] = residual
     return pooled
 
