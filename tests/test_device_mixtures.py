@@ -124,14 +124,17 @@ def test_a_step_waits_for_nothing_once_its_frame_is_known(method, options):
 
 @pytest.mark.parametrize("learns", ["frames", "off"])
 def test_what_is_recorded_waits_for_nothing_and_makes_no_tensor_on_the_host(learns):
-    terms = partial(frame_loss.frame_terms, ssim_lambda=0.2, config=StaticnessConfig(learn=learns))
+    extras = frame_loss.ExtraTerms(exposure=True, hidden_weight=0.1)
+    terms = partial(frame_loss.frame_terms, ssim_lambda=0.2, config=StaticnessConfig(learn=learns), extras=extras)
     with pretended_gpu() as waits:
         rgb, picture = torch.rand(2, HEIGHT, WIDTH, 3, device="cuda")
         static, start = torch.rand(2, HEIGHT // 2, WIDTH // 2, device="cuda")
         camera = torch.eye(4, device="cuda")[:3], torch.zeros(6, device="cuda"), torch.zeros((), device="cuda")
+        more = torch.zeros(7, 3, device="cuda"), torch.rand(HEIGHT, WIDTH, 5, device="cuda")
+        ground = torch.rand(1, 3, 4, 6, device="cuda"), torch.rand(1, 1, 4, 6, device="cuda")
         for _ in range(2):  # the first call makes what is kept, as the steps before a recording do
             waits.names.clear()
-            terms(rgb, picture, static, start, torch.ones((), device="cuda"))
+            terms(rgb, picture, static, start, torch.ones((), device="cuda"), *more, *ground)
             poses.refined_view(*camera)
         assert not waits.names
 

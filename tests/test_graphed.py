@@ -5,12 +5,14 @@ from functools import partial
 import pytest
 import torch
 
-from das3r_ns.model.frame_loss import frame_terms
+from das3r_ns.model import exposure
+from das3r_ns.model.frame_loss import ExtraTerms, frame_terms
 from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.poses import refined_view
 from das3r_ns.model.staticness import StaticnessConfig
 
-LOSS = partial(frame_terms, ssim_lambda=0.2, config=StaticnessConfig())
+LOSS = partial(frame_terms, ssim_lambda=0.2, config=StaticnessConfig(cut=0.5), extras=ExtraTerms())
+WHOLE = partial(LOSS, extras=ExtraTerms(exposure=True, hidden_weight=0.1))
 
 
 def frame(device: str, height: int = 24, width: int = 32):
@@ -18,6 +20,13 @@ def frame(device: str, height: int = 24, width: int = 32):
     static = torch.rand(12, 16, device=device, requires_grad=True)
     start = torch.rand(12, 16, device=device)
     return rgb, torch.rand(height, width, 3, device=device), static, start, torch.ones((), device=device)
+
+
+def frame_with_extras(device: str):
+    values = (0.1 * torch.randn(7, 3, device=device)).requires_grad_()
+    ground, hidden = torch.rand(1, 3, 6, 8, device=device), torch.rand(1, 1, 6, 8, device=device)
+    polynomial = exposure.polynomial(24, 32, torch.device(device), torch.float32)
+    return *frame(device), values, polynomial, ground, hidden
 
 
 def camera(device: str):
@@ -55,8 +64,19 @@ def test_a_pixel_below_the_cut_gives_the_render_no_gradient_and_its_map_one():
     assert float(pull[:, 8:].abs().min()) > 0.0
 
 
+def test_terms_of_exposure_and_hidden_ground_are_those_of_the_exposed_render():
+    rgb, picture, static, start, one, values, polynomial, ground, hidden = frame_with_extras("cpu")
+    terms = WHOLE(rgb, picture, static, start, one, values, polynomial, ground, hidden)
+    shown = exposure.exposed(rgb, values, polynomial)
+    torch.testing.assert_close(terms[:5], LOSS(shown, picture, static, start, one)[:5])
+    torch.testing.assert_close(terms.exposure, values[:2].square().mean() + 2.5 * values[2:].square().mean())
+    large = torch.nn.functional.interpolate(torch.cat((ground, hidden), 1), (24, 32), mode="bilinear")[0]
+    by_hand = 0.1 * sum(float(((shown[..., k] - large[k]).abs() * large[3]).sum()) for k in range(3)) / (24 * 32 * 3)
+    assert float(terms.hidden.detach()) == pytest.approx(by_hand, rel=1e-5)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(("function", "arguments"), [(LOSS, frame), (refined_view, camera)])
+@pytest.mark.parametrize(("function", "arguments"), [(LOSS, frame), (WHOLE, frame_with_extras), (refined_view, camera)])
 def test_recorded_and_plain_agree_in_values_and_gradients_on_every_call(function, arguments):
     graphed = Graphed(function)
     for _ in range(3):  # the first call records, the others replay

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.model import losses
+from das3r_ns.model import losses, schedules
 from das3r_ns.model.schedules import (
     FusedAdamConfig,
     GatedAdam,
@@ -166,6 +166,32 @@ def test_a_schedule_holds_its_first_rate_before_it_falls():
     (factor,) = config.setup().get_scheduler(optimizer, 1e-2).lr_lambdas
     # Straight from 1 to 1/100 in log between steps 6 and 10: half way, at step 8, a tenth.
     assert [factor(step) for step in (0, 1, 6, 8, 10, 12)] == pytest.approx([0.0, 1.0, 1.0, 0.1, 0.01, 0.01])
+
+
+def test_the_lean_adam_gives_the_numbers_of_torchs_own(monkeypatch):
+    steps = []
+    taken = schedules._take_fused_step
+    monkeypatch.setattr(schedules, "_take_fused_step", lambda *group: (steps.append(len(group[1])), taken(*group)))
+    started = [torch.nn.Parameter(torch.arange(3.0)), torch.nn.Parameter(torch.ones(2, 2))]
+    ours = [torch.nn.Parameter(p.detach().clone()) for p in started]
+    own = torch.optim.Adam(started, lr=0.1, eps=1e-15, weight_decay=0.01, fused=True)
+    lean = FusedAdamConfig(lr=0.1, weight_decay=0.01).setup(ours)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        own.param_groups[0]["lr"] = lean.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for a, b in zip(started, ours):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        if step == 3:  # only one of them is seen in this step
+            started[1].grad = ours[1].grad = None
+        own.step()
+        lean.step()
+    assert steps == [2, 2, 1, 2]  # the first step is torch's own: it makes the state
+    for a, b in zip(started, ours):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+        assert float(own.state[a]["step"]) == float(lean.state[b]["step"])
+    lean.zero_grad()
+    assert all(p.grad is None for p in ours)
 
 
 def test_a_closed_gate_leaves_parameter_and_moments_as_they_were():

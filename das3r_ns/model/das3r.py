@@ -20,7 +20,7 @@ from torch import Tensor
 
 from das3r_ns.model import frame_metrics, losses
 from das3r_ns.model.density import prune
-from das3r_ns.model.frame_loss import FrameTerms, frame_terms
+from das3r_ns.model.frame_loss import ExtraTerms, FrameTerms, frame_terms
 from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.hidden import guessed
 from das3r_ns.model.poses import view_matrix
@@ -41,7 +41,10 @@ class Das3rModel(Das3rState):
         self._guessed: Tensor | None = None
         self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
         if self.maps is not None:
-            terms = partial(frame_terms, ssim_lambda=self.config.ssim_lambda, config=self.maps.config)
+            self.extras = ExtraTerms(self.exposure is not None, self.config.hidden.weight)
+            terms = partial(
+                frame_terms, ssim_lambda=self.config.ssim_lambda, config=self.maps.config, extras=self.extras
+            )
             self.frame_terms = Graphed(terms, self.config.cuda_graphs)
 
     def get_training_callbacks(
@@ -135,9 +138,8 @@ class Das3rModel(Das3rState):
             with_depth=self.depth_supervision is not None and self.step < self.config.depth_until,
             absgrad=self.strategy.absgrad,
         )
-        self.info = picture.info
-        rgb = picture.color if self.exposure is None else self.exposure.expose(picture.color, frame)
-        outputs = {"rgb": rgb, "accumulation": picture.alpha, "background": background}
+        self.info = picture.info  # `rgb` is not yet exposed: that is recorded together with the loss
+        outputs = {"rgb": picture.color, "accumulation": picture.alpha, "background": background}
         return outputs if picture.depth is None else {**outputs, "depth": picture.depth}
 
     @torch.no_grad()
@@ -194,12 +196,23 @@ class Das3rModel(Das3rState):
             terms = self._published_terms(rgb, picture, frame)
         else:
             static, start, counts = maps.values(frame), maps.start[frame], self.frame_weight[frame]
-            terms = FrameTerms(*self.frame_terms(rgb, picture, static, start, counts))
+            more = self._exposure_and_ground(picture, frame)
+            terms = FrameTerms(*self.frame_terms(rgb, picture, static, start, counts, *more))
         self._compared = (rgb, (picture, terms))
         return picture, terms
 
+    def _exposure_and_ground(self, picture: Tensor, frame: int) -> tuple[Tensor, ...]:
+        """What `ExtraTerms` look at."""
+        exposure = () if self.exposure is None else self.exposure.of_frame(picture, frame)
+        ground = () if self.hidden_ground is None else self.hidden_ground.of_frame(picture, frame)
+        return (*exposure, *ground)
+
     def _terms_without_maps(self, rgb: Tensor, picture: Tensor, batch: dict[str, Any]) -> FrameTerms:
         """Terms of evaluation, and of data without a predictor: the mask, if there is one, decides what counts."""
+        exposure = rgb.new_zeros(())
+        if self.training and self.exposure is not None:
+            frame = int(batch["image_idx"])
+            rgb, exposure = self.exposure.expose(rgb, frame), self.exposure.regularizer(frame)
         weight = torch.ones_like(picture[..., :1])
         if "mask" in batch:
             weight = self._downscale_if_required(batch["mask"].to(self.device).float())
@@ -207,18 +220,20 @@ class Das3rModel(Das3rState):
         if self.training:
             photometric = photometric * self.frame_weight[int(batch["image_idx"])]
         nothing = rgb.new_zeros(())
-        return FrameTerms(photometric, nothing, nothing, losses.psnr(rgb.detach(), picture, weight), weight)
+        psnr = losses.psnr(rgb.detach(), picture, weight)
+        return FrameTerms(photometric, nothing, nothing, psnr, weight, exposure, nothing)
 
     def _published_terms(self, rgb: Tensor, picture: Tensor, frame: int) -> FrameTerms:
         """Terms of the published loss, in which render and maps share one term."""
         maps, nothing = self.maps, rgb.new_zeros(())
         assert maps is not None
         height, width = picture.shape[:2]
+        rgb, exposure, hidden = self.extras(rgb, self._exposure_and_ground(picture, frame))
         photometric = losses.published_loss(rgb, picture, maps.weight(frame, height, width), self.config.ssim_lambda)
         prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
         weight = maps.counted(frame, height, width)
         psnr = losses.psnr(rgb.detach(), picture, weight)
-        return FrameTerms(photometric * self.frame_weight[frame], nothing, prior, psnr, weight)
+        return FrameTerms(photometric * self.frame_weight[frame], nothing, prior, psnr, weight, exposure, hidden)
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
         """Static PSNR of the frame and the number of Gaussians."""
@@ -241,14 +256,14 @@ class Das3rModel(Das3rState):
         if self.maps is not None and config.remarking.at_steps:
             if self.errors is None:
                 self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
-            self.errors.remember(frame, (rgb - picture).detach().abs().mean(dim=-1, keepdim=True))
+            self.errors.remember(frame, (self._exposed(rgb, frame) - picture).abs().mean(dim=-1, keepdim=True))
         if self.depth_supervision is not None and "depth" in outputs:
             error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], terms.weight, frame)
             result["depth"] = config.depth_weight * error
         if self.hidden_ground is not None:
-            result["hidden"] = config.hidden.weight * self.hidden_ground.loss(rgb, picture, frame)
+            result["hidden"] = terms.hidden
         if self.exposure is not None:
-            result["exposure"] = self.exposure.regularizer(frame)
+            result["exposure"] = terms.exposure
         if self.camera_optimizer.learns:
             result["camera_opt"] = self.camera_optimizer.regularizer(frame)
             self._gate_cameras(rgb, picture, frame)
@@ -265,7 +280,12 @@ class Das3rModel(Das3rState):
             return
         height, width = picture.shape[:2]
         static = torch.ones_like(picture[..., :1]) if self.maps is None else self.maps.weight(frame, height, width)
-        self.optimizers["camera_opt"].gate = losses.published_psnr(rgb, picture, static) > least
+        self.optimizers["camera_opt"].gate = losses.published_psnr(self._exposed(rgb, frame), picture, static) > least
+
+    @torch.no_grad()
+    def _exposed(self, render: Tensor, frame: int) -> Tensor:
+        """The render as its training frame was exposed."""
+        return render if self.exposure is None else self.exposure.expose(render, frame)
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

@@ -33,18 +33,23 @@ class Exposure(nn.Module):
 
     def expose(self, render: Float[Tensor, "h w 3"], frame: int) -> Float[Tensor, "h w 3"]:
         """The render as training frame number `frame` would have been exposed, differentiable."""
-        return _apply(render, self.frames[frame])
+        return exposed(render, *self.of_frame(render, frame))
+
+    def of_frame(
+        self, picture: Float[Tensor, "h w 3"], frame: int
+    ) -> tuple[Float[Tensor, "7 3"], Float[Tensor, "h w 5"]]:
+        """What `exposed` wants for a picture of that size of a training frame."""
+        return self.frames[frame], polynomial(*picture.shape[:2], picture.device, picture.dtype)
 
     @torch.no_grad()
     def expose_at(self, render: Float[Tensor, "h w 3"], place: Int[Tensor, "1"]) -> Float[Tensor, "h w 3"]:
         """The render as the frame at `place` in the clip was exposed, between the trained frames if it is not one."""
         values = between_frames(list(self.frames), self.frame_index, place.to(self.frame_index))
-        return _apply(render, values[0].to(render))
+        return exposed(render, values[0].to(render), polynomial(*render.shape[:2], render.device, render.dtype))
 
     def regularizer(self, frame: int) -> Float[Tensor, ""]:
         """Pull of one frame to no change: over all frames it keeps their mean there."""
-        values = self.frames[frame]
-        return values[:2].square().mean() + UNEVENNESS * values[2:].square().mean()
+        return regularizer(self.frames[frame])
 
 
 @functools.lru_cache(maxsize=8)
@@ -58,6 +63,13 @@ def polynomial(height: int, width: int, device: torch.device, dtype: torch.dtype
         return torch.stack((u, v, u * u, u * v, v * v), dim=-1).to(device=device, dtype=dtype)
 
 
-def _apply(render: Float[Tensor, "h w 3"], values: Float[Tensor, "7 3"]) -> Float[Tensor, "h w 3"]:
-    stops = values[0] + polynomial(render.shape[0], render.shape[1], render.device, render.dtype) @ values[2:]
-    return render * torch.exp2(stops) + values[1]
+def exposed(
+    render: Float[Tensor, "h w 3"], values: Float[Tensor, "7 3"], terms: Float[Tensor, "h w 5"]
+) -> Float[Tensor, "h w 3"]:
+    """The render with the exposure `values` of a frame; `terms` are those of `polynomial`."""
+    return render * torch.exp2(values[0] + terms @ values[2:]) + values[1]
+
+
+def regularizer(values: Float[Tensor, "7 3"]) -> Float[Tensor, ""]:
+    """See `Exposure.regularizer`."""
+    return values[:2].square().mean() + UNEVENNESS * values[2:].square().mean()

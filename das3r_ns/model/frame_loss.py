@@ -5,6 +5,7 @@ Pure functions of tensors, so that a step can record them (`graphed`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns.model import losses
+from das3r_ns.model.exposure import exposed, regularizer
+from das3r_ns.model.hidden import distance_to_ground
 from das3r_ns.model.staticness import StaticnessConfig, divergence, resized
 
 
@@ -27,24 +30,61 @@ class FrameTerms(NamedTuple):
     """Static PSNR in dB, without a gradient."""
     weight: Float[Tensor, "H W 1"]
     """What each pixel counted in the photometric term, without a gradient."""
+    exposure: Float[Tensor, ""]
+    """Pull of the frame's exposure to no change."""
+    hidden: Float[Tensor, ""]
+    """Pull of what moving things hide to the continuation of its surroundings."""
+
+
+@dataclass(frozen=True)
+class ExtraTerms:
+    """Exposure and hidden ground of a frame, where the model has them."""
+
+    exposure: bool = False
+    """There is one; its values [7 3] and polynomial [H W 5] come first (`Exposure.of_frame`)."""
+    hidden_weight: float = 0.0
+    """Of the hidden ground; with 0 there is none. Continuation [1 3 s t] and where it counts [1 1 s t] come last
+    (`HiddenGround.of_frame`)."""
+
+    def __call__(
+        self, render: Float[Tensor, "H W 3"], tensors: tuple[Tensor, ...]
+    ) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, ""], Float[Tensor, ""]]:
+        """The render as its frame was exposed, and the terms of exposure and hidden ground.
+
+        Args:
+            tensors: in a row, because that is what can be recorded.
+        """
+        nothing = torch.zeros_like(render[0, 0, 0].detach())
+        rgb, pull, hidden = render, nothing, nothing
+        if self.exposure:
+            values, polynomial = tensors[:2]
+            rgb, pull = exposed(render, values, polynomial), regularizer(values)
+        if self.hidden_weight > 0:
+            ground, covered = tensors[-2:]
+            hidden = self.hidden_weight * distance_to_ground(rgb, ground, covered)
+        return rgb, pull, hidden
 
 
 def frame_terms(
-    rgb: Float[Tensor, "H W 3"],
+    render: Float[Tensor, "H W 3"],
     picture: Float[Tensor, "H W 3"],
     static: Float[Tensor, "h w"],
     start: Float[Tensor, "h w"],
     frame_weight: Float[Tensor, ""],
+    *more: Tensor,
     ssim_lambda: float,
     config: StaticnessConfig,
+    extras: ExtraTerms,
 ) -> FrameTerms:
     """All terms of one frame.
 
     Args:
+        more: what `extras` look at.
         static: the frame's staticness map, in (0, 1).
         start: the map that the prior pulls back to.
         frame_weight: how much the frame counts.
     """
+    rgb, exposure, hidden = extras(render, more)
     learned = resized(static, rgb.shape[0], rgb.shape[1])
     with torch.no_grad():
         weight = learned * (learned >= config.cut)
@@ -57,4 +97,4 @@ def frame_terms(
         pull = losses.weighted_mean(error, learned)
         if config.prior_weight > 0:
             prior = config.prior_weight * divergence(start, static)
-    return FrameTerms(photometric, pull, prior, psnr, weight)
+    return FrameTerms(photometric, pull, prior, psnr, weight, exposure, hidden)

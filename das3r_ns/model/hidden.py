@@ -48,14 +48,23 @@ class HiddenGround:
         self._dynamic_prob, self._config = dynamic_prob, config
         self._made: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def loss(self, render: Float[Tensor, "h w 3"], picture: Float[Tensor, "h w 3"], frame: int) -> Float[Tensor, ""]:
-        """Mean absolute difference of render and continuation over the hidden pixels, as a share of all pixels."""
+    def of_frame(
+        self, picture: Float[Tensor, "H W 3"], frame: int
+    ) -> tuple[Float[Tensor, "1 3 s t"], Float[Tensor, "1 1 s t"]]:
+        """Continuation of a training frame and where it hides ground (see `continuation`), on the picture's device."""
         if frame not in self._made:
             made = continuation(picture.detach().cpu(), self._dynamic_prob[frame].cpu(), self._config.grow)
-            self._made[frame] = (made[0].to(render.device), made[1].to(render.device))
-        size = render.shape[:2]
-        ground, hidden = (F.interpolate(m, size, mode="bilinear", align_corners=False)[0] for m in self._made[frame])
-        return ((render - ground.permute(1, 2, 0)).abs() * hidden.permute(1, 2, 0)).mean()
+            self._made[frame] = (made[0].to(picture.device), made[1].to(picture.device))
+        return self._made[frame]
+
+
+def distance_to_ground(
+    render: Float[Tensor, "h w 3"], ground: Float[Tensor, "1 3 s t"], hidden: Float[Tensor, "1 1 s t"]
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of render and continuation over the hidden pixels, as a share of all pixels."""
+    size = render.shape[:2]
+    ground, hidden = (F.interpolate(m, size, mode="bilinear", align_corners=False) for m in (ground, hidden))
+    return ((render - ground[0].permute(1, 2, 0)).abs() * hidden[0].permute(1, 2, 0)).mean()
 
 
 def continuation(

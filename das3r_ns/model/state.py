@@ -73,6 +73,7 @@ class Das3rState(SplatfactoModel):
         self.register_buffer("intrinsics", torch.zeros(count, 3, 3), False)
         self.intrinsics: Tensor
         self.picture_sizes: list[tuple[int, int]] = []
+        self._views: dict[int, View] = {}  # of cameras that never move
         self.step = 0
         self.crop_box = None
         random = config.background_color == "random"
@@ -124,6 +125,7 @@ class Das3rState(SplatfactoModel):
         """
         heights, widths = cameras.height.flatten().tolist(), cameras.width.flatten().tolist()
         self.picture_sizes = list(zip(heights, widths))
+        self._views.clear()
         self.intrinsics.copy_(cameras.get_intrinsics_matrices())
         self.camera_optimizer.set_cameras(cameras, frame_index)
         if self.exposure is not None:
@@ -171,11 +173,14 @@ class Das3rState(SplatfactoModel):
         """The refined camera of a training frame, differentiable, without waits."""
         cameras = self.camera_optimizer
         height, width = self.picture_sizes[frame]
-        if cameras.learns:
-            given, correction = cameras.camera_to_worlds[frame], cameras.corrections[frame]
-            (T_camera_world,) = self.refined_view(given, correction, cameras.log_focal)
-        else:
-            T_camera_world = view_matrix(cameras.refined(frame), cameras.focal_factor())
+        if not cameras.learns:
+            known = self._views.get(frame)
+            if known is None or known.K.device != self.intrinsics.device:
+                T_camera_world = view_matrix(cameras.refined(frame), cameras.focal_factor().detach())
+                known = self._views[frame] = View(T_camera_world, self.intrinsics[frame][None], height, width)
+            return known
+        given, correction = cameras.camera_to_worlds[frame], cameras.corrections[frame]
+        (T_camera_world,) = self.refined_view(given, correction, cameras.log_focal)
         return View(T_camera_world, self.intrinsics[frame][None], height, width)
 
     def get_gaussian_param_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -38,9 +38,10 @@ class StaticnessConfig:
     dilate: float = 0.0
     """Grow the moving regions by this share of the maps' longer side before training. Masks are often too tight by a
     few pixels, and a rim of the moving thing is enough for a ghost."""
-    cut: float = 0.5
-    """Pixels that are less static than this teach the render nothing. A small weight would not do: Adam follows the
-    faintest gradient where no other speaks, and paints a moving thing that hides a place in nearly every frame."""
+    cut: float = 0.15
+    """Pixels that are less static than this teach the render nothing, others as much as they are static. Without it a
+    small weight would do harm: Adam follows the faintest gradient where no other speaks, and paints a moving thing that
+    hides a place in nearly every frame. Higher takes ground away that the maps are not sure of."""
     caution: float = 0.0
     """Log-odds by which every pixel is taken to be moving rather than static before training. A static pixel that is
     left out is seen again in another frame; a moving one that is let in is a ghost."""
