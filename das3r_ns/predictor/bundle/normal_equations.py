@@ -21,17 +21,14 @@ share no point, so what remains is a band around the diagonal, bordered by the f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64
 
 from das3r_ns.predictor.bundle import kernels
 from das3r_ns.predictor.bundle.tracks import Tracks
+from das3r_ns.predictor.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -202,17 +199,6 @@ def point_step(
     step = np.concatenate((relative.reshape(len(relative), -1), np.full((len(relative), 1), focal_step)), axis=1)
     change = equations.point_gradient + np.einsum("apc,ac->ap", equations.coupling, step.astype(np.float32))
     return np.where(equations.point_diagonal > 0, -change / np.maximum(equations.point_diagonal, 1e-300), 0)
-
-
-def in_threads(work: Callable[[int], None], count: int) -> None:
-    """Call `work` for 0 .. count - 1. Each writes only what is its own, so the number of threads changes nothing."""
-    threads = min(torch.get_num_threads(), os.cpu_count() or 1, count)
-    if threads <= 1:
-        for i in range(count):
-            work(i)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(count)))
 
 
 def _to_absolute(relative: np.ndarray, Ad: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float64
 
 from das3r_ns.predictor.bundle import kernels
 from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
-from das3r_ns.predictor.bundle.normal_equations import State, in_threads, invert, relative_poses
+from das3r_ns.predictor.bundle.normal_equations import State, invert, relative_poses
 from das3r_ns.predictor.bundle.tracks import USED, Tracks
+from das3r_ns.predictor.threads import in_threads
 
 FIELDS_OF_VIEW = (45.0, 60.0, 75.0)
 """Degrees over the longer side: what phones and camcorders have."""
