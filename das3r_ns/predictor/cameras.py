@@ -2,7 +2,8 @@
 
 Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; it
 maps key frames, flow finds the others and refines all, and the cameras that explain more of what was followed are
-taken. Incremental mapping, the slowest by far, comes last. Clips without parallax and clips of more than one shot are recognised first (`motion`).
+taken. Incremental mapping, the slowest by far, comes last. Clips without parallax and clips of more than one shot are
+recognised first (`motion`).
 """
 
 from __future__ import annotations

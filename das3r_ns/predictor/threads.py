@@ -33,3 +33,10 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def in_parts(work: Callable[[int, int], None], count: int) -> None:
+    """Call `work(first, last)` for ranges that cover 0 .. count - 1: `in_threads` for work of a few milliseconds each,
+    whose calls would take as long as the work. The same rules hold, whatever the ranges."""
+    parts = max(min(4 * thread_count(), count), 1) if thread_count() > 1 else 1
+    in_threads(lambda k: work(count * k // parts, count * (k + 1) // parts), parts)
