@@ -1,14 +1,15 @@
 """Cameras for a clip: bundle adjustment over flow, and point features wherever that leaves a doubt.
 
-Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; its
-cameras are refined by flow too, and those that explain more of what was followed are taken. Incremental mapping, the
-slowest by far, comes last. Clips without parallax and clips of more than one shot are recognised first (`motion`).
+Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; it
+maps key frames, flow finds the others and refines all, and the cameras that explain more of what was followed are
+taken. Incremental mapping, the slowest by far, comes last. Clips without parallax and clips of more than one shot are
+recognised first (`motion`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from das3r_ns.predictor.bundle import (
     refine_cameras,
     weigh,
 )
+from das3r_ns.predictor.bundle.tracks import USED
 from das3r_ns.predictor.mapping import CameraPath, Mapper
 from das3r_ns.predictor.motion import MotionEvidence, classify_motion, find_cameras
 from das3r_ns.predictor.progress import CONSOLE, stage
@@ -44,12 +46,16 @@ USUAL_DEGREES = (40.0, 85.0)
 twice."""
 DOUBTFUL = 0.45
 """With less agreement the user is told."""
+KEY_FRAMES = 16
+"""Fewest key frames: with fewer, one that cannot be placed takes many frames with it."""
+SEEN_AGAIN = 0.5
+"""Share of the points that the next key frame but one must still see: mapping asks for three views of a point."""
 
 
 def cameras_of(
     clip: Clip,
     flow: CheckedFlow,
-    from_features: Callable[[Mapper], CameraPath],
+    from_features: Callable[[Mapper, Sequence[int]], CameraPath],
     focal_px: float | None = None,
     keep: Bool[np.ndarray, "n h w"] | None = None,
 ) -> CameraPath:
@@ -60,7 +66,8 @@ def cameras_of(
 
     Args:
         flow: between frames, with its round-trip error.
-        from_features: gives cameras by point features and the named mapper, or raises `PredictionError`.
+        from_features: gives cameras of the clip by point features of the given key frames and the named mapper, or
+            raises `PredictionError`. Other frames may be left unknown.
         focal_px: the true focal length, kept as it is.
         keep: False where something is known to move.
 
@@ -88,9 +95,11 @@ def cameras_of(
     except NoStart as e:
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
 
+    chosen = key_frames(tracks)
+
     def by_features(mapper: Mapper) -> None:
         try:
-            path = from_features(mapper)
+            path = from_features(mapper, chosen)
         except PredictionError as e:
             failures.insert(0, str(e))
             return
@@ -103,15 +112,29 @@ def cameras_of(
         by_features("incremental")
     if not candidates:
         raise PredictionError(" ".join(failures))
-    chosen = best_of(candidates)
-    if chosen.agreement < DOUBTFUL:
+    best = best_of(candidates)
+    if best.agreement < DOUBTFUL:
         CONSOLE.print(
-            f"[yellow]The cameras explain only {100 * chosen.agreement:.0f} % of what was followed and may be "
+            f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
             "wrong.[/yellow] Either things that move cover most of the picture or it is blurred. Give masks of what "
             "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
             "(--video.start-s, --video.end-s)."
         )
-    return _path(clip, chosen)
+    return _path(clip, best)
+
+
+def key_frames(tracks: Tracks) -> list[int]:
+    """Frames that tell nearly as much about the cameras as all of them, the first and the last among them: as far apart
+    as the next but one still sees `SEEN_AGAIN` of the points, but `KEY_FRAMES` of them if there are so many."""
+    n, offset = tracks.num_frames, tracks.target - tracks.anchor[:, None]
+    share = (tracks.weight > USED).mean(axis=2)
+    reach = 0
+    for distance in sorted(set(offset[(tracks.target >= 0) & (offset > 0)].tolist())):
+        if np.median(share[(tracks.target >= 0) & (offset == distance)]) < SEEN_AGAIN:
+            break
+        reach = distance
+    step = max(min(reach // 2, (n - 1) // (KEY_FRAMES - 1)), 1)
+    return sorted({*range(0, n, step), n - 1})
 
 
 def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:

@@ -25,12 +25,12 @@ class FeatureConfig:
 
     longest_side: int = 1024
     """Frames are reduced to this many pixels on the longer side before features are sought."""
-    max_features: int = 3000
+    max_features: int = 1500
     """At most this many a frame, the strongest first."""
-    overlap: int = 8
-    """Each frame is matched with this many that follow it, and with those 2, 4, 8, ... times as far."""
-    loop_period: int = 10
-    """Every so many frames one is matched with all others of its kind, which closes loops. 0 turns it off."""
+    overlap: int = 5
+    """Each key frame is matched with this many that follow it, and with those 2, 4, 8, ... times as far."""
+    loop_period: int = 5
+    """Every so many key frames one is matched with all others of its kind, which closes loops. 0 turns it off."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ bounded: maps are small, flow is forgotten and computed again when it does not f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -25,9 +26,10 @@ from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, R
 from das3r_ns.predictor.mapping import CameraPath, Mapper, MappingConfig, map_cameras
 from das3r_ns.predictor.maps import Maps, PosedFlow, make_maps, on_a_sphere
 from das3r_ns.predictor.masks import MaskConfig
-from das3r_ns.predictor.progress import tracked
+from das3r_ns.predictor.progress import stage
 from das3r_ns.predictor.refiners import build_refiner, settled
 from das3r_ns.predictor.seeds import no_points, seed_points
+from das3r_ns.predictor.threads import in_threads
 from das3r_ns.scene import PointCloud, Scene
 from das3r_ns.video import Clip
 
@@ -154,14 +156,20 @@ class GeometricPredictor:
         frames = [frame.numpy() for frame in clip.frames]
 
         @cache
-        def features() -> list[Features]:
-            return [
-                extract_features(frame, config.features, None if keep is None else keep[i])
-                for i, frame in tracked(enumerate(frames), f"Features of {len(clip)} frames", len(clip))
-            ]
+        def features(i: int) -> Features:
+            return extract_features(frames[i], config.features, None if keep is None else keep[i])
 
-        def from_features(mapper: Mapper) -> CameraPath:
-            return map_cameras(frames, features(), config, known.focal_px, clip.focal_px, (mapper,))
+        def from_features(mapper: Mapper, chosen: Sequence[int]) -> CameraPath:
+            with stage(f"Features of {len(chosen)} frames", len(chosen)) as bar:
+
+                def extract(k: int) -> None:
+                    features(chosen[k])
+                    bar.advance()
+
+                in_threads(extract, len(chosen))
+            pictures, found = [frames[i] for i in chosen], [features(i) for i in chosen]
+            path = map_cameras(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
+            return path.spread(chosen, len(clip))
 
         return cameras_of(clip, flow.checked, from_features, known.focal_px, keep)
 

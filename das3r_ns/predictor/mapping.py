@@ -1,4 +1,4 @@
-"""Cameras of a clip from matched point features, by COLMAP: global mapping first, incremental mapping second.
+"""Cameras of key frames from matched point features, by COLMAP: global mapping first, incremental mapping second.
 
 One pinhole camera with square pixels and a centred principal point is shared by all frames. The result is in the
 mapper's own world and scale; levelling comes later, when depth is known.
@@ -10,7 +10,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from das3r_ns.predictor.features import (
     write_database,
 )
 from das3r_ns.predictor.progress import CONSOLE, stage
+from das3r_ns.predictor.threads import thread_count
 
 Mapper = Literal["global", "incremental"]
 """Global mapping places all frames at once; incremental mapping, one after the other, is slower but needs less."""
@@ -70,6 +71,12 @@ class CameraPath:
     parallax: bool = True
     """False for a camera that stands still or only turns: no depth follows from such cameras."""
 
+    def spread(self, frames: Sequence[int], num_frames: int) -> CameraPath:
+        """The same as cameras of those `frames` in a clip of `num_frames`; nothing is known of the others."""
+        T, known = np.tile(np.eye(4), (num_frames, 1, 1)), np.zeros(num_frames, bool)
+        T[frames], known[frames] = self.T_world_camera, self.known
+        return replace(self, T_world_camera=T, known=known)
+
 
 def default_focal(size: tuple[int, int], field_of_view: float) -> float:
     """Focal length in pixels when the longer side covers `field_of_view` degrees."""
@@ -99,7 +106,7 @@ def map_cameras(
         database = Path(folder) / "features.db"
         write_database(database, features, size, start, focal_is_prior=focal_px is not None)
         pairs = pairs_to_match(len(frames), config.features)
-        match_features(database, pairs, config.max_error_px, config.threads)
+        match_features(database, pairs, config.max_error_px, thread_count())  # any number gives the same
         attempts = []
         for mapper in mappers:
             run = _global if mapper == "global" else _incremental

@@ -20,6 +20,7 @@ from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_v
 from das3r_ns.predictor.flow import FlowBetweenFrames
 from das3r_ns.predictor.fusion import fuse_inverse_depth
 from das3r_ns.predictor.progress import stage, tracked
+from das3r_ns.predictor.threads import in_threads
 
 FARTHEST = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
@@ -95,13 +96,17 @@ def make_maps(
     n, size = len(posed), posed.flow.map_size
     depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
     evidence = np.zeros((n, *size, 4), np.float16)
-    for i in tracked(range(n), f"Flow and depth of {n} frames", n):
-        fit = posed.fit(i, offsets)
-        if fit is None:
-            continue
-        depth[i], confidence[i] = depth_and_confidence(fit)
-        if static is None and posed.pose_known[i]:
-            evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
+    with stage(f"Flow and depth of {n} frames", n) as bar:
+
+        def one_frame(i: int) -> None:
+            fit = posed.fit(i, offsets)
+            if fit is not None:
+                depth[i], confidence[i] = depth_and_confidence(fit)
+                if static is None and posed.pose_known[i]:
+                    evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
+            bar.advance()
+
+        in_threads(one_frame, n)
     _fuse_frames(posed, depth, confidence, offsets)
     if static is None:
         with stage(f"Dynamic maps of {n} frames", n) as bar:

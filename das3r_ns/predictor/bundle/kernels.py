@@ -1,7 +1,7 @@
-"""The inner loops of bundle adjustment, compiled with Numba: one anchor frame with all its points and targets.
+"""The inner loops of bundle adjustment, compiled with Numba.
 
-Each works on one anchor and writes only what is that anchor's own, so anchors can run on threads in any order with
-the same result. Formulas and names are those of `normal_equations`.
+Those with `first` and `last` work on a range of anchors, one after the other, and write only what is each anchor's own,
+so ranges can run on threads in any order with the same result. Formulas and names are those of `normal_equations`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ NEAREST = 0.05
 
 
 @compiled
-def squared_errors(T, focal, cx, cy, pixel, observed, inverse_depth, errors):
+def squared_errors(first, last, T, focal, cx, cy, pixel, observed, inverse_depth, errors):
     """Squared distance between reprojected and observed position; infinite behind the camera."""
+    for a in range(first, last):
+        _squared_errors(T[a], focal, cx, cy, pixel[a], observed[a], inverse_depth[a], errors[a])
+
+
+@compiled
+def _squared_errors(T, focal, cx, cy, pixel, observed, inverse_depth, errors):
     for p in range(pixel.shape[0]):
         x, y = (pixel[p, 0] - cx) / focal, (pixel[p, 1] - cy) / focal
         rho = inverse_depth[p]
@@ -33,7 +39,22 @@ def squared_errors(T, focal, cx, cy, pixel, observed, inverse_depth, errors):
 
 
 @compiled
+def robust_cost(first, last, weight, errors, sigma, width, cost):
+    """Sum over an anchor's positions of weight times Geman-McClure cost."""
+    for a in range(first, last):
+        total = 0.0
+        for k in range(weight.shape[1]):
+            scale = 1.0 / (sigma[a, k] * sigma[a, k] * width * width)
+            for p in range(weight.shape[2]):
+                if weight[a, k, p] > 0:
+                    total += weight[a, k, p] * (1.0 - 1.0 / (1.0 + errors[a, k, p] * scale))
+        cost[a] = width * width * total
+
+
+@compiled
 def accumulate(
+    first,
+    last,
     T,
     focal,
     cx,
@@ -54,11 +75,57 @@ def accumulate(
     point_gradient,
     point_diagonal,
 ):
-    """Add up one anchor's normal equations in relative poses (6 a target) and the focal length (last).
+    """Add up each anchor's normal equations in relative poses (6 a target) and the focal length (last).
 
     `before` and `gradient` are those with the points held, `after` and `gradient_after` with the points eliminated.
     All outputs are zero on entry. Points without depth (`free_depth` false) are held.
     """
+    for a in range(first, last):
+        _accumulate(
+            T[a],
+            focal,
+            cx,
+            cy,
+            pixel[a],
+            observed[a],
+            weight[a],
+            inverse_depth[a],
+            sigma[a],
+            width,
+            damping,
+            free_depth,
+            before[a],
+            after[a],
+            gradient[a],
+            gradient_after[a],
+            coupling[a],
+            point_gradient[a],
+            point_diagonal[a],
+        )
+
+
+@compiled
+def _accumulate(
+    T,
+    focal,
+    cx,
+    cy,
+    pixel,
+    observed,
+    weight,
+    inverse_depth,
+    sigma,
+    width,
+    damping,
+    free_depth,
+    before,
+    after,
+    gradient,
+    gradient_after,
+    coupling,
+    point_gradient,
+    point_diagonal,
+):
     slots = T.shape[0]
     last = 6 * slots
     visible = np.empty(slots, np.int64)
@@ -135,6 +202,51 @@ def accumulate(
             before[j, i] = before[i, j]
             after[i, j] += before[i, j]
             after[j, i] = after[i, j]
+
+
+@compiled
+def to_absolute(frames, Ad, before, after, gradient_after, band, diagonal, gradient, focal_column):
+    """Add the normal equations of all anchors, in relative poses, to those in absolute ones: M' H M with
+    M = [-Ad, 1] for the anchor's pose and the targets'.
+
+    `frames` holds each anchor's own frame and then its targets, -1 where there is none.
+    """
+    slots = Ad.shape[1]
+    last = 6 * slots
+    from_anchor = np.empty((6, last))
+    for a in range(frames.shape[0]):
+        own = frames[a, 0]
+        from_anchor[:] = 0.0
+        for row in range(last):
+            for r in range(6):
+                factor = Ad[a, row // 6, row % 6, r]
+                for c in range(last):
+                    from_anchor[r, c] -= factor * after[a, row, c]
+        for k in range(slots):
+            j = frames[a, k + 1]
+            if j < 0:
+                continue
+            for r in range(6):
+                row = 6 * k + r
+                gradient[j, r] += gradient_after[a, row]
+                focal_column[j, r] += after[a, last, row]
+                diagonal[j, r] += before[a, row, row]
+                for c in range(6):
+                    gradient[own, c] -= Ad[a, k, r, c] * gradient_after[a, row]
+                    focal_column[own, c] -= Ad[a, k, r, c] * after[a, last, row]
+                    # Only blocks (i, j) with i <= j are kept.
+                    if j > own:
+                        band[own, j - own, c, r] += from_anchor[c, row]
+                    else:
+                        band[j, own - j, r, c] += from_anchor[c, row]
+                    for q in range(6):
+                        band[own, 0, q, c] -= from_anchor[q, row] * Ad[a, k, r, c]
+                        diagonal[own, c] += Ad[a, k, r, c] * before[a, row, 6 * k + q] * Ad[a, k, q, c]
+                for m in range(slots):
+                    other = frames[a, m + 1]
+                    if other >= j:
+                        for c in range(6):
+                            band[j, other - j, r, c] += after[a, row, 6 * m + c]
 
 
 @compiled

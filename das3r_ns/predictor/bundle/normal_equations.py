@@ -21,17 +21,14 @@ share no point, so what remains is a band around the diagonal, bordered by the f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64
 
 from das3r_ns.predictor.bundle import kernels
 from das3r_ns.predictor.bundle.tracks import Tracks
+from das3r_ns.predictor.threads import in_parts
 
 
 @dataclass(frozen=True)
@@ -103,21 +100,24 @@ def squared_errors(tracks: Tracks, state: State) -> Float64[np.ndarray, "a k p"]
     T = relative_poses(state.T_camera_world, tracks)
     errors = np.empty(tracks.weight.shape)
 
-    def work(i: int) -> None:
+    def work(first: int, last: int) -> None:
         kernels.squared_errors(
-            T[i], state.focal, *tracks.centre, tracks.pixel[i], tracks.observed[i], state.inverse_depth[i], errors[i]
+            first, last, T, state.focal, *tracks.centre, tracks.pixel, tracks.observed, state.inverse_depth, errors
         )
 
-    in_threads(work, len(errors))
+    in_parts(work, len(errors))
     return errors
 
 
 def robust_cost(tracks: Tracks, errors: Float64[np.ndarray, "a k p"], scale: RobustScale) -> float:
     """Sum over all positions of weight times Geman-McClure cost."""
-    e2 = errors / (scale.sigma**2)[..., None]
-    with np.errstate(invalid="ignore"):
-        cost = scale.width**2 * (1 - 1 / (1 + e2 / scale.width**2))
-    return float((tracks.weight * cost).sum(dtype=np.float64))
+    cost = np.empty(len(errors))
+
+    def work(first: int, last: int) -> None:
+        kernels.robust_cost(first, last, tracks.weight, errors, scale.sigma, scale.width, cost)
+
+    in_parts(work, len(errors))
+    return float(cost.sum())
 
 
 def linearise(
@@ -130,55 +130,44 @@ def linearise(
         free_depth: False holds the inverse depths.
     """
     T = relative_poses(state.T_camera_world, tracks)
-    (a, k, p), n, size = tracks.weight.shape, tracks.num_frames, 6 * tracks.weight.shape[1] + 1
+    (a, _, p), n, size = tracks.weight.shape, tracks.num_frames, 6 * tracks.weight.shape[1] + 1
     before, after = np.zeros((a, size, size)), np.zeros((a, size, size))
     gradient, gradient_after = np.zeros((a, size)), np.zeros((a, size))
     coupling = np.zeros((a, p, size), np.float32)
     point_gradient, point_diagonal = np.zeros((a, p)), np.zeros((a, p))
 
-    def work(i: int) -> None:
+    def work(first: int, last: int) -> None:
         kernels.accumulate(
-            T[i],
+            first,
+            last,
+            T,
             state.focal,
             *tracks.centre,
-            tracks.pixel[i],
-            tracks.observed[i],
-            tracks.weight[i],
-            state.inverse_depth[i],
-            scale.sigma[i],
+            tracks.pixel,
+            tracks.observed,
+            tracks.weight,
+            state.inverse_depth,
+            scale.sigma,
             scale.width,
             damping,
             free_depth,
-            before[i],
-            after[i],
-            gradient[i],
-            gradient_after[i],
-            coupling[i],
-            point_gradient[i],
-            point_diagonal[i],
+            before,
+            after,
+            gradient,
+            gradient_after,
+            coupling,
+            point_gradient,
+            point_diagonal,
         )
 
-    in_threads(work, a)
+    in_parts(work, a)
     Ad = adjoint(T)
     frames = np.concatenate((tracks.anchor[:, None], tracks.target), axis=1)
     reach = np.where(frames >= 0, frames, tracks.anchor[:, None])
     width = int((reach.max(axis=1) - reach.min(axis=1)).max()) + 1
     band = np.zeros((n, width, 6, 6))
     diagonal, total_gradient, focal_column = np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((n, 6))
-    for i in range(a):  # within an anchor every frame occurs once, so plain indexing adds up
-        present = np.flatnonzero(frames[i] >= 0)
-        index = frames[i, present]
-        blocks = _to_absolute(after[i, :-1, :-1], Ad[i])[np.ix_(present, present)]
-        distance = index[None, :] - index[:, None]
-        row, column = np.nonzero(distance >= 0)
-        band[index[row], distance[row, column]] += blocks[row, column]
-        targets = before[i, :-1, :-1].reshape(k, 6, k, 6)[np.arange(k), :, np.arange(k)]  # it is block diagonal
-        diagonal[index[0]] += ((targets @ Ad[i]) * Ad[i]).sum(axis=(0, 1))
-        diagonal[index[1:]] += np.diagonal(targets, axis1=1, axis2=2)[present[1:] - 1]
-        for total, relative in ((total_gradient, gradient_after[i, :-1]), (focal_column, after[i, :-1, -1])):
-            parts = relative.reshape(k, 6)
-            total[index[0]] -= np.einsum("kji,kj->i", Ad[i], parts)
-            total[index[1:]] += parts[present[1:] - 1]
+    kernels.to_absolute(frames, Ad, before, after, gradient_after, band, diagonal, total_gradient, focal_column)
     return NormalEquations(
         band,
         diagonal,
@@ -202,27 +191,3 @@ def point_step(
     step = np.concatenate((relative.reshape(len(relative), -1), np.full((len(relative), 1), focal_step)), axis=1)
     change = equations.point_gradient + np.einsum("apc,ac->ap", equations.coupling, step.astype(np.float32))
     return np.where(equations.point_diagonal > 0, -change / np.maximum(equations.point_diagonal, 1e-300), 0)
-
-
-def in_threads(work: Callable[[int], None], count: int) -> None:
-    """Call `work` for 0 .. count - 1. Each writes only what is its own, so the number of threads changes nothing."""
-    threads = min(torch.get_num_threads(), os.cpu_count() or 1, count)
-    if threads <= 1:
-        for i in range(count):
-            work(i)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(count)))
-
-
-def _to_absolute(relative: np.ndarray, Ad: np.ndarray) -> np.ndarray:
-    """Blocks (k + 1, k + 1, 6, 6), the anchor's first, from the matrix in relative poses: M' H M with M = [-Ad, 1]."""
-    k = len(Ad)
-    G = Ad.reshape(6 * k, 6)
-    from_anchor = -G.T @ relative
-    blocks = np.empty((k + 1, k + 1, 6, 6))
-    blocks[1:, 1:] = relative.reshape(k, 6, k, 6).transpose(0, 2, 1, 3)
-    blocks[0, 1:] = from_anchor.reshape(6, k, 6).transpose(1, 0, 2)
-    blocks[1:, 0] = blocks[0, 1:].transpose(0, 2, 1)
-    blocks[0, 0] = -from_anchor @ G
-    return blocks

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float64
 
 from das3r_ns.predictor.bundle import kernels
 from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
-from das3r_ns.predictor.bundle.normal_equations import State, in_threads, invert, relative_poses
+from das3r_ns.predictor.bundle.normal_equations import State, invert, relative_poses
 from das3r_ns.predictor.bundle.tracks import USED, Tracks
+from das3r_ns.predictor.threads import in_parts
 
 FIELDS_OF_VIEW = (45.0, 60.0, 75.0)
 """Degrees over the longer side: what phones and camcorders have."""
@@ -50,21 +51,21 @@ def triangulate(
     tolerance = INLIER_PX * np.sqrt(tracks.hops)
     anchors = np.flatnonzero(known[tracks.anchor])
 
-    def work(i: int) -> None:
-        a = anchors[i]
-        kernels.search_depth(
-            T[a],
-            focal,
-            *tracks.centre,
-            tracks.pixel[a],
-            tracks.observed[a],
-            weight[a],
-            tolerance,
-            inverse_depth[a],
-            agreement[a],
-        )
+    def work(first: int, last: int) -> None:
+        for a in anchors[first:last]:
+            kernels.search_depth(
+                T[a],
+                focal,
+                *tracks.centre,
+                tracks.pixel[a],
+                tracks.observed[a],
+                weight[a],
+                tolerance,
+                inverse_depth[a],
+                agreement[a],
+            )
 
-    in_threads(work, len(anchors))
+    in_parts(work, len(anchors))
     return inverse_depth, agreement
 
 

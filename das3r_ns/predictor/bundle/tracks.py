@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from das3r_ns.predictor.bundle.sharpen import Sharpener
+from das3r_ns.predictor.threads import in_threads
 
 CheckedFlow = Callable[[int, int], tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]]
 """Flow (du, dv) from frame i to frame j for (i, j), and the distance in pixels by which forward and then backward flow
@@ -76,12 +77,12 @@ def follow_grid(
     """Follow a regular grid of every frame (every few frames of a long clip) forwards and backwards.
 
     Args:
-        flow: asked for offsets of +-1, 2, 4 and 8 only, in order of the source frame.
+        flow: asked for offsets of +-1, 2, 4 and 8 only, about in order of the source frame, by several threads.
         picture: frame i, of any resolution. Positions are then accurate to a few hundredths of a pixel and free of
             the bias of smooth flow, which alone makes the focal length some per cent too long.
         points: grid points a frame, about. Accuracy grows with their root, time with their number.
         max_anchors: in longer clips only every second, third, ... frame is an anchor.
-        advance: told how many frames further the work has come.
+        advance: told how many frames further the work has come, by the thread that did it.
 
     Raises:
         ValueError: fewer than two frames.
@@ -99,9 +100,12 @@ def follow_grid(
     pixel = np.empty((len(anchors), p, 2), np.float32)
     observed = np.zeros((len(anchors), k, p, 2), np.float32)
     seen = np.zeros((len(anchors), k, p), np.float32)
-    rng = np.random.default_rng(0)
-    for a, i in enumerate(anchors.tolist()):
-        pixel[a] = _grid(rows, columns, (height, width), rng)
+    # Each frame's grid has a shift of its own: grids that coincide would repeat one another's errors.
+    shift = np.random.default_rng(0).uniform(0.2, 0.8, (len(anchors), 2))
+
+    def follow(a: int) -> None:
+        i = int(anchors[a])
+        pixel[a] = _grid(rows, columns, (height, width), shift[a])
         if sharpener:
             pixel[a] = sharpener.corners(i, pixel[a], step / 2)
         reached = {0: (pixel[a], np.ones(p, bool))}
@@ -118,6 +122,8 @@ def follow_grid(
             reached[offset] = (end, fine)
             target[a, slot], observed[a, slot] = j, end
         advance(i - (int(anchors[a - 1]) if a else -1))
+
+    in_threads(follow, len(anchors))
     hops = np.array([1.0 if sharpener else float(_number_of_hops(offset)) for offset in offsets])
     return Tracks(anchors, target, hops, pixel, observed, seen, seen, num_frames, (height, width))
 
@@ -144,9 +150,8 @@ def weigh(tracks: Tracks, staticness: Float[Tensor, "n h w"]) -> Tracks:
     return replace(tracks, weight=weight)
 
 
-def _grid(rows: int, columns: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Each frame's grid has a shift of its own: grids that coincide would repeat one another's errors."""
-    shift = rng.uniform(0.2, 0.8, 2)
+def _grid(rows: int, columns: int, size: tuple[int, int], shift: np.ndarray) -> np.ndarray:
+    """Positions of a regular grid; `shift` is (u, v) of its first point in steps."""
     u, v = np.meshgrid(
         (np.arange(columns) + shift[0]) / columns * size[1], (np.arange(rows) + shift[1]) / rows * size[0]
     )

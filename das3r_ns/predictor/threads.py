@@ -1,0 +1,42 @@
+"""Work for several processor cores whose result does not depend on how many there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+def thread_count() -> int:
+    """As many threads as torch uses, which users can set, but no more than there are cores."""
+    return min(torch.get_num_threads(), os.cpu_count() or 1)
+
+
+def in_threads(work: Callable[[int], None], count: int) -> None:
+    """Call `work` for 0 .. count - 1, about in this order, on `thread_count` threads.
+
+    Each call must write only what is its own, so that the number of threads changes nothing. It pays where `work`
+    lets go of the interpreter: OpenCV, Numba's `nogil` and large NumPy arrays do. The first error is raised when all
+    that had begun is done.
+    """
+    threads = min(thread_count(), count)
+    if threads <= 1:
+        for i in range(count):
+            work(i)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for done in [pool.submit(work, i) for i in range(count)]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def in_parts(work: Callable[[int, int], None], count: int) -> None:
+    """Call `work(first, last)` for ranges that cover 0 .. count - 1: `in_threads` for work of a few milliseconds each,
+    whose calls would take as long as the work. The same rules hold, whatever the ranges."""
+    parts = max(min(4 * thread_count(), count), 1) if thread_count() > 1 else 1
+    in_threads(lambda k: work(count * k // parts, count * (k + 1) // parts), parts)
