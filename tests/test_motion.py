@@ -6,7 +6,7 @@ import torch
 
 from das3r_ns.predictor.bundle import FocalKnowledge, Tracks, follow_grid
 from das3r_ns.predictor.flow import DisFlow, round_trip_error
-from das3r_ns.predictor.motion import classify_motion, find_cameras, find_cuts, find_duplicates, rotation_cameras
+from das3r_ns.predictor.motion import classify_motion, find_cameras, find_cuts, rotation_cameras
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 FRAMES = 12
@@ -75,7 +75,7 @@ def test_a_hand_held_sweep_has_parallax(handheld):
     evidence = classify_motion(handheld[1], SIZE)
     assert evidence.kind == "general"
     assert evidence.share_epipolar > evidence.share_rotation + 0.1
-    assert evidence.cuts == evidence.duplicates == ()
+    assert evidence.cuts == ()
 
 
 def test_a_tripod_gets_one_camera_of_the_usual_focal_length():
@@ -95,13 +95,6 @@ def test_a_tripod_behind_a_thing_that_fills_half_the_picture_is_still_one():
 def test_a_cut_is_found_at_its_frame(handheld):
     first, second = handheld[0].frames[:7], make("orbit", seed=9).frames[:8]
     assert find_cuts(follow(torch.cat((first, second)))) == (7,)
-
-
-def test_a_repeated_frame_is_found(handheld):
-    frames = handheld[0].frames
-    repeated = torch.cat((frames[:6], frames[5:6], frames[6:]))
-    assert find_duplicates(follow(repeated)) == (6,)
-    assert find_duplicates(handheld[1]) == ()
 
 
 def test_too_little_to_follow_is_called_general_without_an_error():

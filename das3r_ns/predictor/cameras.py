@@ -3,7 +3,7 @@
 Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; it
 maps key frames, flow finds the others and refines all, and the cameras that explain more of what was followed are
 taken. Incremental mapping, the slowest by far, comes last. Clips without parallax and clips of more than one shot are
-recognised first (`motion`).
+recognised first (`motion`), and pictures that are shown twice are looked at once (`repeats`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from das3r_ns.predictor.bundle.tracks import USED
 from das3r_ns.predictor.mapping import CameraPath, Mapper
 from das3r_ns.predictor.motion import MotionEvidence, classify_motion, find_cameras
 from das3r_ns.predictor.progress import CONSOLE, stage
+from das3r_ns.predictor.repeats import distinct_frames
 from das3r_ns.video import Clip
 
 ENOUGH_POSED = 0.7
@@ -74,11 +75,11 @@ def cameras_of(
     Raises:
         PredictionError: a cut, or nothing that a camera could be found from.
     """
-    tracks = _follow(clip, flow, keep)
+    tracks, shown = _follow(clip, flow, keep)
     focal = FocalKnowledge(focal_px, clip.focal_px)
     evidence = classify_motion(tracks, clip.size, focal)
     if evidence.cuts:
-        times = ", ".join(f"{k / clip.fps:.2f} s (frame {k})" for k in evidence.cuts[:5])
+        times = ", ".join(f"{k / clip.fps:.2f} s (frame {k})" for k in (shown[c] for c in evidence.cuts[:5]))
         raise PredictionError(
             f"the clip has {len(evidence.cuts) + 1} shots: the picture changes wholly at {times}. Only one shot can be "
             "reconstructed at a time: choose it with --video.start-s and --video.end-s."
@@ -90,20 +91,20 @@ def cameras_of(
         evidence, by_flow = find_cameras(tracks, clip.size, focal, evidence)
         if evidence.kind != "general":
             _say_no_parallax(evidence)
-            return replace(_path(clip, by_flow), parallax=False)
+            return replace(_path(clip, by_flow, shown), parallax=False)
         candidates.append(by_flow)
     except NoStart as e:
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
 
-    chosen = key_frames(tracks)
+    keys = [shown[k] for k in key_frames(tracks)]
 
     def by_features(mapper: Mapper) -> None:
         try:
-            path = from_features(mapper, chosen)
+            path = from_features(mapper, keys)
         except PredictionError as e:
             failures.insert(0, str(e))
             return
-        T, known = torch.from_numpy(path.T_world_camera), torch.from_numpy(path.known)
+        T, known = torch.from_numpy(path.T_world_camera[shown]), torch.from_numpy(path.known[shown])
         candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, known, focal))
 
     if not (ample_parallax and candidates and _beyond_doubt(candidates[0], clip.size, focal)):
@@ -120,7 +121,7 @@ def cameras_of(
             "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
             "(--video.start-s, --video.end-s)."
         )
-    return _path(clip, best)
+    return _path(clip, best, shown)
 
 
 def key_frames(tracks: Tracks) -> list[int]:
@@ -169,19 +170,30 @@ def _say_no_parallax(evidence: MotionEvidence) -> None:
     )
 
 
-def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | None) -> Tracks:
+def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | None) -> tuple[Tracks, list[int]]:
+    """Tracks through the frames that are no repeats, and which frames of the clip those are."""
     with stage(f"Following points of {len(clip)} frames", len(clip)) as bar:
-        tracks = follow_grid(flow, len(clip), lambda i: clip.frames[i].numpy(), advance=bar.advance)
-    return tracks if keep is None else weigh(tracks, torch.from_numpy(keep.astype(np.float32)))
+        shown = distinct_frames(flow, len(clip))
+        bar.advance(len(clip) - len(shown))
+        tracks = follow_grid(
+            lambda i, j: flow(shown[i], shown[j]),
+            len(shown),
+            lambda i: clip.frames[shown[i]].numpy(),
+            advance=bar.advance,
+        )
+    return tracks if keep is None else weigh(tracks, torch.from_numpy(keep[shown].astype(np.float32))), shown
 
 
-def _path(clip: Clip, estimate: CameraEstimate) -> CameraPath:
+def _path(clip: Clip, estimate: CameraEstimate, shown: list[int]) -> CameraPath:
+    """Cameras of all frames of the clip, a repeat's being that of the frame it repeats."""
+    original = np.searchsorted(shown, np.arange(len(clip)), side="right") - 1
+    frame = np.array(shown)[estimate.point_frame.numpy()]
     return CameraPath(
-        estimate.T_world_camera.numpy(),
-        estimate.pose_known.numpy(),
+        estimate.T_world_camera.numpy()[original],
+        estimate.pose_known.numpy()[original],
         estimate.focal_px,
         estimate.points.numpy(),
-        _colours(clip, estimate.point_frame.numpy(), estimate.point_pixel.numpy()),
+        _colours(clip, frame, estimate.point_pixel.numpy()),
         float(estimate.noise_px[estimate.pose_known].median()),
     )
 

@@ -38,8 +38,6 @@ PARALLAX_SHARE = 0.15
 """Positions that an epipolar geometry explains and no rotation does; with more the camera has moved."""
 CUT_SHARE = 0.3
 """Of what neighbouring frames usually see of one another; less is a new shot."""
-DUPLICATE_PX = 0.05
-"""Pixels of the flow: 9 of 10 positions within it, in a clip that moves ten times as far a frame."""
 EXACT_PX = 0.1
 """Pixels of the flow. Rotations with no more noise than positions have leave nothing for parallax to explain."""
 LEAST_PARALLAX_PX = 1.5
@@ -58,8 +56,6 @@ class MotionEvidence:
     """static: a tripod; rotation: turning on the spot; general: parallax."""
     cuts: tuple[int, ...]
     """Frames that begin a new shot: nearly nothing is followed across."""
-    duplicates: tuple[int, ...]
-    """Frames that repeat the frame before them."""
     share_static: float
     """Positions that do not move at all."""
     share_rotation: float
@@ -84,10 +80,10 @@ def classify_motion(
     Args:
         size: height and width of the picture that focal lengths are measured in.
     """
-    cuts, duplicates = find_cuts(tracks), find_duplicates(tracks)
+    cuts = find_cuts(tracks)
     pairs = _far_pairs(tracks)
     if not pairs:
-        return MotionEvidence("general", cuts, duplicates, 0.0, 0.0, 0.0)
+        return MotionEvidence("general", cuts, 0.0, 0.0, 0.0)
     prior = focal_prior(tracks, size, focal)
     matches = [_matches(tracks, a, slot) for a, slot in pairs]
     static = float(np.median([np.mean(np.linalg.norm(t - s, axis=1) < STILL_PX) for s, t in matches]))
@@ -105,7 +101,7 @@ def classify_motion(
         kind = "static"
     elif rotation > ROTATION_SHARE and np.median(parallax) < PARALLAX_SHARE:
         kind = "rotation"
-    return MotionEvidence(kind, cuts, duplicates, static, rotation, float(np.median(epipolar)))
+    return MotionEvidence(kind, cuts, static, rotation, float(np.median(epipolar)))
 
 
 def find_cameras(
@@ -194,18 +190,6 @@ def find_cuts(tracks: Tracks) -> tuple[int, ...]:
             share[k] = found[across].mean()
     usual = np.nanmedian(share[1:])
     return tuple(int(k) for k in range(1, n) if share[k] < CUT_SHARE * usual)
-
-
-def find_duplicates(tracks: Tracks) -> tuple[int, ...]:
-    """Frames that repeat the one before them, in a clip that otherwise moves."""
-    reach: dict[int, float] = {}
-    for a, slot in zip(*np.nonzero(tracks.target == tracks.anchor[:, None] + 1)):
-        source, target = _matches(tracks, int(a), int(slot))
-        if len(source) >= MIN_INLIERS:
-            reach[int(tracks.target[a, slot])] = float(np.quantile(np.linalg.norm(target - source, axis=1), 0.9))
-    if not reach or np.median(list(reach.values())) < 10 * DUPLICATE_PX:
-        return ()
-    return tuple(sorted(j for j, distance in reach.items() if distance < DUPLICATE_PX))
 
 
 def _far_pairs(tracks: Tracks, most: int = 16) -> list[tuple[int, int]]:
