@@ -190,6 +190,10 @@ def test_the_lean_adam_gives_the_numbers_of_torchs_own(monkeypatch):
     for a, b in zip(started, ours):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
         assert float(own.state[a]["step"]) == float(lean.state[b]["step"])
+    before = ours[0].detach().clone()
+    lean.found_inf = torch.ones(())  # type: ignore[attr-defined]  # a gradient scaler found one: no step
+    lean.step()
+    torch.testing.assert_close(ours[0], before, rtol=0, atol=0)
     lean.zero_grad()
     assert all(p.grad is None for p in ours)
 

@@ -91,19 +91,20 @@ class FusedAdam(torch.optim.Adam):
     """torch's fused Adam without what surrounds the kernel.
 
     A step of the training has nine optimizers, and hooks, profiler and grouping of each take several times as long as
-    the kernel. Whatever is out of the ordinary (first step, closure, not fused) goes torch's own way, and so do the
-    numbers in every case.
+    the kernel. Whatever is out of the ordinary (first step, closure, gradients scaled for half precision, not fused)
+    goes torch's own way, and the numbers are torch's in every case.
     """
 
     @torch.no_grad()
     def step(self, closure=None):  # type: ignore[override]
         """See `torch.optim.Adam.step`."""
         groups = []
+        scaled = getattr(self, "grad_scale", None) is not None or getattr(self, "found_inf", None) is not None
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             states = [self.state.get(p) for p in params]
             ordinary = group["fused"] and not group["amsgrad"] and not group["maximize"] and not group["differentiable"]
-            if closure is not None or not ordinary or not all(states) or len({p.device for p in params}) > 1:
+            if closure is not None or scaled or not ordinary or not all(states) or len({p.device for p in params}) > 1:
                 return super().step(closure)
             groups.append((group, params, states))
         for group, params, states in groups:
