@@ -126,9 +126,9 @@ class FusedAdam(torch.optim.Adam):
 def _take_fused_step(group: dict[str, Any], params: list[Tensor], states: list[Any]) -> None:
     counts = [state["step"] for state in states]
     torch._foreach_add_(counts, 1)
-    torch._fused_adam_(
+    torch._fused_adam_(  # type: ignore[call-overload]
         params,
-        [p.grad for p in params],
+        [p.grad for p in params if p.grad is not None],
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],
