@@ -1,5 +1,6 @@
 """Cameras of clips whose truth is known, and of clips that cameras are hard or impossible to find from."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +39,7 @@ def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = No
     return ate, 100 * abs(path.focal_px / float(truth.K[0, 0]) - 1)
 
 
-def no_features(mapper: str, frames: list[int]) -> CameraPath:
+def no_features(mapper: str, frames: Sequence[int]) -> CameraPath:
     raise PredictionError(f"{mapper} mapping gave up.")
 
 
@@ -69,7 +70,7 @@ def test_cameras_are_those_that_took_the_clip(camera):
 def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
 
-    def never(mapper: str, frames: list[int]) -> CameraPath:
+    def never(mapper: str, frames: Sequence[int]) -> CameraPath:
         raise AssertionError(f"{mapper} mapping was asked for")
 
     path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, never)
@@ -84,7 +85,7 @@ def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(hand
     none = np.zeros((0, 3))
     wrong = CameraPath(T, np.ones(len(T), bool), 20_000.0, none, none.astype(np.uint8), 1.0)
 
-    def from_features(mapper: str, frames: list[int]) -> CameraPath:
+    def from_features(mapper: str, frames: Sequence[int]) -> CameraPath:
         asked.append(mapper)
         return wrong
 
