@@ -1,5 +1,6 @@
 """Cameras of clips whose truth is known, and of clips that cameras are hard or impossible to find from."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,8 @@ from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor import cameras
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.bundle import CameraEstimate
-from das3r_ns.predictor.cameras import best_of, cameras_of
+from das3r_ns.predictor.bundle import CameraEstimate, Tracks
+from das3r_ns.predictor.cameras import best_of, cameras_of, key_frames
 from das3r_ns.predictor.geometric import GeometricPredictor
 from das3r_ns.predictor.mapping import CameraPath
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
@@ -38,7 +39,7 @@ def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = No
     return ate, 100 * abs(path.focal_px / float(truth.K[0, 0]) - 1)
 
 
-def no_features(mapper: str, frames: list[int]) -> CameraPath:
+def no_features(mapper: str, frames: Sequence[int]) -> CameraPath:
     raise PredictionError(f"{mapper} mapping gave up.")
 
 
@@ -69,7 +70,7 @@ def test_cameras_are_those_that_took_the_clip(camera):
 def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
 
-    def never(mapper: str, frames: list[int]) -> CameraPath:
+    def never(mapper: str, frames: Sequence[int]) -> CameraPath:
         raise AssertionError(f"{mapper} mapping was asked for")
 
     path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, never)
@@ -84,7 +85,7 @@ def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(hand
     none = np.zeros((0, 3))
     wrong = CameraPath(T, np.ones(len(T), bool), 20_000.0, none, none.astype(np.uint8), 1.0)
 
-    def from_features(mapper: str, frames: list[int]) -> CameraPath:
+    def from_features(mapper: str, frames: Sequence[int]) -> CameraPath:
         asked.append(mapper)
         return wrong
 
@@ -100,6 +101,37 @@ def test_where_nothing_can_be_followed_the_error_says_what_both_ways_found(handh
     lost = (np.zeros((84, 112, 2), np.float32), np.full((84, 112), np.inf, np.float32))
     with pytest.raises(PredictionError, match=r"incremental mapping gave up.*Optical flow gives no cameras either"):
         cameras_of(video, lambda i, j: lost, no_features)
+
+
+def seen_for(num_frames: int, share: dict[int, float]) -> Tracks:
+    """Tracks whose points a frame `distance` away sees with the given share."""
+    offsets = np.array([sign * distance for distance in share for sign in (1, -1)])
+    target = np.arange(num_frames)[:, None] + offsets
+    target[(target < 0) | (target >= num_frames)] = -1
+    seen = np.zeros((num_frames, len(offsets), 100), np.float32)
+    for slot, offset in enumerate(offsets):
+        seen[:, slot, : round(100 * share[abs(int(offset))])] = 1
+    seen *= (target >= 0)[..., None]
+    pixel, observed = np.zeros((num_frames, 100, 2), np.float32), np.zeros((*seen.shape, 2), np.float32)
+    return Tracks(
+        np.arange(num_frames), target, np.ones(len(offsets)), pixel, observed, seen, seen, num_frames, (90, 160)
+    )
+
+
+def test_key_frames_are_as_far_apart_as_the_next_but_one_still_sees_half():
+    # Half is still seen at a distance of 4, so they are 2 apart; the last frame is always one.
+    assert key_frames(seen_for(52, {1: 0.9, 2: 0.8, 4: 0.6, 8: 0.4})) == [*range(0, 52, 2), 51]
+
+
+def test_key_frames_are_no_fewer_than_sixteen():
+    slow = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 16: 0.9}
+    assert key_frames(seen_for(48, slow)) == [*range(0, 48, 3), 47]  # 8 apart would be 6 frames
+    assert key_frames(seen_for(10, slow)) == list(range(10))
+
+
+def test_where_little_is_seen_again_every_frame_is_a_key_frame():
+    assert key_frames(seen_for(40, {1: 0.6, 2: 0.3})) == list(range(40))
+    assert key_frames(seen_for(40, {1: 0.0})) == list(range(40))
 
 
 def estimate(agreement: float, noise_px: float) -> CameraEstimate:
@@ -173,7 +205,14 @@ def test_a_duplicated_frame_stands_where_its_twin_stands(handheld):
     path = find(as_clip(handheld.frames[frames]))
     assert errors(path, handheld, frames)[0] < 0.5
     step = np.linalg.norm(np.diff(path.T_world_camera[:, :3, 3], axis=0), axis=1)
-    assert step[8] < 0.1 * np.median(step)
+    assert step[8] == 0
+
+
+def test_a_cut_is_named_by_the_frame_of_the_clip_also_behind_a_repeated_one(handheld):
+    other = make_clip(replace(CONFIG, num_frames=10, seed=9)).frames
+    frames = torch.cat((handheld.frames[:5], handheld.frames[4:10], other))
+    with pytest.raises(PredictionError, match=r"1.10 s \(frame 11\)"):
+        find(as_clip(frames))
 
 
 def test_dropped_frames_leave_a_longer_step(handheld):

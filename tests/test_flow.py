@@ -1,5 +1,8 @@
 """Optical flow: a known shift is found, the round trip tells what is hidden, memory is bounded."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -62,6 +65,39 @@ def test_flow_is_kept_while_memory_allows_and_computed_again_after():
     flow(2, 3)  # pushes (0, 1) out
     assert flow(0, 1)[0, 0, 0] == 1
     assert calls == [(0, 1), (1, 2), (2, 3), (0, 1)]
+
+
+def test_threads_that_ask_for_the_same_flow_share_it():
+    calls, begun, go_on = [], threading.Event(), threading.Event()
+
+    def slow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        calls.append((int(a[0, 0, 0]), int(b[0, 0, 0])))
+        begun.set()
+        go_on.wait(10)
+        return np.full((8, 8, 2), 3.0, np.float32)
+
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(flow, 0, 1)
+        assert begun.wait(10)
+        second = pool.submit(flow, 0, 1)
+        go_on.set()
+        np.testing.assert_array_equal(first.result(10), second.result(10))
+    assert calls == [(0, 1)]
+
+
+def test_flow_that_failed_is_tried_again():
+    failures = [RuntimeError("no memory")]
+
+    def estimator(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if failures:
+            raise failures.pop()
+        return np.zeros((8, 8, 2), np.float32)
+
+    flow = FlowBetweenFrames(lambda i: np.zeros((8, 8, 3), np.uint8), (8, 8), estimator)
+    with pytest.raises(RuntimeError, match="no memory"):
+        flow(0, 1)
+    assert (flow(0, 1) == 0).all()
 
 
 def test_raft_without_weights_says_what_works_without(tmp_path):
