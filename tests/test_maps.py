@@ -74,6 +74,20 @@ def test_a_frame_whose_pose_is_not_known_lends_no_depth(clip: SyntheticClip, pos
     assert np.median(np.abs(told.depth[5] / clip.clean_depth[5].numpy() - 1)) < 0.02
 
 
+def test_a_picture_shown_twice_is_no_view_of_itself(clip: SyntheticClip, posed: PosedFlow):
+    shown = [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10]
+    flow = FlowBetweenFrames(lambda i: np.full((64, 96, 3), shown[i], np.uint8), (64, 96), TrueFlow(clip))
+    repeated = replace(posed, flow=flow, T_world_camera=posed.T_world_camera[shown])
+    for source, others in ((6, 5), (7, 5), (3, 5)):  # frames 2, 4, 5, 8 and 10 see frame 6; 7 is itself
+        fit = repeated.fit(source, OFFSETS)
+        assert fit is not None
+        assert fit.views.max() == others
+    standing = replace(posed, T_world_camera=np.tile(posed.T_world_camera[:1], (12, 1, 1)))
+    still = standing.fit(6, OFFSETS)  # a camera on a tripod: nothing but views from the same place
+    assert still is not None
+    assert still.views.max() == 6
+
+
 def test_in_the_fusion_a_frame_without_a_pose_is_not_asked(posed: PosedFlow):
     depth, confidence = np.full((2, 24, 32), 4.0, np.float32), np.ones((2, 24, 32), np.float32)
     depth[1] = 1.0  # contradicts

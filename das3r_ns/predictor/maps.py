@@ -65,10 +65,9 @@ class PosedFlow:
         """Inverse depth and residual of a frame from the posed frames at `offsets` both ways; None if there is none."""
         around = [source + sign * offset for offset in offsets for sign in (-1, 1)]
         targets = [j for j in around if 0 <= j < len(self) and self.pose_known[j]]
-        # A picture shown twice has one camera: no parallax, and the residual of a view of itself. Where the camera never
-        # moves, others with the same camera are all there is.
-        here = self.T_world_camera[source]
-        targets = [j for j in targets if not np.array_equal(self.T_world_camera[j], here)] or targets
+        T = self.T_world_camera
+        if not (T[0] == T).all():  # a picture shown twice has one camera, and is no view of itself
+            targets = [j for j in targets if not np.array_equal(T[j], T[source])]
         if not targets:
             return None
         flows, noises = [], []
