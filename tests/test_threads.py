@@ -1,5 +1,7 @@
 """Work is done once, whole and in order of the caller's errors, however many threads there are."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -37,8 +39,9 @@ def test_an_error_is_raised_and_stops_the_rest():
     def work(i: int) -> None:
         if i == 2:
             raise ValueError("two")
+        time.sleep(0.002)  # all of them would take seconds
         done.append(i)
 
     with pytest.raises(ValueError, match="two"):
-        in_threads(work, 10_000)
-    assert len(done) < 10_000 - 1
+        in_threads(work, 5_000)
+    assert len(done) < 1_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,11 +27,23 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         for i in range(count):
             work(i)
         return
+    failed = threading.Event()
+
+    def unless_failed(i: int) -> None:
+        if failed.is_set():
+            return
+        try:
+            work(i)
+        except BaseException:
+            failed.set()  # the others learn of it before the caller does
+            raise
+
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for done in [pool.submit(work, i) for i in range(count)]:
+            for done in [pool.submit(unless_failed, i) for i in range(count)]:
                 done.result()
         except BaseException:
+            failed.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
