@@ -209,7 +209,7 @@ class Das3rModel(Das3rState):
 
     def _terms_without_maps(self, rgb: Tensor, picture: Tensor, batch: dict[str, Any]) -> FrameTerms:
         """Terms of evaluation, and of data without a predictor: the mask, if there is one, decides what counts."""
-        exposure = rgb.new_zeros(())
+        exposure = nothing = rgb.new_zeros(())
         if self.training and self.exposure is not None:
             frame = int(batch["image_idx"])
             rgb, exposure = self.exposure.expose(rgb, frame), self.exposure.regularizer(frame)
@@ -219,7 +219,6 @@ class Das3rModel(Das3rState):
         photometric = losses.photometric_loss(rgb, picture, weight, self.config.ssim_lambda)
         if self.training:
             photometric = photometric * self.frame_weight[int(batch["image_idx"])]
-        nothing = rgb.new_zeros(())
         psnr = losses.psnr(rgb.detach(), picture, weight)
         return FrameTerms(photometric, nothing, nothing, psnr, weight, exposure, nothing)
 
@@ -256,7 +255,8 @@ class Das3rModel(Das3rState):
         if self.maps is not None and config.remarking.at_steps:
             if self.errors is None:
                 self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
-            self.errors.remember(frame, (self._exposed(rgb, frame) - picture).abs().mean(dim=-1, keepdim=True))
+            error = (self._exposed(rgb.detach(), frame) - picture).abs()
+            self.errors.remember(frame, error.mean(dim=-1, keepdim=True))
         if self.depth_supervision is not None and "depth" in outputs:
             error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], terms.weight, frame)
             result["depth"] = config.depth_weight * error
