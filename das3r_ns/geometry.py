@@ -166,6 +166,37 @@ def interpolate_poses(T_world_camera: Float[Tensor, "n 4 4"], known: Bool[Tensor
     return filled
 
 
+def camera_motion(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 6"]:
+    """How the scene moves past each camera of a clip in one frame interval, in that camera's axes: rotation vector and
+    translation. By differences over two frames each way (a hand shakes almost as fast as frames follow one another),
+    over one next to the ends, one-sided at them.
+
+    A frame that stands exactly where its predecessor does is the same picture shown twice: intervals are those between
+    frames that differ.
+    """
+    T_camera_world = invert(T_world_camera.double())
+    differs = (T_camera_world[1:] != T_camera_world[:-1]).flatten(1).any(dim=1)
+    distinct = torch.cat((torch.zeros(1, dtype=torch.long, device=differs.device), torch.nonzero(differs)[:, 0] + 1))
+    if len(distinct) < 2:
+        return torch.zeros(len(T_world_camera), 6, dtype=T_world_camera.dtype, device=T_world_camera.device)
+    stands = T_camera_world[distinct]
+    motion = _mean_motion(stands, 1)
+    if len(distinct) > 4:
+        motion[2:-2] += (motion - _mean_motion(stands, 2))[2:-2] / 3  # exact for motion of third degree in time
+    place = torch.cat((torch.zeros(1, dtype=torch.long, device=differs.device), differs.long().cumsum(dim=0)))
+    return motion[place].to(T_world_camera.dtype)
+
+
+def _mean_motion(T_camera_world: Float[Tensor, "n 4 4"], reach: int) -> Float[Tensor, "n 6"]:
+    """Rotation vector and translation of the scene in an interval, mean over `reach` intervals each way, fewer at the
+    ends."""
+    step = torch.arange(len(T_camera_world), device=T_camera_world.device)
+    before, after = (step - reach).clamp_min(0), (step + reach).clamp_max(len(step) - 1)
+    change = T_camera_world[after] @ invert(T_camera_world[before])
+    twist = torch.cat((roma.rotmat_to_rotvec(change[:, :3, :3]), change[:, :3, 3]), dim=-1)
+    return twist / (after - before)[:, None]
+
+
 def to_opengl(T_world_camera: Float[Tensor, "*n 4 4"]) -> Float[Tensor, "*n 4 4"]:
     """Same camera with OpenGL axes (x right, y up, z back), as nerfstudio wants it. Its own inverse."""
     flip = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=T_world_camera.dtype, device=T_world_camera.device)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 if TYPE_CHECKING:
+    from nerfstudio.cameras.cameras import Cameras
+
     from das3r_ns.pipeline import Das3rPipeline
 
 
@@ -55,7 +57,7 @@ def render_static(
     out.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(out, rate) as write:
         for dataset, i in track(frames, description=f"Rendering {len(frames)} frames"):
-            outputs = pipeline.model.get_outputs_for_camera(dataset.cameras[i : i + 1])
+            outputs = pipeline.model.get_outputs_for_camera(_sharp(dataset.cameras[i : i + 1]))
             picture = (outputs["rgb"] * 255).round().byte().cpu().numpy()
             unseen += float(outputs["unseen"].mean()) / len(frames)
             write(np.concatenate((dataset.get_numpy_image(i)[..., :3], picture), axis=1) if side_by_side else picture)
@@ -121,6 +123,12 @@ def _read_config(load_config: Path) -> Any:
         method = getattr(config, "method_name", type(config).__name__)
         raise ValueError(f"{load_config} is a run of {method}; das3r, das3r-paper and das3r-lite can be rendered here")
     return config
+
+
+def _sharp(camera: Cameras) -> Cameras:
+    """A camera of the clip that leaves no motion blur; its exposure stays."""
+    kept = {name: value for name, value in (camera.metadata or {}).items() if name != "camera_motion"}
+    return replace(camera, metadata=kept)
 
 
 def clip_frames(pipeline: Das3rPipeline) -> list[tuple[Any, int]]:

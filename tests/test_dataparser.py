@@ -59,6 +59,10 @@ def test_the_metadata_is_what_the_model_expects(folder):
     assert set(evaluated.metadata) == {"scene_folder", "frame_index"}
     assert evaluated.cameras.metadata["frame_index"].tolist() == [[i] for i in range(N)]
     assert outputs.cameras[2:3].metadata["frame_index"].tolist() == [[2]]
+    motion = geometry.camera_motion(read_scene(folder).T_world_camera)
+    assert motion.abs().max() > 0
+    held_out = parse(folder, split="val", eval_mode="interval", eval_interval=3)
+    torch.testing.assert_close(held_out.cameras.metadata["camera_motion"], motion[[0, 3]])  # of the whole clip's path
 
 
 def test_every_start_point_is_the_world_point_of_its_pixel(folder):

@@ -57,6 +57,34 @@ def test_invert_holds_for_rigid_and_similarity_transforms():
     torch.testing.assert_close(T @ geometry.invert(T), torch.eye(4, dtype=torch.float64).expand(3, 4, 4))
 
 
+def test_camera_motion_is_the_scenes_step_in_camera_axes():
+    T = torch.eye(4, dtype=torch.float64).repeat(7, 1, 1)
+    t = torch.arange(7.0, dtype=torch.float64) - 3
+    T[:, 0, 3] = 0.1 * t**3 + t  # the camera moves right, so the scene moves left: -(0.3 t^2 + 1)
+    turned = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, math.pi / 2], dtype=torch.float64))
+    for rotation, axis, sign in ((torch.eye(3, dtype=torch.float64), 3, -1), (turned, 4, 1)):
+        T[:, :3, :3] = rotation
+        motion = geometry.camera_motion(T)
+        torch.testing.assert_close(motion[2:-2, axis], sign * (0.3 * t[2:-2] ** 2 + 1))
+        torch.testing.assert_close(motion[1, axis], sign * (T[2, 0, 3] - T[0, 0, 3]) / 2)
+        torch.testing.assert_close(motion[-1, axis], sign * (T[6, 0, 3] - T[5, 0, 3]))
+        assert motion.abs().sum() == pytest.approx(float(motion[:, axis].abs().sum()))
+
+
+def test_a_camera_that_turns_leaves_a_rotation_the_other_way():
+    angle = 0.1 * torch.arange(6.0, dtype=torch.float64)
+    T = torch.eye(4, dtype=torch.float64).repeat(6, 1, 1)
+    T[:, :3, :3] = roma.rotvec_to_rotmat(torch.stack((torch.zeros(6), angle, torch.zeros(6)), dim=-1))
+    torch.testing.assert_close(geometry.camera_motion(T)[:, 1], torch.full((6,), -0.1, dtype=torch.float64))
+
+
+def test_a_picture_that_is_shown_twice_does_not_halve_the_motion():
+    T = torch.eye(4).repeat(8, 1, 1)
+    T[:, 2, 3] = torch.tensor([0.0, 1, 1, 2, 3, 4, 4, 5])
+    torch.testing.assert_close(geometry.camera_motion(T)[:, 5], torch.full((8,), -1.0))
+    assert not geometry.camera_motion(T[1:3]).any()
+
+
 def test_similarity_recovers_scale_rotation_and_translation_and_ignores_weightless_outliers():
     points = torch.randn(20, 3, dtype=torch.float64)
     T = random_pose(2)[0]

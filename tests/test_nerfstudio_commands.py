@@ -20,6 +20,8 @@ from plyfile import PlyData
 from tiny_run import STEPS, scene_from_truth, tiny_config, train
 
 from das3r_ns.evaluation.runs import _where_it_stands
+from das3r_ns.model.shutter import START, blurred
+from das3r_ns.render import _sharp
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
@@ -310,4 +312,33 @@ def test_a_camera_that_stays_where_it_is_is_exposed_like_its_frame_all_the_same(
     inside = (plain > 0.02) & (plain < 0.5)
     assert inside.any()
     assert (exposed - plain)[inside].median() > 0.2
-    assert _where_it_stands(camera).metadata.keys() == {"exposure_index"}
+    assert _where_it_stands(camera).metadata.keys() == {"exposure_index", "camera_motion"}
+
+
+def test_frames_of_the_clip_are_blurred_as_filmed_and_nothing_else_is(run):
+    pipeline = loaded(run)
+    model, dataset = pipeline.model, pipeline.datamanager.train_dataset
+    camera = dataset.cameras[3:4]
+    with torch.no_grad():
+        model.shutter.open.fill_(0.0)
+        model.shutter.readout.zero_()
+        still = model.get_outputs_for_camera(camera)["rgb"]
+        model.shutter.open.fill_(0.9)
+        sharp = model.get_outputs_for_camera(_sharp(camera))["rgb"]
+        filmed = model.get_outputs_for_camera(camera)["rgb"]
+        motion = model.shutter.motion[3]
+        by_hand = blurred(still, model.shutter.open, model.shutter.readout, motion)
+    torch.testing.assert_close(sharp, still, atol=1e-5, rtol=0)
+    assert (filmed - still).abs().mean() > 1e-3
+    # The motion of the training frames is from the predictor's depth, that of renders from their own.
+    assert (filmed - by_hand).abs().median() < 0.2 * (filmed - still).abs().median()
+
+
+def test_the_shutter_is_saved_and_restored(run):
+    state = torch.load(run.checkpoint, weights_only=True)["pipeline"]
+    assert state["_model.shutter.open"] != START
+    shutter = loaded(run).model.shutter
+    assert (shutter.open, shutter.readout.tolist()) == (
+        state["_model.shutter.open"],
+        state["_model.shutter.readout"].tolist(),
+    )

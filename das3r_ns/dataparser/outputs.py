@@ -95,7 +95,8 @@ def _mask_paths(folder: Path, image_size: tuple[int, int]) -> list[Path] | None:
 
 
 def nerfstudio_cameras(scene: Scene, numbers: list[int]) -> Cameras:
-    """Cameras of the given frames, OpenGL axes; `metadata["frame_index"]` [n 1] says which frame each belongs to."""
+    """Cameras of the given frames, OpenGL axes; `metadata["frame_index"]` [n 1] says which frame each belongs to,
+    `metadata["camera_motion"]` [n 6] how the scene moves past it (see `geometry.camera_motion`)."""
     height, width = scene.image_size
     K = scene.K[numbers]
     n = len(numbers)
@@ -108,7 +109,10 @@ def nerfstudio_cameras(scene: Scene, numbers: list[int]) -> Cameras:
         width=torch.full((n, 1), width),
         height=torch.full((n, 1), height),
         camera_type=CameraType.PERSPECTIVE,
-        metadata={"frame_index": torch.tensor(numbers)[:, None]},
+        metadata={
+            "frame_index": torch.tensor(numbers)[:, None],
+            "camera_motion": geometry.camera_motion(scene.T_world_camera)[numbers],
+        },
     )
 
 

@@ -159,9 +159,10 @@ def _as_given(dataset: Any) -> Cameras:
 
 
 def _where_it_stands(camera: Cameras) -> Cameras:
-    """A camera that das3r's model does not move like its neighbours in the clip, exposed like them all the same."""
-    place = (camera.metadata or {}).get("frame_index")
-    return replace(camera, metadata={} if place is None else {"exposure_index": place})
+    """A camera that das3r's model does not move like its neighbours in the clip, filmed like them all the same."""
+    said = camera.metadata or {}
+    kept = {"exposure_index": said.get("frame_index"), "camera_motion": said.get("camera_motion")}
+    return replace(camera, metadata={name: value for name, value in kept.items() if value is not None})
 
 
 def _numpy_scalars() -> list[Any]:

@@ -56,6 +56,9 @@ class Das3rModelConfig(SplatfactoModelConfig):
     exposure: bool = False
     """Learn gain and offset of each frame's colours, the gain varying smoothly over the picture, for clips whose
     brightness or white balance drifts and lenses that darken towards the corners."""
+    motion_blur: bool = False
+    """Learn how long the shutter was open, and blur renders of the clip's own frames by the camera's motion meanwhile
+    before they are compared with the pictures: the Gaussians become sharper than the frames."""
     cuda_graphs: bool = True
     """Record the parts of a step around the rasterizer as CUDA graphs: steps take about half the time. No effect
     without a GPU."""

@@ -26,6 +26,7 @@ from das3r_ns.model.hidden import guessed
 from das3r_ns.model.poses import view_matrix
 from das3r_ns.model.remarking import ErrorMemory, missed_motion, support
 from das3r_ns.model.rendering import View, draw
+from das3r_ns.model.shutter import blurred
 from das3r_ns.model.state import Das3rState
 
 
@@ -41,7 +42,7 @@ class Das3rModel(Das3rState):
         self._guessed: Tensor | None = None
         self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
         if self.maps is not None:
-            self.extras = ExtraTerms(self.exposure is not None, self.config.hidden.weight)
+            self.extras = ExtraTerms(self.shutter is not None, self.exposure is not None, self.config.hidden.weight)
             terms = partial(
                 frame_terms, ssim_lambda=self.config.ssim_lambda, config=self.maps.config, extras=self.extras
             )
@@ -138,7 +139,7 @@ class Das3rModel(Das3rState):
             with_depth=self.depth_supervision is not None and self.step < self.config.depth_until,
             absgrad=self.strategy.absgrad,
         )
-        self.info = picture.info  # `rgb` is not yet exposed: that is recorded together with the loss
+        self.info = picture.info  # `rgb` is not yet blurred and exposed: that is recorded together with the loss
         outputs = {"rgb": picture.color, "accumulation": picture.alpha, "background": background}
         return outputs if picture.depth is None else {**outputs, "depth": picture.depth}
 
@@ -168,6 +169,9 @@ class Das3rModel(Das3rState):
         rgb, alpha, depth = picture.color, picture.alpha, picture.depth
         assert depth is not None
         share = picture.extra / alpha.clamp_min(1e-6)
+        motion = metadata.get("camera_motion")
+        if self.shutter is not None and motion is not None:
+            rgb = self.shutter.blur(rgb, depth, view.K[0], motion.reshape(-1, 6)[0].to(rgb))
         if self.exposure is not None and exposed is not None:
             rgb = self.exposure.expose_at(rgb, exposed.flatten()[:1])
         return {
@@ -196,23 +200,25 @@ class Das3rModel(Das3rState):
             terms = self._published_terms(rgb, picture, frame)
         else:
             static, start, counts = maps.values(frame), maps.start[frame], self.frame_weight[frame]
-            more = self._exposure_and_ground(picture, frame)
+            more = self._more_terms(picture, frame)
             terms = FrameTerms(*self.frame_terms(rgb, picture, static, start, counts, *more))
         self._compared = (rgb, (picture, terms))
         return picture, terms
 
-    def _exposure_and_ground(self, picture: Tensor, frame: int) -> tuple[Tensor, ...]:
+    def _more_terms(self, picture: Tensor, frame: int) -> tuple[Tensor, ...]:
         """What `ExtraTerms` look at."""
+        shutter = () if self.shutter is None else self.shutter.of_frame(frame)
         exposure = () if self.exposure is None else self.exposure.of_frame(picture, frame)
         ground = () if self.hidden_ground is None else self.hidden_ground.of_frame(picture, frame)
-        return (*exposure, *ground)
+        return (*shutter, *exposure, *ground)
 
     def _terms_without_maps(self, rgb: Tensor, picture: Tensor, batch: dict[str, Any]) -> FrameTerms:
         """Terms of evaluation, and of data without a predictor: the mask, if there is one, decides what counts."""
         exposure = nothing = rgb.new_zeros(())
-        if self.training and self.exposure is not None:
+        if self.training:
             frame = int(batch["image_idx"])
-            rgb, exposure = self.exposure.expose(rgb, frame), self.exposure.regularizer(frame)
+            rgb = self._filmed(rgb, frame)
+            exposure = nothing if self.exposure is None else self.exposure.regularizer(frame)
         weight = torch.ones_like(picture[..., :1])
         if "mask" in batch:
             weight = self._downscale_if_required(batch["mask"].to(self.device).float())
@@ -227,7 +233,7 @@ class Das3rModel(Das3rState):
         maps, nothing = self.maps, rgb.new_zeros(())
         assert maps is not None
         height, width = picture.shape[:2]
-        rgb, exposure, hidden = self.extras(rgb, self._exposure_and_ground(picture, frame))
+        rgb, exposure, hidden = self.extras(rgb, self._more_terms(picture, frame))
         photometric = losses.published_loss(rgb, picture, maps.weight(frame, height, width), self.config.ssim_lambda)
         prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
         weight = maps.counted(frame, height, width)
@@ -255,7 +261,8 @@ class Das3rModel(Das3rState):
         if self.maps is not None and config.remarking.at_steps:
             if self.errors is None:
                 self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
-            error = (self._exposed(rgb.detach(), frame) - picture).abs()
+            with torch.no_grad():
+                error = (self._filmed(rgb, frame) - picture).abs()
             self.errors.remember(frame, error.mean(dim=-1, keepdim=True))
         if self.depth_supervision is not None and "depth" in outputs:
             error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], terms.weight, frame)
@@ -280,11 +287,12 @@ class Das3rModel(Das3rState):
             return
         height, width = picture.shape[:2]
         static = torch.ones_like(picture[..., :1]) if self.maps is None else self.maps.weight(frame, height, width)
-        self.optimizers["camera_opt"].gate = losses.published_psnr(self._exposed(rgb, frame), picture, static) > least
+        self.optimizers["camera_opt"].gate = losses.published_psnr(self._filmed(rgb, frame), picture, static) > least
 
-    @torch.no_grad()
-    def _exposed(self, render: Tensor, frame: int) -> Tensor:
-        """The render as its training frame was exposed."""
+    def _filmed(self, render: Tensor, frame: int) -> Tensor:
+        """The render as its training frame was filmed: blurred and exposed."""
+        if self.shutter is not None:
+            render = blurred(render, *self.shutter.of_frame(frame))
         return render if self.exposure is None else self.exposure.expose(render, frame)
 
     def get_image_metrics_and_images(

@@ -15,6 +15,7 @@ from torch import Tensor
 from das3r_ns.model import losses
 from das3r_ns.model.exposure import exposed, regularizer
 from das3r_ns.model.hidden import distance_to_ground
+from das3r_ns.model.shutter import blurred
 from das3r_ns.model.staticness import StaticnessConfig, divergence, resized
 
 
@@ -38,10 +39,12 @@ class FrameTerms(NamedTuple):
 
 @dataclass(frozen=True)
 class ExtraTerms:
-    """Exposure and hidden ground of a frame, where the model has them."""
+    """How a frame was filmed (motion blur, then exposure) and its hidden ground, where the model has them."""
 
+    shutter: bool = False
+    """There is one; its share [], readout [2] and motion [h w 2] come first (`Shutter.of_frame`)."""
     exposure: bool = False
-    """There is one; its values [7 3] and polynomial [H W 5] come first (`Exposure.of_frame`)."""
+    """There is one; its values [7 3] and polynomial [H W 5] come next (`Exposure.of_frame`)."""
     hidden_weight: float = 0.0
     """Of the hidden ground; with 0 there is none. Continuation [1 3 s t] and where it counts [1 1 s t] come last
     (`HiddenGround.of_frame`)."""
@@ -49,16 +52,18 @@ class ExtraTerms:
     def __call__(
         self, render: Float[Tensor, "H W 3"], tensors: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, ""], Float[Tensor, ""]]:
-        """The render as its frame was exposed, and the terms of exposure and hidden ground.
+        """The render as its frame was filmed, and the terms of exposure and hidden ground.
 
         Args:
             tensors: in a row, because that is what can be recorded.
         """
         nothing = torch.zeros_like(render[0, 0, 0].detach())
         rgb, pull, hidden = render, nothing, nothing
+        if self.shutter:
+            rgb, tensors = blurred(rgb, *tensors[:3]), tensors[3:]
         if self.exposure:
             values, polynomial = tensors[:2]
-            rgb, pull = exposed(render, values, polynomial), regularizer(values)
+            rgb, pull = exposed(rgb, values, polynomial), regularizer(values)
         if self.hidden_weight > 0:
             ground, covered = tensors[-2:]
             hidden = self.hidden_weight * distance_to_ground(rgb, ground, covered)

@@ -25,6 +25,7 @@ from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.hidden import HiddenGround
 from das3r_ns.model.poses import PoseRefinement, refined_view, view_matrix
 from das3r_ns.model.rendering import Splats, View
+from das3r_ns.model.shutter import Shutter
 from das3r_ns.model.start import first_gaussians, random_seeds, read_seeds
 from das3r_ns.model.staticness import StaticnessMaps
 
@@ -63,6 +64,8 @@ class Das3rState(SplatfactoModel):
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=count)
         self.refined_view = Graphed(refined_view, config.cuda_graphs)
         self.exposure = Exposure(count) if config.exposure else None
+        blurs = config.motion_blur and "depth" in metadata
+        self.shutter = Shutter(metadata["depth"].float()) if blurs else None
         self.hidden_ground: HiddenGround | None = None
         if config.hidden.weight > 0 and probability is not None:
             self.hidden_ground = HiddenGround(probability.float(), config.hidden)
@@ -130,6 +133,8 @@ class Das3rState(SplatfactoModel):
         self.camera_optimizer.set_cameras(cameras, frame_index)
         if self.exposure is not None:
             self.exposure.frame_index.copy_(self.camera_optimizer.frame_index)
+        if self.shutter is not None and "camera_motion" in (cameras.metadata or {}):
+            self.shutter.set_cameras(cameras)
 
     @property
     def gaussian_staticness(self) -> Float[Tensor, "n"]:
@@ -194,6 +199,8 @@ class Das3rState(SplatfactoModel):
             groups["staticness_maps"] = list(self.maps.maps)
         if self.exposure is not None:
             groups["exposure"] = list(self.exposure.frames)
+        if self.shutter is not None:
+            groups["shutter"] = [self.shutter.open, self.shutter.readout]
         self.camera_optimizer.get_param_groups(groups)
         return groups
 
