@@ -40,6 +40,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "cameras and focal length refined": (*REFINED, f"{MODEL}camera-optimizer.refine-focal", "True"),
     "cameras refined above 26 dB": (*REFINED, f"{MODEL}camera-optimizer.min-psnr", "26.0"),
     "no exposure": (f"{MODEL}exposure", "False"),
+    "no motion blur": (f"{MODEL}motion-blur", "False"),
     "nothing where nothing is seen": (f"{MODEL}hidden.weight", "0.0"),
     "depth supervised": (f"{MODEL}depth-weight", "0.1"),
     "antialiased": (f"{MODEL}rasterize-mode", "antialiased"),

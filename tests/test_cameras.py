@@ -228,8 +228,8 @@ def test_exposure_may_rise_by_two_stops():
 
 
 def test_the_camera_may_roll_by_a_quarter_turn(monkeypatch):
-    def rolling(rng, config):
-        T = camera_path(rng, config)
+    def rolling(rng, config, times):
+        T = camera_path(rng, config, times)
         for k in range(len(T)):
             T[k, :3, :3] = T[k, :3, :3] @ rotation([0.0, 0.0, np.pi / 2 * k / (len(T) - 1)])
         return T

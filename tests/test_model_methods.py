@@ -5,6 +5,9 @@ import pytest
 import torch
 from tiny_run import FRAMES, STEPS, scene_from_truth, tiny_config, train
 
+from das3r_ns.model import shutter
+from das3r_ns.synthetic import SyntheticConfig
+
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
 
@@ -107,6 +110,18 @@ def test_what_no_static_pixel_shows_is_dropped(scene, tmp_path):
     camera_points = model.means @ view.T_camera_world[0, :3, :3].T + view.T_camera_world[0, :3, 3]
     column = camera_points[:, 0] / camera_points[:, 2] * view.K[0, 0, 0] + view.K[0, 0, 2]
     assert float((column < 36).float().mean()) > 0.95
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8])
+def test_training_finds_out_how_long_the_shutter_was_open(share, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutter, "START", 0.25)  # neither of both
+    clip = SyntheticConfig(num_frames=10, height=90, width=160, movers=0, shutter=share)  # 3 pixels a frame
+    config = tiny_config("das3r-lite", scene_from_truth(tmp_path / "shake", clip), tmp_path)
+    config.max_num_iterations, config.pipeline.model.resolution_schedule = 100, 1
+    _, _, trainer = train(config)
+    found = abs(float(trainer.pipeline.model.shutter.open.detach()))
+    # On the way there after so few steps; and blur that all frames share may end up in the scene as well.
+    assert 0.28 < found < 0.8 if share else found < 0.1
 
 
 def test_plain_nerfstudio_data_trains_and_renders_without_our_metadata(scene, tmp_path):

@@ -79,6 +79,19 @@ def test_no_contrast_leaves_flat_surfaces_and_exposure_drifts():
     assert drift[-1].mean() / drift[0].mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_an_open_shutter_blurs_along_the_motion_and_moves_nothing():
+    config = replace(TINY, camera="rotation", movers=0, noise=0.0, num_frames=8)
+    sharp, filmed = make_clip(config), make_clip(replace(config, shutter=0.8))
+    torch.testing.assert_close(filmed.T_world_camera, sharp.T_world_camera)
+    torch.testing.assert_close(filmed.clean_depth, sharp.clean_depth)
+    across, down = (
+        [clip.frames[2:6].float().diff(dim=side).square().mean() for clip in (filmed, sharp)] for side in (2, 1)
+    )
+    assert across[0] / across[1] < 0.15  # the camera turns sideways four times as fast as it nods
+    assert down[0] / down[1] > 0.3
+    assert filmed.frames[3].float().mean() == pytest.approx(float(sharp.frames[3].float().mean()), abs=1)
+
+
 def test_written_files_hold_the_clip(clip, tmp_path):
     folder = write_clip(clip, tmp_path / "clip")
     cameras = np.loadtxt(folder / "T_world_camera.txt").reshape(-1, 4, 4)

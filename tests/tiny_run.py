@@ -15,9 +15,9 @@ STEPS = 16
 FRAMES = 8
 
 
-def scene_from_truth(folder: Path) -> Path:
+def scene_from_truth(folder: Path, config: SyntheticConfig | None = None) -> Path:
     """A scene folder of a synthetic clip as a perfect predictor would write it."""
-    clip = make_clip(SyntheticConfig(num_frames=FRAMES, height=48, width=64))
+    clip = make_clip(config or SyntheticConfig(num_frames=FRAMES, height=48, width=64))
     n, h, w = clip.depth.shape
     T_level_world = geometry.level_world(clip.T_world_camera, float(clip.clean_depth.median()))
     T_world_camera, scale = geometry.apply_similarity(T_level_world, clip.T_world_camera)

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.synthetic.config import SyntheticConfig
-from das3r_ns.synthetic.surfaces import trace
+from das3r_ns.synthetic.surfaces import Surface, trace
 from das3r_ns.synthetic.world import Mover, camera_path, furnish
 
 SUPERSAMPLING = 2
+MOMENTS = 9
+"""Pictures that are averaged while the shutter is open. Odd: the middle one says where the camera and things are."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SyntheticClip:
 
 
 def make_clip(config: SyntheticConfig) -> SyntheticClip:
-    """Render the whole clip. About 0.15 s a frame at 320x180 on one core.
+    """Render the whole clip. About 0.15 s a frame at 320x180 on one core, `MOMENTS` times that with a shutter.
 
     Raises:
         ValueError: fewer than one frame, or a picture smaller than 16x16.
@@ -53,26 +55,28 @@ def make_clip(config: SyntheticConfig) -> SyntheticClip:
         config.width / (2 * np.tan(np.radians(config.field_of_view) / 2)), config.height, config.width
     )
     room = furnish(rng, config)
-    T_world_camera = camera_path(rng, config)
+    moments = (np.arange(MOMENTS) + 0.5) / MOMENTS - 0.5 if config.shutter > 0 else np.zeros(1)
+    times = (np.arange(config.num_frames)[:, None] + config.shutter * moments) / max(config.num_frames - 1, 1)
+    T_world_camera = camera_path(rng, config, times.ravel()).reshape(*times.shape, 4, 4)
     side = 1.0 if rng.random() < 0.5 else -1.0
     movers = [Mover(rng, config, number, side * (-1) ** number) for number in range(config.movers)]
     rows = []
+    middle = times.shape[1] // 2
     for i in range(config.num_frames):
-        time = i / max(config.num_frames - 1, 1)
-        origins, directions = _rays(T_world_camera[i], K.numpy(), config)
-        clean = trace([*room], origins, directions)
-        seen = trace([part for mover in movers for part in mover.at(time)], origins, directions)
-        front = seen[1] < clean[1]
-        colour = np.where(front[..., None], seen[0], clean[0])
-        gain = 2.0 ** (config.exposure_drift * time)
+        shots = [
+            _shot([*room], [part for mover in movers for part in mover.at(time)], *_rays(T, K.numpy(), config))
+            for time, T in zip(times[i].tolist(), T_world_camera[i])
+        ]
+        gain = 2.0 ** (config.exposure_drift * times[i, middle])
         noise = rng.normal(0, config.noise, (2, config.height, config.width, 3))
+        _, _, front, depth, clean_depth = shots[middle]
         rows.append(
             (
-                _develop(colour, gain, noise[0]),
-                _develop(clean[0], gain, noise[1]),
+                _develop(np.mean([shot[0] for shot in shots], axis=0), gain, noise[0]),
+                _develop(np.mean([shot[1] for shot in shots], axis=0), gain, noise[1]),
                 _shrink(front.astype(np.float32)) > 0.5,
-                _nearest(np.where(front, seen[1], clean[1])),
-                _nearest(clean[1]),
+                _nearest(depth),
+                _nearest(clean_depth),
             )
         )
     frames, clean, masks, depth, clean_depth = (torch.from_numpy(np.stack(row)) for row in zip(*rows))
@@ -82,7 +86,7 @@ def make_clip(config: SyntheticConfig) -> SyntheticClip:
         masks,
         depth.float(),
         clean_depth.float(),
-        torch.from_numpy(T_world_camera).float(),
+        torch.from_numpy(T_world_camera[:, middle]).float(),
         K,
         config.fps,
     )
@@ -135,6 +139,16 @@ def _rays(T_world_camera: np.ndarray, K: np.ndarray, config: SyntheticConfig) ->
     v, u = np.meshgrid((np.arange(h) + 0.5) / s, (np.arange(w) + 0.5) / s, indexing="ij")
     directions = np.stack(((u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)), axis=-1)
     return T_world_camera[:3, 3], directions @ T_world_camera[:3, :3].T
+
+
+def _shot(
+    room: list[Surface], things: list[Surface], origins: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Colour, colour without things, where things are in front, depth, depth without things, at one moment."""
+    clean = trace(room, origins, directions)
+    seen = trace(things, origins, directions)
+    front = seen[1] < clean[1]
+    return np.where(front[..., None], seen[0], clean[0]), clean[0], front, np.where(front, seen[1], clean[1]), clean[1]
 
 
 def _shrink(picture: np.ndarray) -> np.ndarray:

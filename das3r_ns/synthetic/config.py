@@ -31,5 +31,7 @@ class SyntheticConfig:
     """Strength of all textures. 0 leaves nothing to track."""
     exposure_drift: float = 0.0
     """Brightness of the last frame over the first, in stops."""
+    shutter: float = 0.0
+    """Share of the frame interval in which the shutter is open: what moves meanwhile is blurred. 0 takes no time."""
     noise: float = 1.0
     """Sensor noise, standard deviation in grey levels of 255."""

@@ -101,8 +101,8 @@ def _enlarge(noise: np.ndarray, side: int) -> np.ndarray:
     return large[margin * factor : -margin * factor, margin * factor : -margin * factor]
 
 
-def camera_path(rng: np.random.Generator, config: SyntheticConfig) -> np.ndarray:
-    times = np.linspace(0, 1, config.num_frames)
+def camera_path(rng: np.random.Generator, config: SyntheticConfig, times: np.ndarray) -> np.ndarray:
+    """T_world_camera [n 4 4] at the given times, of which 0 is the first frame's and 1 the last one's."""
     shake = _smooth_noise(rng, times)
     target = np.array([0.0, 0.1, 5.2])
     side = 1.0 if rng.random() < 0.5 else -1.0
