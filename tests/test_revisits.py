@@ -15,7 +15,7 @@ from das3r_ns.predictor.bundle.sharpen import Sharpener
 from das3r_ns.predictor.features import FeatureConfig, Features, extract_features
 from das3r_ns.predictor.loops import Tie, close_loops
 from das3r_ns.predictor.places import describe, look_alikes
-from das3r_ns.predictor.revisits import close_revisits
+from das3r_ns.predictor.revisits import _bent, close_revisits
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 WALK = [*range(16), *range(14, -1, -1), *range(1, 16)]
@@ -90,6 +90,22 @@ def test_drift_is_gone_where_places_are_seen_again(truth, turn, stretch):
     torch.testing.assert_close(
         rotation @ rotation.mT, torch.eye(3, dtype=torch.float64).expand(len(WALK), 3, 3), atol=1e-9, rtol=0
     )
+
+
+def test_the_bend_is_spread_over_the_frames_between_key_frames():
+    # Seven cameras along x; frame 4 belongs 0.4 higher, and its surroundings are twice as large as they seemed.
+    T = torch.eye(4, dtype=torch.float64).repeat(7, 1, 1)
+    T[:, 0, 3] = torch.arange(7)
+    parts = T[[0, 4]].clone()
+    parts[1, 1, 3], parts[1, :3, :3] = 0.4, 2 * torch.eye(3)
+    point, pixel = torch.tensor([[4.0, 0.0, 1.0]], dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+    one = CameraEstimate(T, 1.0, 0.0, torch.ones(7, dtype=torch.bool), T[:, 0, 0], 1.0, point, torch.tensor([4]), pixel)
+    bent = _bent(one, [0, 4], parts, 1.0)
+    heights = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4], dtype=torch.float64)
+    torch.testing.assert_close(bent.T_world_camera[:, 1, 3], heights)
+    assert float(bent.T_world_camera[6, 0, 3]) == pytest.approx(8)  # 4 and twice 2
+    torch.testing.assert_close(bent.T_world_camera[:, :3, :3], T[:, :3, :3])
+    torch.testing.assert_close(bent.points, torch.tensor([[4.0, 0.4, 2.0]], dtype=torch.float64))
 
 
 def test_points_move_with_the_cameras_that_saw_them(truth):

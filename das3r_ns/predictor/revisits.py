@@ -122,10 +122,7 @@ def _nearest(cameras: CameraEstimate, key_frames: Sequence[int]) -> list[int]:
     own = np.unique(cameras.point_frame.numpy())
     if len(own) == 0:
         return []
-    after = np.clip(np.searchsorted(own, key_frames), 1, max(len(own) - 1, 1))
-    before = own[after - 1]
-    chosen = np.where(key_frames - before < own[after % len(own)] - key_frames, before, own[after % len(own)])
-    return np.unique(chosen).tolist()
+    return np.unique(own[np.abs(own[:, None] - np.asarray(key_frames)).argmin(axis=0)]).tolist()
 
 
 def _view(cameras: CameraEstimate, frame: int, to_flow: float) -> _View:
