@@ -5,7 +5,8 @@
 
 The clip is a synthetic one of 50 frames that is walked through there and back again until it is long enough: every
 frame is read, matched, given a camera, depth and masks as any other. Memory is what the process holds at its
-peak (libraries included); of it, what the frames themselves take is told apart.
+peak (libraries included); of it, what the frames themselves take is told apart. Drift shows in the ATE, which is given
+in percent of one way, not of all there and back. After the table come the seconds of each stage.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ import torch
 import tyro
 
 from das3r_ns.evaluation.bench.meter import metered
+from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import Known
 from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
 from das3r_ns.predictor.masks import MaskConfig
+from das3r_ns.predictor.progress import recorded_seconds
+from das3r_ns.scene import Scene
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.video import Clip
 
 GIB = 2**30
+HEADER = (
+    "| frames | s a frame | CPU s a frame | posed | ATE, % of one way | focal error, % "
+    "| peak, GiB | of it the frames, GiB |"
+)
 
 
 @dataclass
@@ -55,31 +63,44 @@ def main(options: Options) -> None:
     height, width = options.size
     truth = make_clip(SyntheticConfig(num_frames=options.distinct, height=height, width=width))
     config = GeometricPredictorConfig(masks=MaskConfig(refiner=options.refiner))  # type: ignore[arg-type]
-    lines = ["| frames | s a frame | CPU s a frame | posed | peak, GiB | of it the frames, GiB |", "|---" * 6 + "|"]
-    print(*lines, sep="\n", flush=True)
+    print(HEADER, "|---" * 8 + "|", sep="\n", flush=True)
     for n in options.num_frames:
         clip, known = there_and_back(truth, n, options.known_cameras)
         start = time.process_time()
-        with metered() as cost:
+        with metered() as cost, recorded_seconds() as stages:
             scene = GeometricPredictor(config)(clip, known)
         processor = time.process_time() - start
         of_frames = clip.frames.numel() / GIB
         peak = cost.peak_memory_gb * 1e9 / GIB
+        ate, focal = camera_errors(truth, scene)
         line = (
-            f"| {n} | {cost.seconds / n:.2f} | {processor / n:.2f} | {int(scene.pose_known.sum())} | {peak:.2f} | "
-            f"{of_frames:.2f} |"
+            f"| {n} | {cost.seconds / n:.2f} | {processor / n:.2f} | {int(scene.pose_known.sum())} | {ate:.2f} | "
+            f"{focal:+.2f} | {peak:.2f} | {of_frames:.2f} |"
         )
-        print(line, flush=True)
+        print(line, stages, sep="\n", flush=True)
         if options.out is not None:
             with options.out.open("a") as file:
                 file.write(line + "\n")
         del clip, scene
 
 
+def camera_errors(truth: SyntheticClip, scene: Scene) -> tuple[float, float]:
+    """ATE in percent of the truth's path, which is one way of the clip's, and error of the focal length in percent."""
+    T_true = truth.T_world_camera[walk(len(truth), len(scene))].double()
+    one_way = float(truth.T_world_camera[:, :3, 3].diff(dim=0).norm(dim=1).sum())
+    ate = pose_errors(scene.T_world_camera.double(), T_true).ate
+    return 100 * ate / one_way, 100 * (float(scene.K[0, 0, 0] / truth.K[0, 0]) - 1)
+
+
+def walk(distinct: int, num_frames: int) -> torch.Tensor:
+    """Which of the distinct frames each frame shows."""
+    period = 2 * (distinct - 1)
+    return torch.from_numpy(np.array([min(i % period, period - i % period) for i in range(num_frames)]))
+
+
 def there_and_back(truth: SyntheticClip, num_frames: int, known_cameras: bool) -> tuple[Clip, Known]:
     """The clip walked through until it has `num_frames` frames, neighbours always neighbours."""
-    period = 2 * (len(truth) - 1)
-    index = torch.from_numpy(np.array([min(i % period, period - i % period) for i in range(num_frames)]))
+    index = walk(len(truth), num_frames)
     clip = Clip(truth.frames[index], truth.fps, tuple(f"{i:05d}" for i in range(num_frames)))
     if not known_cameras:
         return clip, Known()

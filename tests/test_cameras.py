@@ -14,6 +14,7 @@ from das3r_ns.predictor import cameras
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.bundle import CameraEstimate, Tracks
 from das3r_ns.predictor.cameras import best_of, cameras_of, key_frames
+from das3r_ns.predictor.features import FeatureConfig, Features, extract_features
 from das3r_ns.predictor.geometric import GeometricPredictor
 from das3r_ns.predictor.mapping import CameraPath
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
@@ -43,6 +44,14 @@ def no_features(mapper: str, frames: Sequence[int]) -> CameraPath:
     raise PredictionError(f"{mapper} mapping gave up.")
 
 
+def no_mapping(mapper: str, frames: Sequence[int]) -> CameraPath:
+    raise AssertionError(f"{mapper} mapping was asked for")
+
+
+def no_places(frame: int) -> Features:
+    raise AssertionError(f"features of frame {frame} were asked for")
+
+
 @pytest.fixture(scope="module")
 def handheld() -> SyntheticClip:
     return make_clip(CONFIG)
@@ -70,10 +79,53 @@ def test_cameras_are_those_that_took_the_clip(camera):
 def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
 
-    def never(mapper: str, frames: Sequence[int]) -> CameraPath:
-        raise AssertionError(f"{mapper} mapping was asked for")
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_mapping, no_places)
+    assert errors(path, handheld)[0] < 0.5
 
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, never)
+
+def test_in_a_long_clip_places_seen_again_are_looked_for_but_nothing_is_mapped_without_doubt(handheld, monkeypatch):
+    monkeypatch.setattr(cameras, "SHORT", 8)
+    video, asked = as_clip(handheld.frames), set()
+
+    def features(i: int) -> Features:
+        asked.add(i)
+        return extract_features(video.frames[i].numpy(), FeatureConfig())
+
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_mapping, features)
+    assert asked == set(range(16))  # so few frames that each is a key frame
+    assert errors(path, handheld)[0] < 0.5
+
+
+def test_a_path_bent_beyond_what_was_followed_is_refused(handheld, monkeypatch):
+    monkeypatch.setattr(cameras, "SHORT", 8)
+
+    def bent(estimate: CameraEstimate, *args, **kwargs) -> CameraEstimate:
+        T = estimate.T_world_camera.clone()
+        T[:, :3, 3] += 0.3 * torch.sin(torch.arange(len(T)))[:, None]
+        return replace(estimate, T_world_camera=T)
+
+    monkeypatch.setattr(cameras, "close_revisits", bent)
+    video = as_clip(handheld.frames)
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_mapping, no_places)
+    assert errors(path, handheld)[0] < 0.5
+
+
+def test_of_many_key_frames_those_in_the_middle_are_mapped_and_flow_finds_the_others(handheld, monkeypatch):
+    monkeypatch.setattr(cameras, "CONVINCING", 1.0)
+    monkeypatch.setattr(cameras, "MOST_KEY_FRAMES", 6)
+    monkeypatch.setattr(cameras, "best_of", lambda candidates: candidates[-1])  # those that started from the mapper
+    video, asked = as_clip(handheld.frames), []
+
+    def from_features(mapper: str, frames: Sequence[int]) -> CameraPath:
+        asked.append(list(frames))
+        none = np.zeros((0, 3))
+        T = handheld.T_world_camera[list(frames)].double().numpy()
+        known = np.ones(len(T), bool)
+        path = CameraPath(T, known, float(handheld.K[0, 0]), none, none.astype(np.uint8), 1.0)
+        return path.spread(frames, len(video))
+
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, from_features, no_places)
+    assert asked == [[5, 6, 7, 8, 9, 10]]  # of 16
     assert errors(path, handheld)[0] < 0.5
 
 
@@ -89,7 +141,7 @@ def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(hand
         asked.append(mapper)
         return wrong
 
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, from_features)
+    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, from_features, no_places)
     assert asked == ["global"]
     ate, focal = errors(path, handheld)
     assert ate < 1.0
@@ -100,7 +152,7 @@ def test_where_nothing_can_be_followed_the_error_says_what_both_ways_found(handh
     video = as_clip(handheld.frames)
     lost = (np.zeros((84, 112, 2), np.float32), np.full((84, 112), np.inf, np.float32))
     with pytest.raises(PredictionError, match=r"incremental mapping gave up.*Optical flow gives no cameras either"):
-        cameras_of(video, lambda i, j: lost, no_features)
+        cameras_of(video, lambda i, j: lost, no_features, no_places)
 
 
 def seen_for(num_frames: int, share: dict[int, float]) -> Tracks:

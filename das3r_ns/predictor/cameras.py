@@ -1,9 +1,12 @@
 """Cameras for a clip: bundle adjustment over flow, and point features wherever that leaves a doubt.
 
-Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; it
-maps key frames, flow finds the others and refines all, and the cameras that explain more of what was followed are
-taken. Incremental mapping, the slowest by far, comes last. Clips without parallax and clips of more than one shot are
-recognised first (`motion`), and pictures that are shown twice are looked at once (`repeats`).
+Flow uses the whole picture and every frame. COLMAP (`mapping`) is a second opinion: it maps key frames, flow finds the
+others and refines all, and the cameras that explain more of what was followed are taken. Incremental mapping, the
+slowest by far, comes last. In long clips places that are seen again are brought together (`revisits`), for flow joins
+no frames far apart in time. Clips without parallax and clips of more than one shot are recognised first (`motion`), and
+pictures that are shown twice are looked at once (`repeats`).
+
+Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ from das3r_ns.predictor.bundle import (
     FocalKnowledge,
     NoStart,
     Tracks,
+    agreement_with,
     follow_grid,
     refine_cameras,
     weigh,
 )
 from das3r_ns.predictor.bundle.tracks import USED
+from das3r_ns.predictor.features import Features
 from das3r_ns.predictor.mapping import CameraPath, Mapper
 from das3r_ns.predictor.motion import MotionEvidence, classify_motion, find_cameras
 from das3r_ns.predictor.progress import CONSOLE, stage
 from das3r_ns.predictor.repeats import distinct_frames
+from das3r_ns.predictor.revisits import close_revisits
 from das3r_ns.video import Clip
 
 ENOUGH_POSED = 0.7
@@ -41,7 +47,8 @@ ALIKE = 0.03
 CONVINCING = 0.82
 """Agreement of cameras from flow that need no comparison."""
 SHORT = 100
-"""Frames. Twice as far as points are followed: no drift to speak of."""
+"""Frames. Twice as far as points are followed: no drift to speak of, and what is seen again after as many is a visit of
+its own."""
 USUAL_DEGREES = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
 twice."""
@@ -51,12 +58,15 @@ KEY_FRAMES = 16
 """Fewest key frames: with fewer, one that cannot be placed takes many frames with it."""
 SEEN_AGAIN = 0.5
 """Share of the points that the next key frame but one must still see: mapping asks for three views of a point."""
+MOST_KEY_FRAMES = 100
+"""Key frames that are mapped. Twice as many take global mapping over ten times as long."""
 
 
 def cameras_of(
     clip: Clip,
     flow: CheckedFlow,
     from_features: Callable[[Mapper, Sequence[int]], CameraPath],
+    features: Callable[[int], Features],
     focal_px: float | None = None,
     keep: Bool[np.ndarray, "n h w"] | None = None,
 ) -> CameraPath:
@@ -69,6 +79,7 @@ def cameras_of(
         flow: between frames, with its round-trip error.
         from_features: gives cameras of the clip by point features of the given key frames and the named mapper, or
             raises `PredictionError`. Other frames may be left unknown.
+        features: of a frame; asked for in long clips only.
         focal_px: the true focal length, kept as it is.
         keep: False where something is known to move.
 
@@ -96,11 +107,13 @@ def cameras_of(
     except NoStart as e:
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
 
-    keys = [shown[k] for k in key_frames(tracks)]
+    keys = key_frames(tracks)
+    left_out = max(len(keys) - MOST_KEY_FRAMES, 0)
+    mapped = [shown[k] for k in keys[left_out // 2 :][:MOST_KEY_FRAMES]]  # flow grows from the middle both ways
 
     def by_features(mapper: Mapper) -> None:
         try:
-            path = from_features(mapper, keys)
+            path = from_features(mapper, mapped)
         except PredictionError as e:
             failures.insert(0, str(e))
             return
@@ -114,6 +127,8 @@ def cameras_of(
     if not candidates:
         raise PredictionError(" ".join(failures))
     best = best_of(candidates)
+    if len(shown) > SHORT:
+        best = _without_drift(best, tracks, keys, clip, shown, features)
     if best.agreement < DOUBTFUL:
         CONSOLE.print(
             f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
@@ -149,12 +164,34 @@ def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
 
 def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
     """Whether features, which take longest, can be saved. With little parallax a wrong focal length and a wrong path
-    explain nearly as much as the right ones: then the field of view gives it away. Long clips may return to where they
-    were, which only features notice."""
+    explain nearly as much as the right ones: then the field of view gives it away."""
     angle = math.degrees(2 * math.atan(max(size) / (2 * by_flow.focal_px)))
     usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
-    short = len(by_flow.T_world_camera) <= SHORT
-    return usual and short and by_flow.agreement > CONVINCING and bool(by_flow.pose_known.all())
+    return usual and by_flow.agreement > CONVINCING and bool(by_flow.pose_known.all())
+
+
+def _without_drift(
+    cameras: CameraEstimate,
+    tracks: Tracks,
+    keys: list[int],
+    clip: Clip,
+    shown: list[int],
+    features: Callable[[int], Features],
+) -> CameraEstimate:
+    """The cameras with places that are seen again where they were, unless what was followed speaks against it: places
+    that only look the same bend a path beyond what its neighbours allow."""
+    closed = close_revisits(
+        cameras,
+        keys,
+        lambda k: features(shown[k]),
+        lambda k: clip.frames[shown[k]].numpy(),
+        tracks.size,
+        apart=SHORT,
+    )
+    if closed is cameras:
+        return cameras
+    before, after = (agreement_with(tracks, clip.size, c) for c in (cameras, closed))
+    return closed if after >= (1 - ALIKE) * before else cameras
 
 
 def _posed(estimate: CameraEstimate) -> float:

@@ -171,7 +171,7 @@ class GeometricPredictor:
             path = map_cameras(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
             return path.spread(chosen, len(clip))
 
-        return cameras_of(clip, flow.checked, from_features, known.focal_px, keep)
+        return cameras_of(clip, flow.checked, from_features, features, known.focal_px, keep)
 
     def _intrinsics(self, clip: Clip, known: Known, focal_px: float) -> torch.Tensor:
         if known.K is not None:

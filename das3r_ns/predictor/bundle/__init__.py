@@ -8,7 +8,13 @@ Stages: `tracks` follows a grid of pixels of each frame through its neighbours (
 adjustment; `normal_equations` and `kernels` hold the derivatives and the Schur complement), `estimate` chains them.
 """
 
-from das3r_ns.predictor.bundle.estimate import CameraEstimate, FocalKnowledge, estimate_cameras, refine_cameras
+from das3r_ns.predictor.bundle.estimate import (
+    CameraEstimate,
+    FocalKnowledge,
+    agreement_with,
+    estimate_cameras,
+    refine_cameras,
+)
 from das3r_ns.predictor.bundle.start import NoStart
 from das3r_ns.predictor.bundle.tracks import CheckedFlow, Tracks, follow_grid, weigh
 
@@ -18,6 +24,7 @@ __all__ = [
     "FocalKnowledge",
     "NoStart",
     "Tracks",
+    "agreement_with",
     "estimate_cameras",
     "follow_grid",
     "refine_cameras",

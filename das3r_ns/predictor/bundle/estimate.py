@@ -147,6 +147,18 @@ def refine_cameras(
     return _estimate(tracks, size, finished, state, known)
 
 
+def agreement_with(tracks: Tracks, size: tuple[int, int], cameras: CameraEstimate) -> float:
+    """What `CameraEstimate.agreement` is, for cameras that were changed since: points are sought anew.
+
+    Args:
+        size: height and width of the picture that the focal length is measured in.
+    """
+    T, known = invert(cameras.T_world_camera.numpy()), cameras.pose_known.numpy()
+    focal = cameras.focal_px * tracks.size[1] / size[1]
+    inverse_depth, _ = triangulate(tracks, T, focal, known)
+    return _explained(tracks, State(T, focal, inverse_depth), known)
+
+
 def focal_prior(tracks: Tracks, size: tuple[int, int], focal: FocalKnowledge) -> FocalPrior:
     """What the adjustment is told about the focal length, in pixels of the flow.
 
