@@ -2,8 +2,10 @@
 
 Flow uses the whole picture and every frame. COLMAP (`mapping`) joins frames far apart in time, which flow cannot; it
 maps key frames, flow finds the others and refines all, and the cameras that explain more of what was followed are
-taken. Incremental mapping, the slowest by far, comes last. Clips without parallax and clips of more than one shot are
-recognised first (`motion`), and pictures that are shown twice are looked at once (`repeats`).
+taken. Incremental mapping, the slowest by far, comes last. Where flow explains little, things may cover most of the
+picture: before all that, the motion that the others hide is looked for (`bundle.background`). Clips without parallax
+and clips of more than one shot are recognised first (`motion`), and pictures that are shown twice are looked at once
+(`repeats`).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from jaxtyping import Bool, Float64, UInt8
 
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.bundle import (
+    Background,
     CameraEstimate,
     CheckedFlow,
     FocalKnowledge,
     NoStart,
     Tracks,
+    background_cameras,
     follow_grid,
     refine_cameras,
     weigh,
@@ -45,6 +49,8 @@ SHORT = 100
 USUAL_DEGREES = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
 twice."""
+DIVIDED = 0.6
+"""With less agreement several things may move, each for itself, and cameras may follow the wrong one."""
 DOUBTFUL = 0.45
 """With less agreement the user is told."""
 KEY_FRAMES = 16
@@ -95,6 +101,12 @@ def cameras_of(
         candidates.append(by_flow)
     except NoStart as e:
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
+
+    if not candidates or candidates[0].agreement < DIVIDED:
+        background = background_cameras(tracks, clip.size, focal)
+        if background is not None and _posed(background.cameras) >= ENOUGH_POSED:
+            _say_much_moves(background)
+            return _path(clip, background.cameras, shown)
 
     keys = [shown[k] for k in key_frames(tracks)]
 
@@ -159,6 +171,15 @@ def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKn
 
 def _posed(estimate: CameraEstimate) -> float:
     return float(estimate.pose_known.float().mean())
+
+
+def _say_much_moves(background: Background) -> None:
+    cameras = background.cameras
+    CONSOLE.print(
+        f"[yellow]The cameras explain {100 * cameras.agreement:.0f} % of what was followed; the rest moves by "
+        f"itself.[/yellow] They are those of what lies behind all else (hidden {background.hidden} times, hiding "
+        f"{background.hides} times). Where this took a thing for the room, give masks of what moves."
+    )
 
 
 def _say_no_parallax(evidence: MotionEvidence) -> None:

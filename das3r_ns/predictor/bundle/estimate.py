@@ -12,7 +12,8 @@ from torch import Tensor
 from das3r_ns import geometry
 from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
 from das3r_ns.predictor.bundle.normal_equations import State, invert, squared_errors
-from das3r_ns.predictor.bundle.start import INLIER_PX, grow, start_from_nothing, triangulate
+from das3r_ns.predictor.bundle.resection import INLIER_PX
+from das3r_ns.predictor.bundle.start import grow, start_from_nothing, triangulate
 from das3r_ns.predictor.bundle.tracks import Tracks
 
 FIELD_OF_VIEW = 60.0
@@ -91,9 +92,16 @@ def estimate_cameras(
     """
     prior = focal_prior(tracks, size, focal)
     adjusted, known = start_from_nothing(tracks, prior)
+    return finished_estimate(tracks, size, adjusted.state, known, prior)
+
+
+def finished_estimate(
+    tracks: Tracks, size: tuple[int, int], state: State, known: Bool[np.ndarray, "n"], prior: FocalPrior
+) -> CameraEstimate:
+    """The last adjustment of first cameras. The world is the first frame with a camera, points have median depth 1."""
     first = int(np.flatnonzero(known)[0])
-    T = adjusted.state.T_camera_world @ invert(adjusted.state.T_camera_world[first])
-    finished, known = _finish(tracks, T, known, adjusted.state.focal, prior)
+    T = state.T_camera_world @ invert(state.T_camera_world[first])
+    finished, known = _finish(tracks, T, known, state.focal, prior)
     depth = 1 / finished.state.inverse_depth[finished.state.inverse_depth > 0]
     state = finished.state
     if len(depth):
@@ -241,7 +249,7 @@ def _agreement(tracks: Tracks, state: State) -> np.ndarray:
     return fine / np.maximum(total, 1e-9)
 
 
-def _explained(tracks: Tracks, state: State, known: np.ndarray) -> float:
+def explained_share(tracks: Tracks, state: State, known: np.ndarray) -> float:
     posed = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
     explained = 1 / (1 + squared_errors(tracks, state) / HALF_EXPLAINED_PX**2)
     return float((tracks.weight * explained * posed[..., None]).sum() / max(float(tracks.weight.sum()), 1e-9))
@@ -271,7 +279,7 @@ def _estimate(
         adjusted.focal_std,
         torch.from_numpy(known),
         torch.from_numpy(adjusted.noise * to_picture),
-        _explained(tracks, state, known),
+        explained_share(tracks, state, known),
         torch.from_numpy((T[:, :3, :3] @ camera[..., None])[..., 0] + T[:, :3, 3]),
         torch.from_numpy(tracks.anchor[a]),
         torch.from_numpy(pixel * to_picture),
