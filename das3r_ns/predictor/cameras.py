@@ -106,7 +106,7 @@ def cameras_of(
         background = background_cameras(tracks, clip.size, focal)
         if background is not None and _posed(background.cameras) >= ENOUGH_POSED:
             _say_much_moves(background)
-            return _path(clip, background.cameras, shown)
+            return replace(_path(clip, background.cameras, shown), sure=True)
 
     keys = [shown[k] for k in key_frames(tracks)]
 
