@@ -12,7 +12,7 @@ from das3r_ns.predictor.bundle import FocalKnowledge, Tracks, background_cameras
 from das3r_ns.predictor.bundle.adjust import FocalPrior
 from das3r_ns.predictor.bundle.background import _untangled
 from das3r_ns.predictor.bundle.behind import front_frames, hidden_by, labels, rearmost
-from das3r_ns.predictor.bundle.estimate import focal_prior
+from das3r_ns.predictor.bundle.focal import focal_prior
 from das3r_ns.predictor.bundle.motions import RigidMotion, motion_of, regrow, rigid_motions, same
 from das3r_ns.predictor.bundle.normal_equations import State, invert
 from das3r_ns.predictor.flow import round_trip_error

@@ -341,3 +341,18 @@ def test_real_flow_of_a_clip_with_movers(camera):
     estimate = estimate_cameras(tracks, (144, 256))
     assert pose_errors(estimate.T_world_camera, clip.T_world_camera).ate_percent < 0.5
     assert estimate.focal_px == pytest.approx(focal_of(clip), rel=0.02)
+
+
+@pytest.mark.parametrize("wrong", [0.8, 1.25])
+def test_where_the_motion_does_not_tell_the_focal_length_it_does_not_stay_where_the_search_began(wrong):
+    # Straight ahead, cameras with another focal length and steps that differ as much explain the same pictures.
+    truth = make_clip(SyntheticConfig(num_frames=10, height=90, width=160, movers=0, camera="forward", seed=2))
+    tracks = follow_grid(ExactFlow(truth), len(truth), points=300)
+    T = truth.T_world_camera.double().clone()
+    T[:, 2, 3] *= wrong
+    estimate = refine_cameras(tracks, (90, 160), T, wrong * focal_of(truth))
+    assert estimate.focal_std > 0.1
+    usual = 80 / np.tan(np.radians(30))  # 60 degrees over 160 pixels
+    assert estimate.focal_px == pytest.approx(usual, rel=0.02)
+    assert estimate.agreement > 0.95
+    assert pose_errors(estimate.T_world_camera, truth.T_world_camera.double()).ate_percent < 0.5

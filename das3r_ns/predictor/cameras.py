@@ -31,6 +31,7 @@ from das3r_ns.predictor.bundle import (
     refine_cameras,
     weigh,
 )
+from das3r_ns.predictor.bundle.focal import UNTOLD
 from das3r_ns.predictor.bundle.tracks import USED
 from das3r_ns.predictor.mapping import CameraPath, Mapper
 from das3r_ns.predictor.motion import MotionEvidence, classify_motion, find_cameras
@@ -132,6 +133,13 @@ def cameras_of(
             "wrong.[/yellow] Either things that move cover most of the picture or it is blurred. Give masks of what "
             "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
             "(--video.start-s, --video.end-s)."
+        )
+    if best.focal_std > UNTOLD:
+        angle = math.degrees(2 * math.atan(max(clip.size) / (2 * best.focal_px)))
+        CONSOLE.print(
+            f"[yellow]The motion does not tell the focal length[/yellow], as when the camera goes straight ahead: a "
+            f"field of view of {angle:.0f} degrees is taken, {100 * best.focal_std:.0f} % of the focal length unsure. "
+            "Depths are as much too long or too short. Give the true one (--fov-deg) if you know it."
         )
     return _path(clip, best, shown)
 

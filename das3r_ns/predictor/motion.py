@@ -16,13 +16,8 @@ import torch
 from jaxtyping import Bool, Float64
 
 from das3r_ns.predictor.bundle.adjust import adjust
-from das3r_ns.predictor.bundle.estimate import (
-    SPREAD,
-    CameraEstimate,
-    FocalKnowledge,
-    estimate_cameras,
-    focal_prior,
-)
+from das3r_ns.predictor.bundle.estimate import CameraEstimate, estimate_cameras
+from das3r_ns.predictor.bundle.focal import SPREAD, FocalKnowledge, focal_prior
 from das3r_ns.predictor.bundle.normal_equations import State, invert
 from das3r_ns.predictor.bundle.resection import MIN_INLIERS
 from das3r_ns.predictor.bundle.rotations import best_rotations, fit_rotation, homography

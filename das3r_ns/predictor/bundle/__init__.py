@@ -11,7 +11,8 @@ chains those.
 """
 
 from das3r_ns.predictor.bundle.background import Background, background_cameras
-from das3r_ns.predictor.bundle.estimate import CameraEstimate, FocalKnowledge, estimate_cameras, refine_cameras
+from das3r_ns.predictor.bundle.estimate import CameraEstimate, estimate_cameras, refine_cameras
+from das3r_ns.predictor.bundle.focal import FocalKnowledge
 from das3r_ns.predictor.bundle.start import NoStart
 from das3r_ns.predictor.bundle.tracks import CheckedFlow, Tracks, follow_grid, weigh
 

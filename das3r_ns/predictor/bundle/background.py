@@ -9,13 +9,8 @@ from jaxtyping import Bool
 
 from das3r_ns.predictor.bundle.adjust import FocalPrior
 from das3r_ns.predictor.bundle.behind import front_frames, hidden_by, rearmost, sides
-from das3r_ns.predictor.bundle.estimate import (
-    CameraEstimate,
-    FocalKnowledge,
-    explained_share,
-    finished_estimate,
-    focal_prior,
-)
+from das3r_ns.predictor.bundle.estimate import CameraEstimate, explained_share, finished_estimate
+from das3r_ns.predictor.bundle.focal import FocalKnowledge, focal_prior
 from das3r_ns.predictor.bundle.motions import (
     RigidMotion,
     believe,

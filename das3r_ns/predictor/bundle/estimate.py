@@ -11,20 +11,12 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.bundle.focal import UNTOLD, FocalKnowledge, focal_prior, with_usual_focal
 from das3r_ns.predictor.bundle.normal_equations import State, invert, squared_errors
 from das3r_ns.predictor.bundle.resection import INLIER_PX
 from das3r_ns.predictor.bundle.start import grow, start_from_nothing, triangulate
 from das3r_ns.predictor.bundle.tracks import Tracks
 
-FIELD_OF_VIEW = 60.0
-"""Degrees over the longer side that the focal length is drawn to where the motion says nothing about it."""
-FIELD_OF_VIEW_BOUNDS = (20.0, 120.0)
-"""Degrees over the longer side that no estimate leaves."""
-SPREAD = 0.25
-"""Standard deviation of the logarithm of a focal length that nobody knows: phones and camcorders have 45 to 75
-degrees."""
-HINT_SPREAD = 0.05
-"""Same, when EXIF data or the user gave a hint."""
 MIN_AGREEMENT = 0.2
 """A frame in which less than this share of the positions agrees with its pose has none."""
 
@@ -41,16 +33,6 @@ LEAST_BELIEVED = 0.2
 
 
 @dataclass(frozen=True)
-class FocalKnowledge:
-    """What is known of the focal length beforehand, in pixels of the picture."""
-
-    known: float | None = None
-    """The true one; it is not changed."""
-    hint: float | None = None
-    """One that may be some per cent wrong, such as EXIF's."""
-
-
-@dataclass(frozen=True)
 class CameraEstimate:
     """Cameras of a clip of n frames."""
 
@@ -59,8 +41,9 @@ class CameraEstimate:
     focal_px: float
     """Pixels of the picture."""
     focal_std: float
-    """How sure the focal length is: standard deviation of its logarithm (0.01 = 1 %), 0 when it was known. Above 0.1
-    the motion says next to nothing (pure translation leaves the focal length free). Lens distortion is not in it."""
+    """How sure the focal length is: standard deviation of its logarithm (0.01 = 1 %), 0 when it was known. Above
+    `UNTOLD` the motion says next to nothing (pure translation leaves the focal length free), and the usual one is
+    taken. Lens distortion is not in it."""
     pose_known: Bool[Tensor, "n"]
     """False where too few pixels agreed on a pose and it was interpolated."""
     noise_px: Float[Tensor, "n"]
@@ -79,7 +62,7 @@ class CameraEstimate:
 def estimate_cameras(
     tracks: Tracks,
     size: tuple[int, int],
-    focal: FocalKnowledge = FocalKnowledge(),
+    focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
 ) -> CameraEstimate:
     """Cameras of every frame from nothing but tracks. The world is the first posed frame, its scale is such that the
     points have median depth 1.
@@ -118,7 +101,7 @@ def refine_cameras(
     T_world_camera: Float[Tensor, "n 4 4"],
     focal_px: float,
     pose_known: Bool[Tensor, "n"] | None = None,
-    focal: FocalKnowledge = FocalKnowledge(),
+    focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
 ) -> CameraEstimate:
     """Better cameras from good ones, and cameras for the frames that had none. The world and its scale are kept: the
     first posed camera does not move, and the median distance of the others from it stays.
@@ -155,26 +138,6 @@ def refine_cameras(
     return _estimate(tracks, size, finished, state, known)
 
 
-def focal_prior(tracks: Tracks, size: tuple[int, int], focal: FocalKnowledge) -> FocalPrior:
-    """What the adjustment is told about the focal length, in pixels of the flow.
-
-    Raises:
-        ValueError: a given focal length is not positive.
-    """
-    given = focal.known if focal.known is not None else focal.hint
-    if given is not None and not (np.isfinite(given) and given > 0):
-        raise ValueError(f"the focal length must be a positive number of pixels, got {given}")
-    longer = max(tracks.size)
-    to_flow = tracks.size[1] / size[1]
-    low, high = (longer / (2 * np.tan(np.radians(angle) / 2)) for angle in reversed(FIELD_OF_VIEW_BOUNDS))
-    if focal.known is not None:
-        return FocalPrior(focal.known * to_flow, 0.0, (focal.known * to_flow, focal.known * to_flow))
-    if focal.hint is not None:
-        hint = focal.hint * to_flow
-        return FocalPrior(hint, HINT_SPREAD, (min(low, hint), max(high, hint)))
-    return FocalPrior(longer / (2 * np.tan(np.radians(FIELD_OF_VIEW) / 2)), SPREAD, (low, high))
-
-
 def _finish(
     tracks: Tracks, T_camera_world: np.ndarray, known: np.ndarray, focal: float, prior: FocalPrior
 ) -> tuple[Adjusted, np.ndarray]:
@@ -187,12 +150,14 @@ def _finish(
         T_camera_world = invert(filled.numpy())
     inverse_depth, _ = triangulate(tracks, T_camera_world, focal, known)
     weighed = _less_in_corners(tracks)
-    adjusted = adjust(weighed, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
+    believed, adjusted = weighed, adjust(weighed, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
     for _ in range(CONSENSUS_ROUNDS):
-        believed = _believe_points(weighed, adjusted)
-        if believed.weight.sum() < LEAST_BELIEVED * weighed.weight.sum():
+        trusted = _believe_points(weighed, adjusted)
+        if trusted.weight.sum() < LEAST_BELIEVED * weighed.weight.sum():
             break
-        adjusted = adjust(believed, adjusted.state, prior, held, rounds=4)
+        believed, adjusted = trusted, adjust(trusted, adjusted.state, prior, held, rounds=4)
+    if prior.spread > 0 and adjusted.focal_std > UNTOLD:
+        adjusted = with_usual_focal(weighed, believed, adjusted, prior, held)
     agreement = _agreement(tracks, adjusted.state)
     holds = agreement > MIN_AGREEMENT
     holds[first] = True
