@@ -8,7 +8,8 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.bundle import FocalKnowledge, Tracks, background_cameras, follow_grid
+from das3r_ns.predictor.bundle import FocalKnowledge, Tracks, background, background_cameras, follow_grid
+from das3r_ns.predictor.bundle import motions as motions_module
 from das3r_ns.predictor.bundle.adjust import FocalPrior
 from das3r_ns.predictor.bundle.background import _untangled
 from das3r_ns.predictor.bundle.behind import front_frames, hidden_by, labels, rearmost
@@ -95,27 +96,37 @@ def test_where_one_motion_explains_all_none_is_behind_it(rooms):
     assert background_cameras(follow_grid(TwoRooms(rooms[0], rooms[0]), 8, points=300), (90, 160)) is None
 
 
-def swapped(motions: list[RigidMotion], tracks: Tracks, since: int) -> list[RigidMotion]:
-    """The motions, each with the steps of the other from a frame on."""
-    out = []
-    for motion, other in zip(motions, motions[::-1]):
-        T = motion.state.T_camera_world.copy()
-        own = other.state.T_camera_world
-        for j in range(since, len(T)):
-            T[j] = own[j] @ invert(own[j - 1]) @ T[j - 1]
-        out.append(motion_of(tracks, T, motion.state.focal, motion.known))
-    return out
+def without_growth(monkeypatch, module) -> list[np.ndarray]:
+    """What growth would have started from: the frames known then, one entry a motion."""
+    began = []
+
+    def grow(tracks, start, known, prior):
+        began.append(known)
+        return motion_of(tracks, start.T_camera_world, start.focal, known)
+
+    monkeypatch.setattr(module, "grow_trusted", grow)
+    return began
 
 
-def test_a_camera_out_of_step_with_its_motion_is_found_anew(motions, tracks, prior, rooms):
-    wrong = [swapped(motions, tracks, 12)[0], motions[1]]
-    assert ate_percent(wrong[0], rooms[0]) > 2
-    assert_follows(regrow(tracks, wrong, 0, prior), tracks, True, rooms[0])
+def test_a_motion_is_grown_again_from_frames_whose_own_points_follow_it(motions, tracks, prior, rooms, monkeypatch):
+    # From frame 12 on no point of the left room follows its motion.
+    lost = replace(motions[0], share=np.where(np.arange(16)[:, None] < 12, motions[0].share, 0))
+    began = without_growth(monkeypatch, motions_module)
+    regrow(tracks, [lost, motions[1]], 0, prior)
+    np.testing.assert_array_equal(began[0], motions[0].known & (np.arange(16) < 12))
+    monkeypatch.undo()
+    assert_follows(regrow(tracks, [lost, motions[1]], 0, prior), tracks, True, rooms[0])
 
 
-def test_motions_that_changed_places_are_followed_anew(motions, tracks, prior, rooms):
+def test_motions_are_followed_anew_through_frames_in_which_they_may_have_changed_places(
+    motions, tracks, prior, rooms, monkeypatch
+):
     tangled = np.arange(tracks.num_frames) >= 12
-    left, right = _untangled(tracks, swapped(motions, tracks, 12), tangled, prior)
+    began = without_growth(monkeypatch, background)
+    _untangled(tracks, motions, tangled, prior)
+    np.testing.assert_array_equal(began, [motion.known & ~tangled for motion in motions])
+    monkeypatch.undo()
+    left, right = _untangled(tracks, motions, tangled, prior)
     assert_follows(left, tracks, True, rooms[0])
     assert_follows(right, tracks, False, rooms[1])
 

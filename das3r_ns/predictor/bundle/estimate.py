@@ -42,8 +42,8 @@ class CameraEstimate:
     """Pixels of the picture."""
     focal_std: float
     """How sure the focal length is: standard deviation of its logarithm (0.01 = 1 %), 0 when it was known. Above
-    `UNTOLD` the motion says next to nothing (pure translation leaves the focal length free), and the usual one is
-    taken. Lens distortion is not in it."""
+    `UNTOLD` the motion says next to nothing (straight ahead the focal length is free), and it is near the usual one.
+    Lens distortion is not in it."""
     pose_known: Bool[Tensor, "n"]
     """False where too few pixels agreed on a pose and it was interpolated."""
     noise_px: Float[Tensor, "n"]

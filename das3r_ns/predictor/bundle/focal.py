@@ -58,10 +58,11 @@ def focal_prior(tracks: Tracks, size: tuple[int, int], focal: FocalKnowledge) ->
 def with_usual_focal(
     tracks: Tracks, believed: Tracks, adjusted: Adjusted, prior: FocalPrior, held: Bool[np.ndarray, "n"]
 ) -> Adjusted:
-    """The same cameras with the mean of what prior and motion say about the focal length, weighed by their variances.
+    """The same cameras with a focal length nearer to the usual one: of the way that the motion drew it away, only the
+    share remains that the motion has in what is known, 1 - (std / spread)^2.
 
-    Straight ahead, depths and steps that grow with the focal length explain the same pictures, so the cost is all but
-    flat along it and the adjustment stops wherever it came from, some per cent or some ten beside the prior's pull.
+    Straight ahead, depths and steps that grow with the focal length explain the same pictures: the cost is all but flat
+    along it. What is left to draw it are errors that all positions share, and a standard deviation does not hold those.
 
     Args:
         believed: the tracks with the weights that `adjusted` came from.
