@@ -13,12 +13,14 @@ from das3r_ns.predictor.bundle import (
     FocalKnowledge,
     NoStart,
     Tracks,
+    estimate,
     estimate_cameras,
     follow_grid,
     refine_cameras,
     weigh,
 )
-from das3r_ns.predictor.bundle.adjust import FocalPrior, adjust
+from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.bundle.focal import focal_prior, with_usual_focal
 from das3r_ns.predictor.bundle.normal_equations import (
     RobustScale,
     State,
@@ -341,3 +343,39 @@ def test_real_flow_of_a_clip_with_movers(camera):
     estimate = estimate_cameras(tracks, (144, 256))
     assert pose_errors(estimate.T_world_camera, clip.T_world_camera).ate_percent < 0.5
     assert estimate.focal_px == pytest.approx(focal_of(clip), rel=0.02)
+
+
+def test_where_the_motion_does_not_tell_the_focal_length_little_of_what_it_says_is_kept():
+    # Straight ahead, cameras with another focal length and steps that differ as much explain the same pictures.
+    truth = make_clip(SyntheticConfig(num_frames=10, height=90, width=160, movers=0, camera="forward", seed=2))
+    tracks = follow_grid(ExactFlow(truth), len(truth), points=300)
+    prior, everywhere = focal_prior(tracks, (90, 160), FocalKnowledge()), np.ones(len(truth), bool)
+    T = invert(truth.T_world_camera.double().numpy())
+    T[:, 2, 3] *= 1.2
+    focal = 1.2 * prior.focal
+    drawn = Adjusted(State(T, focal, triangulate(tracks, T, focal, everywhere)[0]), np.ones(10), 0.2, 0.0)
+    held = np.arange(10) == 0
+    kept = with_usual_focal(tracks, tracks, drawn, prior, held)
+    # 0.2 of the prior's 0.25: the motion has a share of 1 - 0.64 in what is known, so 1.2 becomes 1.2^0.36.
+    assert kept.state.focal == pytest.approx(prior.focal * 1.2**0.36)
+    assert kept.focal_std == 0.2
+    T_world_camera = torch.from_numpy(invert(kept.state.T_camera_world))
+    assert pose_errors(T_world_camera, truth.T_world_camera.double()).ate_percent < 0.5
+    assert np.median(np.sqrt(squared_errors(tracks, kept.state)[tracks.weight > 0])) < 0.05
+
+
+def test_a_focal_length_that_the_motion_does_not_tell_is_drawn_to_the_usual_one(monkeypatch):
+    truth = make_clip(SyntheticConfig(num_frames=10, height=90, width=160, movers=0, camera="forward", seed=2))
+    tracks = follow_grid(ExactFlow(truth), len(truth), points=300)
+    asked = []
+
+    def usual(tracks, believed, adjusted, prior, held):
+        asked.append(adjusted.focal_std)
+        return adjusted
+
+    monkeypatch.setattr(estimate, "with_usual_focal", usual)
+    T = truth.T_world_camera.double()
+    refine_cameras(tracks, (90, 160), T, focal_of(truth))
+    refine_cameras(tracks, (90, 160), T, focal_of(truth), focal=FocalKnowledge(focal_of(truth)))  # known: not touched
+    assert len(asked) == 1
+    assert asked[0] > 0.1

@@ -68,6 +68,16 @@ def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
     assert (probability[:, :4] < 0.1).all()
 
 
+def test_where_cameras_are_sure_a_thing_that_reaches_the_border_moves_though_it_stands_out_from_nothing():
+    residual = np.full((3, 20, 30), 0.4, np.float32)
+    residual[:, :, :18] = 2.2  # a thing before more than half of the picture
+    evidence = evidence_of(residual, (0.1, 0.1, 0.05))
+    sure = motion_probability(evidence, MaskConfig(), sure=True)
+    assert (sure[:, :, :18] > 0.7).all()
+    assert (sure[:, :, 18:] < 0.05).all()
+    assert (motion_probability(evidence, MaskConfig())[:, :, :18] < 0.3).all()
+
+
 def test_a_thing_that_floats_moves_though_a_depth_explains_its_motion():
     pooled = np.zeros((3, 24, 32, 4), np.float16)
     pooled[:, 8:16, 12:20, 2] = 0.8

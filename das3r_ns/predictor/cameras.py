@@ -2,9 +2,10 @@
 
 Flow uses the whole picture and every frame. COLMAP (`mapping`) is a second opinion: it maps key frames, flow finds the
 others and refines all, and the cameras that explain more of what was followed are taken. Incremental mapping, the
-slowest by far, comes last. In long clips places that are seen again are brought together (`revisits`), for flow joins
-no frames far apart in time. Clips without parallax and clips of more than one shot are recognised first (`motion`), and
-pictures that are shown twice are looked at once (`repeats`).
+slowest by far, comes last. Where flow explains little, things may cover most of the picture: before all that, the
+motion that the others hide is looked for (`bundle.background`). In long clips places that are seen again are brought
+together (`revisits`), for flow joins no frames far apart in time. Clips without parallax and clips of more than one
+shot are recognised first (`motion`), and pictures that are shown twice are looked at once (`repeats`).
 
 Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
 """
@@ -21,16 +22,19 @@ from jaxtyping import Bool, Float64, UInt8
 
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.bundle import (
+    Background,
     CameraEstimate,
     CheckedFlow,
     FocalKnowledge,
     NoStart,
     Tracks,
     agreement_with,
+    background_cameras,
     follow_grid,
     refine_cameras,
     weigh,
 )
+from das3r_ns.predictor.bundle.focal import UNTOLD
 from das3r_ns.predictor.bundle.tracks import USED
 from das3r_ns.predictor.features import Features
 from das3r_ns.predictor.mapping import CameraPath, Mapper
@@ -52,6 +56,8 @@ its own."""
 USUAL_DEGREES = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
 twice."""
+DIVIDED = 0.6
+"""With less agreement several things may move, each for itself, and cameras may follow the wrong one."""
 DOUBTFUL = 0.45
 """With less agreement the user is told."""
 KEY_FRAMES = 16
@@ -108,6 +114,13 @@ def cameras_of(
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
 
     keys = key_frames(tracks)
+    if not candidates or candidates[0].agreement < DIVIDED:
+        background = background_cameras(tracks, clip.size, focal)
+        if background is not None and _posed(background.cameras) >= ENOUGH_POSED:
+            _say_much_moves(background)
+            room = _without_drift(background.cameras, tracks, keys, clip, shown, features)
+            return replace(_path(clip, room, shown), sure=True)
+
     left_out = max(len(keys) - MOST_KEY_FRAMES, 0)
     mapped = [shown[k] for k in keys[left_out // 2 :][:MOST_KEY_FRAMES]]  # flow grows from the middle both ways
 
@@ -127,14 +140,20 @@ def cameras_of(
     if not candidates:
         raise PredictionError(" ".join(failures))
     best = best_of(candidates)
-    if len(shown) > SHORT:
-        best = _without_drift(best, tracks, keys, clip, shown, features)
+    best = _without_drift(best, tracks, keys, clip, shown, features)
     if best.agreement < DOUBTFUL:
         CONSOLE.print(
             f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
             "wrong.[/yellow] Either things that move cover most of the picture or it is blurred. Give masks of what "
             "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
             "(--video.start-s, --video.end-s)."
+        )
+    if best.focal_std > UNTOLD:
+        angle = math.degrees(2 * math.atan(max(clip.size) / (2 * best.focal_px)))
+        CONSOLE.print(
+            f"[yellow]The motion does not tell the focal length[/yellow], as when the camera goes straight ahead: a "
+            f"field of view of {angle:.0f} degrees is taken, {100 * best.focal_std:.0f} % of the focal length unsure. "
+            "Depths are as much too long or too short. Give the true one (--fov-deg) if you know it."
         )
     return _path(clip, best, shown)
 
@@ -178,8 +197,10 @@ def _without_drift(
     shown: list[int],
     features: Callable[[int], Features],
 ) -> CameraEstimate:
-    """The cameras with places that are seen again where they were, unless what was followed speaks against it: places
-    that only look the same bend a path beyond what its neighbours allow."""
+    """The cameras with places that are seen again where they were, in clips long enough to drift, unless what was
+    followed speaks against it: places that only look the same bend a path beyond what its neighbours allow."""
+    if len(shown) <= SHORT:
+        return cameras
     closed = close_revisits(
         cameras,
         keys,
@@ -196,6 +217,15 @@ def _without_drift(
 
 def _posed(estimate: CameraEstimate) -> float:
     return float(estimate.pose_known.float().mean())
+
+
+def _say_much_moves(background: Background) -> None:
+    cameras = background.cameras
+    CONSOLE.print(
+        f"[yellow]The cameras explain {100 * cameras.agreement:.0f} % of what was followed; the rest moves by "
+        f"itself.[/yellow] They are those of what lies behind all else (hidden {background.hidden} times, hiding "
+        f"{background.hides} times). Where this took a thing for the room, give masks of what moves."
+    )
 
 
 def _say_no_parallax(evidence: MotionEvidence) -> None:

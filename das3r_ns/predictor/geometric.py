@@ -91,7 +91,7 @@ class GeometricPredictor:
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
-        maps = self._maps(clip, PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known), keep)
+        maps = self._maps(clip, PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure), keep)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():

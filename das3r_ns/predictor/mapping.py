@@ -70,6 +70,9 @@ class CameraPath:
     """Mean reprojection error."""
     parallax: bool = True
     """False for a camera that stands still or only turns: no depth follows from such cameras."""
+    sure: bool = False
+    """Whether they were found to follow what all else passes before: then what moves is no reason to doubt them, though
+    it fill the picture."""
 
     def spread(self, frames: Sequence[int], num_frames: int) -> CameraPath:
         """The same as cameras of those `frames` in a clip of `num_frames`; nothing is known of the others."""

@@ -57,6 +57,8 @@ class PosedFlow:
     K: Float64[np.ndarray, "n 3 3"]
     """Map pixels."""
     pose_known: Bool[np.ndarray, "n"]
+    sure: bool = False
+    """As of `CameraPath`."""
 
     def __len__(self) -> int:
         return len(self.T_world_camera)
@@ -115,7 +117,7 @@ def make_maps(
         with stage(f"Dynamic maps of {n} frames", n) as bar:
             # Under the same name: of a long clip there is no room for both.
             evidence = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
-        dynamic = masks.motion_probability(evidence, config)
+        dynamic = masks.motion_probability(evidence, config, posed.sure)
     else:
         dynamic = np.stack(
             [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]

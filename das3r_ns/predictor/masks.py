@@ -120,8 +120,14 @@ def pool_evidence(
     return pooled
 
 
-def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig) -> Float32[np.ndarray, "n h w"]:
-    """Probability that each pixel moves, from pooled evidence."""
+def motion_probability(
+    pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig, sure: bool = False
+) -> Float32[np.ndarray, "n h w"]:
+    """Probability that each pixel moves, from pooled evidence.
+
+    Args:
+        sure: the cameras are known to follow what stands still, however much of the border moves.
+    """
     # One array for the whole clip, changed frame by frame: with copies of it a long clip would not fit the memory.
     moving = pooled[..., 0].astype(np.float32)
     moving -= np.float32(config.threshold)
@@ -130,9 +136,12 @@ def motion_probability(pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfi
         for i, frame in enumerate(moving):
             frame += config.floating * floating(pooled[i, ..., 2].astype(np.float32))
     # Where much of the border moves, the cameras follow the wrong thing or water surrounds the right one. Only what
-    # moves unlike the border is then a thing.
-    in_doubt = np.clip((border_share(moving) - IN_DOUBT[0]) / (IN_DOUBT[1] - IN_DOUBT[0]), 0, 1)
-    weights = (config.colour_contrast, config.depth_contrast, config.motion_contrast * in_doubt)
+    # moves unlike the border is then a thing. But where cameras are beyond doubt, it is things that reach the border:
+    # then they stand out from nothing, and what no depth explains says all.
+    border_moves = np.clip((border_share(moving) - IN_DOUBT[0]) / (IN_DOUBT[1] - IN_DOUBT[0]), 0, 1)
+    still = 1 - border_moves if sure else 1.0
+    in_doubt = 0.0 if sure else border_moves
+    weights = (config.colour_contrast * still, config.depth_contrast * still, config.motion_contrast * in_doubt)
     used = [cue for cue, weight in enumerate(weights) if np.any(weight > 0)]
     trusted = {cue: weights[cue] * trust(moving, pooled[..., cue + 1]) for cue in used}
     for i in range(len(moving)):

@@ -16,16 +16,12 @@ import torch
 from jaxtyping import Bool, Float64
 
 from das3r_ns.predictor.bundle.adjust import adjust
-from das3r_ns.predictor.bundle.estimate import (
-    SPREAD,
-    CameraEstimate,
-    FocalKnowledge,
-    estimate_cameras,
-    focal_prior,
-)
+from das3r_ns.predictor.bundle.estimate import CameraEstimate, estimate_cameras
+from das3r_ns.predictor.bundle.focal import SPREAD, FocalKnowledge, focal_prior
 from das3r_ns.predictor.bundle.normal_equations import State, invert
+from das3r_ns.predictor.bundle.resection import MIN_INLIERS
 from das3r_ns.predictor.bundle.rotations import best_rotations, fit_rotation, homography
-from das3r_ns.predictor.bundle.start import MIN_INLIERS, NoStart, relative_motion
+from das3r_ns.predictor.bundle.start import NoStart, relative_motion
 from das3r_ns.predictor.bundle.tracks import USED, Tracks
 
 STILL_PX = 0.4

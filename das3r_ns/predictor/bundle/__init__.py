@@ -6,25 +6,25 @@ World axes are those of the first frame with a camera, unless first cameras are 
 Stages: `tracks` follows a grid of pixels of each frame through its neighbours (`sharpen` makes their positions exact),
 `start` finds first cameras (essential matrices, then resection), `adjust` refines everything together (robust bundle
 adjustment; `normal_equations` and `kernels` hold the derivatives and the Schur complement), `estimate` chains them.
+Where things that move cover most of the picture, `motions` tells them apart, `behind` finds the room, and `background`
+chains those.
 """
 
-from das3r_ns.predictor.bundle.estimate import (
-    CameraEstimate,
-    FocalKnowledge,
-    agreement_with,
-    estimate_cameras,
-    refine_cameras,
-)
+from das3r_ns.predictor.bundle.background import Background, background_cameras
+from das3r_ns.predictor.bundle.estimate import CameraEstimate, agreement_with, estimate_cameras, refine_cameras
+from das3r_ns.predictor.bundle.focal import FocalKnowledge
 from das3r_ns.predictor.bundle.start import NoStart
 from das3r_ns.predictor.bundle.tracks import CheckedFlow, Tracks, follow_grid, weigh
 
 __all__ = [
+    "Background",
     "CameraEstimate",
     "CheckedFlow",
     "FocalKnowledge",
     "NoStart",
     "Tracks",
     "agreement_with",
+    "background_cameras",
     "estimate_cameras",
     "follow_grid",
     "refine_cameras",

@@ -11,19 +11,12 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.bundle.focal import UNTOLD, FocalKnowledge, focal_prior, with_usual_focal
 from das3r_ns.predictor.bundle.normal_equations import State, invert, squared_errors
-from das3r_ns.predictor.bundle.start import INLIER_PX, grow, start_from_nothing, triangulate
+from das3r_ns.predictor.bundle.resection import INLIER_PX
+from das3r_ns.predictor.bundle.start import grow, start_from_nothing, triangulate
 from das3r_ns.predictor.bundle.tracks import Tracks
 
-FIELD_OF_VIEW = 60.0
-"""Degrees over the longer side that the focal length is drawn to where the motion says nothing about it."""
-FIELD_OF_VIEW_BOUNDS = (20.0, 120.0)
-"""Degrees over the longer side that no estimate leaves."""
-SPREAD = 0.25
-"""Standard deviation of the logarithm of a focal length that nobody knows: phones and camcorders have 45 to 75
-degrees."""
-HINT_SPREAD = 0.05
-"""Same, when EXIF data or the user gave a hint."""
 MIN_AGREEMENT = 0.2
 """A frame in which less than this share of the positions agrees with its pose has none."""
 
@@ -40,16 +33,6 @@ LEAST_BELIEVED = 0.2
 
 
 @dataclass(frozen=True)
-class FocalKnowledge:
-    """What is known of the focal length beforehand, in pixels of the picture."""
-
-    known: float | None = None
-    """The true one; it is not changed."""
-    hint: float | None = None
-    """One that may be some per cent wrong, such as EXIF's."""
-
-
-@dataclass(frozen=True)
 class CameraEstimate:
     """Cameras of a clip of n frames."""
 
@@ -58,8 +41,9 @@ class CameraEstimate:
     focal_px: float
     """Pixels of the picture."""
     focal_std: float
-    """How sure the focal length is: standard deviation of its logarithm (0.01 = 1 %), 0 when it was known. Above 0.1
-    the motion says next to nothing (pure translation leaves the focal length free). Lens distortion is not in it."""
+    """How sure the focal length is: standard deviation of its logarithm (0.01 = 1 %), 0 when it was known. Above
+    `UNTOLD` the motion says next to nothing (straight ahead the focal length is free), and it is near the usual one.
+    Lens distortion is not in it."""
     pose_known: Bool[Tensor, "n"]
     """False where too few pixels agreed on a pose and it was interpolated."""
     noise_px: Float[Tensor, "n"]
@@ -78,7 +62,7 @@ class CameraEstimate:
 def estimate_cameras(
     tracks: Tracks,
     size: tuple[int, int],
-    focal: FocalKnowledge = FocalKnowledge(),
+    focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
 ) -> CameraEstimate:
     """Cameras of every frame from nothing but tracks. The world is the first posed frame, its scale is such that the
     points have median depth 1.
@@ -91,9 +75,16 @@ def estimate_cameras(
     """
     prior = focal_prior(tracks, size, focal)
     adjusted, known = start_from_nothing(tracks, prior)
+    return finished_estimate(tracks, size, adjusted.state, known, prior)
+
+
+def finished_estimate(
+    tracks: Tracks, size: tuple[int, int], state: State, known: Bool[np.ndarray, "n"], prior: FocalPrior
+) -> CameraEstimate:
+    """The last adjustment of first cameras. The world is the first frame with a camera, points have median depth 1."""
     first = int(np.flatnonzero(known)[0])
-    T = adjusted.state.T_camera_world @ invert(adjusted.state.T_camera_world[first])
-    finished, known = _finish(tracks, T, known, adjusted.state.focal, prior)
+    T = state.T_camera_world @ invert(state.T_camera_world[first])
+    finished, known = _finish(tracks, T, known, state.focal, prior)
     depth = 1 / finished.state.inverse_depth[finished.state.inverse_depth > 0]
     state = finished.state
     if len(depth):
@@ -110,7 +101,7 @@ def refine_cameras(
     T_world_camera: Float[Tensor, "n 4 4"],
     focal_px: float,
     pose_known: Bool[Tensor, "n"] | None = None,
-    focal: FocalKnowledge = FocalKnowledge(),
+    focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
 ) -> CameraEstimate:
     """Better cameras from good ones, and cameras for the frames that had none. The world and its scale are kept: the
     first posed camera does not move, and the median distance of the others from it stays.
@@ -156,27 +147,7 @@ def agreement_with(tracks: Tracks, size: tuple[int, int], cameras: CameraEstimat
     T, known = invert(cameras.T_world_camera.numpy()), cameras.pose_known.numpy()
     focal = cameras.focal_px * tracks.size[1] / size[1]
     inverse_depth, _ = triangulate(tracks, T, focal, known)
-    return _explained(tracks, State(T, focal, inverse_depth), known)
-
-
-def focal_prior(tracks: Tracks, size: tuple[int, int], focal: FocalKnowledge) -> FocalPrior:
-    """What the adjustment is told about the focal length, in pixels of the flow.
-
-    Raises:
-        ValueError: a given focal length is not positive.
-    """
-    given = focal.known if focal.known is not None else focal.hint
-    if given is not None and not (np.isfinite(given) and given > 0):
-        raise ValueError(f"the focal length must be a positive number of pixels, got {given}")
-    longer = max(tracks.size)
-    to_flow = tracks.size[1] / size[1]
-    low, high = (longer / (2 * np.tan(np.radians(angle) / 2)) for angle in reversed(FIELD_OF_VIEW_BOUNDS))
-    if focal.known is not None:
-        return FocalPrior(focal.known * to_flow, 0.0, (focal.known * to_flow, focal.known * to_flow))
-    if focal.hint is not None:
-        hint = focal.hint * to_flow
-        return FocalPrior(hint, HINT_SPREAD, (min(low, hint), max(high, hint)))
-    return FocalPrior(longer / (2 * np.tan(np.radians(FIELD_OF_VIEW) / 2)), SPREAD, (low, high))
+    return explained_share(tracks, State(T, focal, inverse_depth), known)
 
 
 def _finish(
@@ -191,12 +162,14 @@ def _finish(
         T_camera_world = invert(filled.numpy())
     inverse_depth, _ = triangulate(tracks, T_camera_world, focal, known)
     weighed = _less_in_corners(tracks)
-    adjusted = adjust(weighed, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
+    believed, adjusted = weighed, adjust(weighed, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
     for _ in range(CONSENSUS_ROUNDS):
-        believed = _believe_points(weighed, adjusted)
-        if believed.weight.sum() < LEAST_BELIEVED * weighed.weight.sum():
+        trusted = _believe_points(weighed, adjusted)
+        if trusted.weight.sum() < LEAST_BELIEVED * weighed.weight.sum():
             break
-        adjusted = adjust(believed, adjusted.state, prior, held, rounds=4)
+        believed, adjusted = trusted, adjust(trusted, adjusted.state, prior, held, rounds=4)
+    if prior.spread > 0 and adjusted.focal_std > UNTOLD:
+        adjusted = with_usual_focal(weighed, believed, adjusted, prior, held)
     agreement = _agreement(tracks, adjusted.state)
     holds = agreement > MIN_AGREEMENT
     holds[first] = True
@@ -253,7 +226,7 @@ def _agreement(tracks: Tracks, state: State) -> np.ndarray:
     return fine / np.maximum(total, 1e-9)
 
 
-def _explained(tracks: Tracks, state: State, known: np.ndarray) -> float:
+def explained_share(tracks: Tracks, state: State, known: np.ndarray) -> float:
     posed = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
     explained = 1 / (1 + squared_errors(tracks, state) / HALF_EXPLAINED_PX**2)
     return float((tracks.weight * explained * posed[..., None]).sum() / max(float(tracks.weight.sum()), 1e-9))
@@ -283,7 +256,7 @@ def _estimate(
         adjusted.focal_std,
         torch.from_numpy(known),
         torch.from_numpy(adjusted.noise * to_picture),
-        _explained(tracks, state, known),
+        explained_share(tracks, state, known),
         torch.from_numpy((T[:, :3, :3] @ camera[..., None])[..., 0] + T[:, :3, 3]),
         torch.from_numpy(tracks.anchor[a]),
         torch.from_numpy(pixel * to_picture),

@@ -14,20 +14,23 @@ from jaxtyping import Bool, Float64
 
 from das3r_ns.predictor.bundle import kernels
 from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
-from das3r_ns.predictor.bundle.normal_equations import State, invert, relative_poses
+from das3r_ns.predictor.bundle.normal_equations import State, relative_poses
+from das3r_ns.predictor.bundle.resection import (
+    INLIER_PX,
+    MIN_INLIER_SHARE,
+    MIN_INLIERS,
+    alike,
+    nearest_first,
+    only_known,
+    resect,
+)
 from das3r_ns.predictor.bundle.tracks import USED, Tracks
 from das3r_ns.predictor.threads import in_parts
 
 FIELDS_OF_VIEW = (45.0, 60.0, 75.0)
 """Degrees over the longer side: what phones and camcorders have."""
-INLIER_PX = 1.5
-"""RANSAC threshold, pixels of the flow."""
-MIN_INLIERS = 40
-MIN_INLIER_SHARE = 0.3
 SEED_PAIRS = 40
 """Pairs of frames that are tried as first pair, at most."""
-
-NO_DISTORTION = np.zeros(4)
 
 
 class NoStart(RuntimeError):
@@ -138,10 +141,10 @@ def grow(
         if known.all():
             return adjusted, known
         beside_unknown = ((tracks.target >= 0) & ~known[tracks.target]).any(axis=1)
-        inverse_depth, support = triangulate(_alike(part, beside_unknown), T, focal, known)
+        inverse_depth, support = triangulate(alike(part, beside_unknown), T, focal, known)
         new = False
-        for j in _nearest_first(known):
-            pose = _resect(tracks, T, inverse_depth, support, focal, j)
+        for j in nearest_first(known):
+            pose = resect(tracks, T, inverse_depth, support, focal, j)
             if pose is not None:
                 T[j], known[j], new = pose, True, True
         if not new:
@@ -150,6 +153,17 @@ def grow(
 
 def start_from_nothing(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
     """Cameras from flow alone; world = first frame that has one.
+
+    Raises:
+        NoStart: see `first_pair`.
+    """
+    start, known = start_window(tracks, prior)
+    return grow(tracks, start.state.T_camera_world, known, prior, start.state.focal)
+
+
+def start_window(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
+    """First cameras: of the frames that see the points of one anchor, for the usual field of view that leaves least
+    noise.
 
     Raises:
         NoStart: see `first_pair`.
@@ -173,22 +187,7 @@ def start_from_nothing(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Boo
     if best is None:
         assert failure is not None
         raise failure
-    return grow(tracks, best[1].state.T_camera_world, best[2], prior, best[1].state.focal)
-
-
-def only_known(tracks: Tracks, known: Bool[np.ndarray, "n"]) -> Tracks:
-    """The same tracks with no weight between frames whose camera is not known."""
-    pair = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
-    return replace(tracks, weight=tracks.weight * pair[..., None].astype(np.float32))
-
-
-def _alike(tracks: Tracks, anchors: Bool[np.ndarray, "a"]) -> Tracks:
-    """Every position of the given anchors that counts as seen with weight 1, the others with 0.
-
-    A resection needs points, and where few could be sharpened (blur, little texture) the others, seen alike by many
-    views, still say where a camera stands.
-    """
-    return replace(tracks, weight=((tracks.weight > USED) & anchors[:, None, None]).astype(np.float32))
+    return best[1], best[2]
 
 
 def _first_window(
@@ -201,10 +200,10 @@ def _first_window(
     known = np.zeros(tracks.num_frames, bool)
     known[[i, j]] = True
     window = _only_anchor(tracks, a)
-    inverse_depth, support = triangulate(_alike(window, np.ones(1, bool)), T, focal, known)
+    inverse_depth, support = triangulate(alike(window, np.ones(1, bool)), T, focal, known)
     support *= 3  # a point seen twice is all there is yet
-    for other in _nearest_first(known):
-        pose = _resect(window, T, inverse_depth, support, focal, other)
+    for other in nearest_first(known):
+        pose = resect(window, T, inverse_depth, support, focal, other)
         if pose is not None:
             T[other], known[other] = pose, True
     window = only_known(window, known)
@@ -249,41 +248,3 @@ def _parallax(
     ray = np.concatenate(((source - centre) / focal, np.ones((len(source), 1))), axis=1) @ R.T
     turned = focal * ray[:, :2] / ray[:, 2:] + centre
     return float(np.median(np.linalg.norm(turned - target, axis=1)))
-
-
-def _nearest_first(known: np.ndarray) -> list[int]:
-    index = np.flatnonzero(known)
-    missing = np.flatnonzero(~known)
-    return sorted(missing.tolist(), key=lambda j: int(np.abs(index - j).min()))
-
-
-def _resect(
-    tracks: Tracks, T_camera_world: np.ndarray, inverse_depth: np.ndarray, support: np.ndarray, focal: float, frame: int
-) -> np.ndarray | None:
-    """T_camera_world of a frame from points of known depth that it sees; None where too few agree."""
-    points, pixels = [], []
-    for a, slot in zip(*np.nonzero(tracks.target == frame)):
-        use = (tracks.weight[a, slot] > USED) & (support[a] >= 3) & (inverse_depth[a] > 0)
-        if not use.any():
-            continue
-        ray = np.concatenate(((tracks.pixel[a, use] - tracks.centre) / focal, np.ones((use.sum(), 1))), axis=1)
-        T_world_camera = invert(T_camera_world[tracks.anchor[a]])
-        points.append(ray / inverse_depth[a, use][:, None] @ T_world_camera[:3, :3].T + T_world_camera[:3, 3])
-        pixels.append(tracks.observed[a, slot, use])
-    if sum(map(len, points)) < MIN_INLIERS:
-        return None
-    point, pixel = np.concatenate(points), np.concatenate(pixels).astype(np.float64)
-    if len(point) > 1500:
-        chosen = np.random.default_rng(frame).choice(len(point), 1500, replace=False)
-        point, pixel = point[chosen], pixel[chosen]
-    K = np.array([[focal, 0, tracks.centre[0]], [0, focal, tracks.centre[1]], [0, 0, 1]])
-    found, rotvec, t, inliers = cv2.solvePnPRansac(
-        point, pixel, K, NO_DISTORTION, iterationsCount=300, reprojectionError=2 * INLIER_PX, flags=cv2.SOLVEPNP_AP3P
-    )
-    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(point)):
-        return None
-    chosen = np.asarray(inliers, dtype=np.int64)[:, 0]
-    rotvec, t = cv2.solvePnPRefineLM(point[chosen], pixel[chosen], K, NO_DISTORTION, rotvec, t)
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotvec)[0], t[:, 0]
-    return T if np.isfinite(T).all() else None
