@@ -1,8 +1,8 @@
 """How exact and how fast the cameras of the geometric predictor are: ATE, focal length, seconds.
 
     python benchmarks/cameras.py                            # synthetic clips, whose truth is known
-    python benchmarks/cameras.py --clips ../shared/clips    # kitchen-dog and davis of this folder as well
-    python benchmarks/cameras.py --clips ../shared/clips --only kitchen-dog camel
+    python benchmarks/cameras.py --clips CLIPS              # kitchen-dog and davis of this folder as well
+    python benchmarks/cameras.py --clips CLIPS --only kitchen-dog camel
 
 Cameras are found as the predictor finds them, without depth and masks. DAVIS has no true cameras: there the field of
 view and the reprojection error say whether they make sense. Seconds are of processor time, all threads together, so

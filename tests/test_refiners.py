@@ -5,6 +5,7 @@ SAM 2 cannot run here (its weights are on the hub): a fake with the calls of the
 
 import importlib.util
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -88,6 +89,51 @@ def test_sure_motion_outweighs_salience():
     found = combine(motion, salient)
     assert (found[:, 10:30, 20:40] > 0.9).all()
     assert (found[:, :5, :5] < 0.2).all()
+
+
+class OneAtATime:
+    """A network that says how bright its input is, slowly, and minds being asked by two threads."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def setInput(self, blob):
+        self.asked += 1
+        time.sleep(0.01)
+        self.found = blob[:, :1]
+
+    def getUnconnectedOutLayersNames(self):
+        return ("saliency",)
+
+    def forward(self, name):
+        assert self.asked == 1
+        self.asked = 0
+        return self.found
+
+
+def test_salience_is_that_of_its_own_frame_whatever_the_number_of_threads(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(salience, "find_weights", lambda: tmp_path)
+    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda path: made.append(OneAtATime()) or made[-1])
+    pictures = np.zeros((9, *SIZE, 3), np.uint8)
+    for i in range(9):
+        pictures[i, i : i + 20, 3 * i : 3 * i + 20] = 255
+    found = []
+    before = torch.get_num_threads()
+    monkeypatch.setattr(salience, "average_along_flow", lambda values, i, flow, offsets: values[i])
+    monkeypatch.setattr(salience, "combine", lambda dynamic_prob, steady: steady)
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            refine = salience.SalienceRefiner()
+            found.append(refine(maps(9, 0.5, 0.5), lambda i: pictures[i], still_flow()))
+    finally:
+        torch.set_num_threads(before)
+    assert len(made) == 3
+    np.testing.assert_array_equal(found[0], found[1])
+    for i in range(9):
+        assert (found[0][i] > 0.5).sum() == pytest.approx(400, abs=20)
+        assert found[0][i][i + 2 : i + 18, 3 * i + 2 : 3 * i + 18].min() > 0.9
 
 
 def test_the_next_prompt_is_the_surest_region_and_points_inside_it():
