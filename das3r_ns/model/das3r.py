@@ -20,7 +20,7 @@ from torch import Tensor
 
 from das3r_ns.model import frame_metrics, losses
 from das3r_ns.model.density import prune
-from das3r_ns.model.frame_loss import ExtraTerms, FrameTerms, frame_terms
+from das3r_ns.model.frame_loss import ExtraTerms, FrameTerms, frame_terms, published_terms
 from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.hidden import guessed
 from das3r_ns.model.poses import view_matrix
@@ -197,7 +197,8 @@ class Das3rModel(Das3rState):
         if not self.training or maps is None:
             terms = self._terms_without_maps(rgb, picture, batch)
         elif self.config.loss == "published":
-            terms = self._published_terms(rgb, picture, frame)
+            counts, more = self.frame_weight[frame], self._more_terms(picture, frame)
+            terms = published_terms(rgb, picture, maps, frame, counts, self.config.ssim_lambda, self.extras, more)
         else:
             static, start, counts = maps.values(frame), maps.start[frame], self.frame_weight[frame]
             more = self._more_terms(picture, frame)
@@ -227,18 +228,6 @@ class Das3rModel(Das3rState):
             photometric = photometric * self.frame_weight[int(batch["image_idx"])]
         psnr = losses.psnr(rgb.detach(), picture, weight)
         return FrameTerms(photometric, nothing, nothing, psnr, weight, exposure, nothing)
-
-    def _published_terms(self, rgb: Tensor, picture: Tensor, frame: int) -> FrameTerms:
-        """Terms of the published loss, in which render and maps share one term."""
-        maps, nothing = self.maps, rgb.new_zeros(())
-        assert maps is not None
-        height, width = picture.shape[:2]
-        rgb, exposure, hidden = self.extras(rgb, self._more_terms(picture, frame))
-        photometric = losses.published_loss(rgb, picture, maps.weight(frame, height, width), self.config.ssim_lambda)
-        prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
-        weight = maps.counted(frame, height, width)
-        psnr = losses.psnr(rgb.detach(), picture, weight)
-        return FrameTerms(photometric * self.frame_weight[frame], nothing, prior, psnr, weight, exposure, hidden)
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
         """Static PSNR of the frame and the number of Gaussians."""

@@ -16,7 +16,7 @@ from das3r_ns.model import losses
 from das3r_ns.model.exposure import exposed, regularizer
 from das3r_ns.model.hidden import distance_to_ground
 from das3r_ns.model.shutter import blurred
-from das3r_ns.model.staticness import StaticnessConfig, divergence, resized
+from das3r_ns.model.staticness import StaticnessConfig, StaticnessMaps, divergence, resized
 
 
 class FrameTerms(NamedTuple):
@@ -103,3 +103,28 @@ def frame_terms(
         if config.prior_weight > 0:
             prior = config.prior_weight * divergence(start, static)
     return FrameTerms(photometric, pull, prior, psnr, weight, exposure, hidden)
+
+
+def published_terms(
+    render: Float[Tensor, "H W 3"],
+    picture: Float[Tensor, "H W 3"],
+    maps: StaticnessMaps,
+    frame: int,
+    frame_weight: Float[Tensor, ""],
+    ssim_lambda: float,
+    extras: ExtraTerms,
+    more: tuple[Tensor, ...],
+) -> FrameTerms:
+    """Terms of the published loss, in which render and maps share one term.
+
+    Args:
+        more: what `extras` look at.
+    """
+    height, width = picture.shape[:2]
+    rgb, exposure, hidden = extras(render, more)
+    photometric = losses.published_loss(rgb, picture, maps.weight(frame, height, width), ssim_lambda) * frame_weight
+    nothing = torch.zeros_like(photometric.detach())
+    prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
+    weight = maps.counted(frame, height, width)
+    psnr = losses.psnr(rgb.detach(), picture, weight)
+    return FrameTerms(photometric, nothing, prior, psnr, weight, exposure, hidden)
