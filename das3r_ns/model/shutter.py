@@ -40,9 +40,7 @@ class Shutter(nn.Module):
         super().__init__()
         self.open = nn.Parameter(torch.tensor(START))
         self.readout = nn.Parameter(torch.zeros(2))
-        factor = min(1.0, LONGEST / max(depth.shape[1:]))
-        size = (max(1, round(depth.shape[1] * factor)), max(1, round(depth.shape[2] * factor)))
-        nearness = torch.stack([_nearness(d, size) for d in depth])
+        nearness = torch.stack([_nearness(d) for d in depth])
         self.register_buffer("nearness", nearness, persistent=False)  # comes with the data
         self.register_buffer("motion", torch.zeros(*nearness.shape, 2), persistent=False)
         self.nearness: Tensor
@@ -85,19 +83,18 @@ class Shutter(nn.Module):
             K: pixels of the render.
             motion: of that camera in a frame interval.
         """
-        height, width = render.shape[:2]
-        factor = min(1.0, LONGEST / max(height, width))
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
-        field = motion_field(_nearness(depth[..., 0], size), K, (height, width), motion)
+        field = motion_field(_nearness(depth[..., 0]), K, (render.shape[0], render.shape[1]), motion)
         return blurred(render, self.open, self.readout, field)
 
 
-def _nearness(depth: Float[Tensor, "h w"], size: tuple[int, int]) -> Float[Tensor, "s t"]:
-    """Inverse depth on a smaller grid; the frame's median where no depth is known, 0 if none is known at all."""
+def _nearness(depth: Float[Tensor, "h w"]) -> Float[Tensor, "s t"]:
+    """Inverse depth on a grid of at most `LONGEST` pixels; the frame's median where no depth is known, 0 if none is."""
     known = depth > 0
     inverse = torch.where(known, 1 / depth.clamp_min(1e-6), 0.0)
     usual = inverse[known].median() if known.any() else inverse.new_zeros(())
     filled = torch.where(known, inverse, usual)
+    factor = min(1.0, LONGEST / max(depth.shape))
+    size = [max(1, round(side * factor)) for side in depth.shape]
     return F.interpolate(filled[None, None], size, mode="area")[0, 0]
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, UInt8
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.predictor.bundle import CameraEstimate
+from das3r_ns.predictor.bundle.resection import pose_from_points
 from das3r_ns.predictor.bundle.sharpen import Sharpener
 from das3r_ns.predictor.features import Features
 from das3r_ns.predictor.loops import Tie, close_loops, similarity_exp, similarity_log
@@ -45,8 +45,6 @@ ROUGH = 0.01
 EXACT_PX = 1.0
 """Pixels of the flow."""
 KEPT_PICTURES = 64
-
-NO_DISTORTION = np.zeros(4)
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def _similarity(
         return None
     ray = np.concatenate(((first[close] - centre) / focal, np.ones((close.sum(), 1))), axis=1)
     depth = a.view.camera[nearest[close], 2:]
-    rough = _pose(ray * depth, second[close], K, ROUGH * max(size), MIN_MATCHES // 2)
+    rough = pose_from_points(ray * depth, second[close], K, ROUGH * max(size), MIN_MATCHES // 2, MIN_SHARE)
     if rough is None:
         return None
     guess, inside = _project(rough[0], a.view.camera, focal, centre)
@@ -165,7 +163,7 @@ def _similarity(
     seen, sharp = sharpener.sharpen(a.frame, b.frame, a.view.pixel.astype(np.float32), guess, inside)
     if sharp.sum() < MIN_SHARP:
         return None
-    exact = _pose(a.view.camera[sharp], seen[sharp].astype(np.float64), K, EXACT_PX, MIN_SHARP)
+    exact = pose_from_points(a.view.camera[sharp], seen[sharp].astype(np.float64), K, EXACT_PX, MIN_SHARP, MIN_SHARE)
     if exact is None:
         return None
     T_b_a, agree = exact
@@ -189,22 +187,6 @@ def _match(a: _Place, b: _Place) -> tuple[Float64[np.ndarray, "m 2"], Float64[np
     nearest, back = distance.argmin(axis=1), distance.argmin(axis=0)
     fine = (back[nearest] == np.arange(len(x))) & (two[:, 0] < RATIO**2 * two[:, 1])
     return a.xy[fine].astype(np.float64), b.xy[nearest[fine]].astype(np.float64)
-
-
-def _pose(
-    point: Float64[np.ndarray, "m 3"], pixel: Float64[np.ndarray, "m 2"], K: np.ndarray, error_px: float, least: int
-) -> tuple[Float64[np.ndarray, "4 4"], np.ndarray] | None:
-    """T_camera_frame of points of a frame that are seen at the given pixels, and the indices of those that agree."""
-    found, rotvec, t, agree = cv2.solvePnPRansac(
-        point, pixel, K, NO_DISTORTION, iterationsCount=300, reprojectionError=error_px, flags=cv2.SOLVEPNP_AP3P
-    )
-    if not found or agree is None or len(agree) < max(least, MIN_SHARE * len(point)):
-        return None
-    chosen = np.asarray(agree, dtype=np.int64)[:, 0]
-    rotvec, t = cv2.solvePnPRefineLM(point[chosen], pixel[chosen], K, NO_DISTORTION, rotvec, t)
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotvec)[0], t[:, 0]
-    return (T, chosen) if np.isfinite(T).all() else None
 
 
 def _project(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64, Int64
 
 from das3r_ns.predictor.bundle.normal_equations import invert
 from das3r_ns.predictor.bundle.tracks import USED, Tracks
@@ -61,13 +61,31 @@ def resect(
         chosen = np.random.default_rng(frame).choice(len(point), 1500, replace=False)
         point, pixel = point[chosen], pixel[chosen]
     K = np.array([[focal, 0, tracks.centre[0]], [0, focal, tracks.centre[1]], [0, 0, 1]])
-    found, rotvec, t, inliers = cv2.solvePnPRansac(
-        point, pixel, K, NO_DISTORTION, iterationsCount=300, reprojectionError=2 * INLIER_PX, flags=cv2.SOLVEPNP_AP3P
+    found = pose_from_points(point, pixel, K, 2 * INLIER_PX, MIN_INLIERS, MIN_INLIER_SHARE)
+    return None if found is None else found[0]
+
+
+def pose_from_points(
+    point: Float64[np.ndarray, "m 3"],
+    pixel: Float64[np.ndarray, "m 2"],
+    K: Float64[np.ndarray, "3 3"],
+    error_px: float,
+    least: int,
+    least_share: float,
+) -> tuple[Float64[np.ndarray, "4 4"], Int64[np.ndarray, "_"]] | None:
+    """Pose T_camera_points of a camera that sees points at the given pixels, and the indices of those that agree.
+
+    Args:
+        error_px: RANSAC threshold.
+        least, least_share: points that must agree, counted and as a share; with fewer there is no pose.
+    """
+    found, rotvec, t, agree = cv2.solvePnPRansac(
+        point, pixel, K, NO_DISTORTION, iterationsCount=300, reprojectionError=error_px, flags=cv2.SOLVEPNP_AP3P
     )
-    if not found or inliers is None or len(inliers) < max(MIN_INLIERS, MIN_INLIER_SHARE * len(point)):
+    if not found or agree is None or len(agree) < max(least, least_share * len(point)):
         return None
-    chosen = np.asarray(inliers, dtype=np.int64)[:, 0]
+    chosen = np.asarray(agree, dtype=np.int64)[:, 0]
     rotvec, t = cv2.solvePnPRefineLM(point[chosen], pixel[chosen], K, NO_DISTORTION, rotvec, t)
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotvec)[0], t[:, 0]
-    return T if np.isfinite(T).all() else None
+    return (T, chosen) if np.isfinite(T).all() else None
