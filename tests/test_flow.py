@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, RaftFlow, resize_flow, round_trip_error, sample
+from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, resize_flow, round_trip_error, sample
 
 
 def textured(h: int, w: int) -> np.ndarray:
@@ -100,6 +100,57 @@ def test_flow_that_failed_is_tried_again():
     assert (flow(0, 1) == 0).all()
 
 
-def test_raft_without_weights_says_what_works_without(tmp_path):
-    with pytest.raises(FileNotFoundError, match="use flow dis"):
-        RaftFlow(tmp_path / "raft.pth")
+class BothWays:
+    """An estimator that gives both directions in one call: the difference of what the pictures show."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        raise AssertionError("one way alone costs as much")
+
+    def both(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        first, second = int(a[0, 0, 0]), int(b[0, 0, 0])
+        self.calls.append((first, second))
+        self.begun.set()
+        self.go_on.wait(10)
+        if first == second:
+            raise RuntimeError("no memory")
+        forward = np.full((8, 8, 2), second - first, np.float32)
+        return forward, -forward
+
+
+def test_an_estimator_of_both_ways_is_asked_once_for_both():
+    estimator = BothWays()
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator)
+    forward, error = flow.checked(5, 2)
+    assert estimator.calls == [(5, 2)]
+    assert (forward == -3).all()
+    assert error[3:, 3:].max() == 0
+    assert (flow(2, 5) == 3).all()
+
+
+def test_who_asks_for_the_way_back_waits_for_the_call_that_runs():
+    estimator = BothWays()
+    estimator.go_on.clear()
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator)
+    with ThreadPoolExecutor(2) as pool:
+        there = pool.submit(flow, 0, 4)
+        assert estimator.begun.wait(10)
+        back = pool.submit(flow, 4, 0)
+        estimator.go_on.set()
+        np.testing.assert_array_equal(there.result(10), -back.result(10))
+    assert estimator.calls == [(0, 4)]
+
+
+def test_a_call_for_both_ways_that_failed_fails_both_and_is_tried_again():
+    shown = [0, 0]
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), shown[i], np.uint8), (8, 8), BothWays())
+    with pytest.raises(RuntimeError, match="no memory"):
+        flow(0, 1)
+    with pytest.raises(RuntimeError, match="no memory"):
+        flow(1, 0)
+    shown[1] = 2
+    assert (flow(1, 0) == -2).all()

@@ -1,7 +1,7 @@
 """Optical flow: two pictures in, for every pixel of the first where it went in the second.
 
 `FlowEstimator` is what the other rooms ask for; `DisFlow` (OpenCV, no weights, a few milliseconds a pair on a CPU) is
-the default and `RaftFlow` (torchvision) is used when its weights are on disk. Flow is in pixels of the given
+the default and `RaftFlow` (torchvision, `raft`) is used when its weights are on disk. Flow is in pixels of the given
 pictures, (du, dv), so `target = pixel + flow` whatever the pixel-centre convention.
 """
 
@@ -9,7 +9,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import cv2
@@ -27,6 +26,17 @@ class FlowEstimator(Protocol):
         ...
 
 
+@runtime_checkable
+class FlowBothWays(FlowEstimator, Protocol):
+    """A `FlowEstimator` for which flow there and back together costs less than one after the other."""
+
+    def both(
+        self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]
+    ) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w 2"]]:
+        """Flow from `a` to `b` and from `b` to `a`."""
+        ...
+
+
 class DisFlow:
     """Dense inverse search (Kroeger et al., ECCV 2016), OpenCV's implementation. Deterministic, no weights."""
 
@@ -39,42 +49,6 @@ class DisFlow:
         if not hasattr(self._of_thread, "dis"):
             self._of_thread.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         return self._of_thread.dis.calc(grey[0], grey[1], np.zeros((*a.shape[:2], 2), np.float32))
-
-
-class RaftFlow:
-    """RAFT (Teed and Deng, ECCV 2020) of torchvision, from weights that are on disk already.
-
-    Raises:
-        FileNotFoundError: the weights are not there; nothing is ever downloaded.
-    """
-
-    def __init__(self, weights: Path, device: str = "cpu", steps: int = 12) -> None:
-        if not weights.is_file():
-            raise FileNotFoundError(
-                f"no RAFT weights at {weights}. Put torchvision's raft_large or raft_small file there, or use flow dis."
-            )
-        import torch
-        from torchvision.models.optical_flow import raft_large, raft_small
-
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        # The small network has bottleneck blocks (three convolutions), the large one residual blocks (two).
-        build = raft_small if any("convnormrelu3" in key for key in state) else raft_large
-        self._network = build(weights=None).eval().to(device)
-        self._network.load_state_dict(state)
-        self._device, self._steps = device, steps
-
-    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-        import torch
-        import torch.nn.functional as F
-
-        height, width = a.shape[:2]
-        # RAFT wants sides that are multiples of 8 and at least 128.
-        pad = (0, max(-width % 8, 128 - width), 0, max(-height % 8, 128 - height))
-        pair = torch.from_numpy(np.stack((a, b))).to(self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        pair = F.pad(pair, pad, mode="replicate")
-        with torch.inference_mode():
-            flow = self._network(pair[:1], pair[1:], num_flow_updates=self._steps)[-1]
-        return flow[0, :, :height, :width].permute(1, 2, 0).float().cpu().numpy()
 
 
 def resize_flow(flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]) -> Float32[np.ndarray, "_ _ 2"]:
@@ -146,22 +120,34 @@ class FlowBetweenFrames:
             if kept is not None:
                 self._kept.move_to_end(key)
             elif running is None:
-                self._running[key] = mine = Future()
+                mine = {key: Future()}
+                if isinstance(self._estimator, FlowBothWays):
+                    mine[target, source] = Future()
+                self._running.update(mine)
         if kept is not None:
             return kept.astype(np.float32)
         if running is not None:
             return running.result().astype(np.float32)
         try:
-            flow = resize_flow(self._estimator(self._frame(source), self._frame(target)), self.map_size)
-            # Half precision is exact to 1/64 pixel below 32 pixels, a tenth of the noise of the flow itself.
-            mine.set_result(flow.astype(np.float16))
+            for asked, flow in zip(mine, self._estimate(source, target), strict=True):
+                # Half precision is exact to 1/64 pixel below 32 pixels, a tenth of the noise of the flow itself.
+                mine[asked].set_result(resize_flow(flow, self.map_size).astype(np.float16))
         except BaseException as e:
-            mine.set_exception(e)
+            for future in mine.values():
+                if not future.done():
+                    future.set_exception(e)
         with self._lock:
-            del self._running[key]
-            if mine.exception() is None:
-                self._keep(key, mine.result())
-        return mine.result().astype(np.float32)
+            for asked, future in mine.items():
+                del self._running[asked]
+                if future.exception() is None:
+                    self._keep(asked, future.result())
+        return mine[key].result().astype(np.float32)
+
+    def _estimate(self, source: int, target: int) -> tuple[Float32[np.ndarray, "h w 2"], ...]:
+        a, b = self._frame(source), self._frame(target)
+        if isinstance(self._estimator, FlowBothWays):
+            return self._estimator.both(a, b)
+        return (self._estimator(a, b),)
 
     def _keep(self, key: tuple[int, int], flow: Float[np.ndarray, "h w 2"]) -> None:
         self._kept[key] = flow

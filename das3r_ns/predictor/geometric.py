@@ -22,7 +22,7 @@ from das3r_ns import geometry
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.cameras import cameras_of
 from das3r_ns.predictor.features import Features, extract_features
-from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
+from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.mapping import CameraPath, Mapper, MappingConfig, map_cameras
 from das3r_ns.predictor.maps import Maps, PosedFlow, make_maps, on_a_sphere
 from das3r_ns.predictor.masks import MaskConfig
@@ -47,7 +47,7 @@ class GeometricPredictorConfig:
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How evidence of motion becomes `dynamic_prob`, and what refines it."""
     flow: Literal["dis", "raft"] = "dis"
-    """Optical flow: OpenCV's DIS, or torchvision's RAFT from the file in `raft_weights`."""
+    """Optical flow: OpenCV's DIS, or torchvision's RAFT from the file in `raft_weights`, on a GPU when there is one."""
     raft_weights: Path | None = None
     """Weights of torchvision's `raft_large` or `raft_small`, for `flow` raft."""
     map_longest_side: int = 432
@@ -83,7 +83,7 @@ class GeometricPredictor:
                 cameras.
         """
         _check_clip(clip)
-        flow = self._flow_of(clip)
+        flow = flow_between(clip, self._estimator, self.config)
         keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
         cameras = self._cameras(clip, flow, known, keep)
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
@@ -129,20 +129,7 @@ class GeometricPredictor:
             PredictionError: see `cameras_of`.
         """
         keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
-        return self._cameras(clip, self._flow_of(clip), known, keep)
-
-    def _flow_of(self, clip: Clip) -> FlowBetweenFrames:
-        factor = min(1.0, self.config.map_longest_side / max(clip.size))
-        map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))
-        # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things. Small
-        # pictures are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
-        flow_size = (2 * map_size[0], 2 * map_size[1])
-        interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
-
-        def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
-            return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
-
-        return FlowBetweenFrames(frame, map_size, self._estimator, self.config.flow_memory_mb << 20)
+        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, keep)
 
     def _cameras(
         self, clip: Clip, flow: FlowBetweenFrames, known: Known, keep: Bool[np.ndarray, "n h w"] | None
@@ -191,11 +178,28 @@ class GeometricPredictor:
         return replace(maps, dynamic_prob=refined)
 
 
+def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredictorConfig) -> FlowBetweenFrames:
+    """Flow between any two frames of a clip, at map resolution, as the predictor takes it."""
+    factor = min(1.0, config.map_longest_side / max(clip.size))
+    map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))
+    # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things. Small
+    # pictures are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
+    flow_size = (2 * map_size[0], 2 * map_size[1])
+    interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
+
+    def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
+        return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
+
+    return FlowBetweenFrames(frame, map_size, estimator, config.flow_memory_mb << 20)
+
+
 def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
     if config.flow == "dis":
         return DisFlow()
     if config.raft_weights is None:
         raise ValueError("flow raft needs raft_weights, a file of torchvision's RAFT weights; flow dis needs none")
+    from das3r_ns.predictor.raft import RaftFlow  # torchvision is slow to import
+
     return RaftFlow(config.raft_weights)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from das3r_ns import geometry
 from das3r_ns.predictor.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator, RaftFlow
+from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
@@ -24,6 +24,7 @@ from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, NetworkPredictorConfig
 from das3r_ns.predictor.pairs import Edge, PairPredictions
 from das3r_ns.predictor.progress import CONSOLE
+from das3r_ns.predictor.raft import RaftFlow
 from das3r_ns.predictor.seeds import no_points, seed_points
 from das3r_ns.predictor.windows import align_clip, cut, shared_frames
 from das3r_ns.scene import Scene
