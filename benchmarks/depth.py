@@ -2,6 +2,7 @@
 
     python benchmarks/depth.py                                # synthetic clips: two camera motions, three seeds
     python benchmarks/depth.py --seeds 0 --cameras handheld
+    python benchmarks/depth.py --seeds --bench forward exposure crowded       # clips of `das3r bench synthetic`
 
 Depth is compared on the pixels that truly stand still, after the one scale of the similarity that aligns the cameras
 (`evaluation.metrics.poses`); abs-rel is |d - d*| / d*. The second table says where the error sits, the third whether
@@ -21,6 +22,7 @@ import torch
 import tyro
 from jaxtyping import Bool, Float32
 
+from das3r_ns.evaluation.bench.synthetic_set import CLIPS
 from das3r_ns.evaluation.metrics.masks import mask_scores
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
@@ -51,7 +53,9 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the synthetic clips."""
     num_frames: int = 40
-    """Frames of each clip."""
+    """Frames of each of these clips."""
+    bench: tuple[str, ...] = ()
+    """Clips of the set `synthetic` besides, by name."""
     threads: int = 2
     """Processor threads."""
 
@@ -78,16 +82,30 @@ def main(options: Options) -> None:
     # Motion alone, whatever extras are installed: J would depend on them.
     predictor = GeometricPredictor(GeometricPredictorConfig(masks=MaskConfig(refiner="none")))
     found = []
-    for camera in options.cameras:
-        for seed in options.seeds:
-            truth = make_clip(SyntheticConfig(camera=camera, seed=seed, num_frames=options.num_frames))
-            start = time.process_time()
-            scene = predictor(Clip(truth.frames, truth.fps, tuple(f"{i:05d}" for i in range(len(truth)))))
-            seconds = (time.process_time() - start) / len(truth)
-            found.append(depth_errors(scene, truth))
-            print(row(f"{camera} {seed}", scene, truth, found[-1], seconds), flush=True)
+    for name, config in clips(options).items():
+        truth = make_clip(config)
+        start = time.process_time()
+        scene = predictor(Clip(truth.frames, truth.fps, tuple(f"{i:05d}" for i in range(len(truth)))))
+        seconds = (time.process_time() - start) / len(truth)
+        found.append(depth_errors(scene, truth))
+        print(row(name, scene, truth, found[-1], seconds), flush=True)
     print("", HEADER[1], "|---" * 4 + "|", *rows_by_place(found), sep="\n")
     print("", HEADER[2], "|---" * 4 + "|", *rows_by_confidence(found), sep="\n")
+
+
+def clips(options: Options) -> dict[str, SyntheticConfig]:
+    """What to draw, by name."""
+    unknown = set(options.bench) - set(CLIPS)
+    if unknown:
+        raise SystemExit(
+            f"no clip of the set synthetic is called {', '.join(sorted(unknown))}; it has {list(CLIPS)}"
+        )
+    drawn = {
+        f"{camera} {seed}": SyntheticConfig(camera=camera, seed=seed, num_frames=options.num_frames)
+        for camera in options.cameras
+        for seed in options.seeds
+    }
+    return drawn | {name: CLIPS[name] for name in options.bench}
 
 
 def depth_errors(scene: Scene, truth: SyntheticClip) -> DepthErrors:
