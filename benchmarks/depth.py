@@ -97,9 +97,7 @@ def clips(options: Options) -> dict[str, SyntheticConfig]:
     """What to draw, by name."""
     unknown = set(options.bench) - set(CLIPS)
     if unknown:
-        raise SystemExit(
-            f"no clip of the set synthetic is called {', '.join(sorted(unknown))}; it has {list(CLIPS)}"
-        )
+        raise SystemExit(f"no clip of the set synthetic is called {', '.join(sorted(unknown))}; it has {list(CLIPS)}")
     drawn = {
         f"{camera} {seed}": SyntheticConfig(camera=camera, seed=seed, num_frames=options.num_frames)
         for camera in options.cameras

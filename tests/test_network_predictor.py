@@ -10,6 +10,8 @@ from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
+from das3r_ns.fetch import DownloadError, Patience
+from das3r_ns.predictor import raft
 from das3r_ns.predictor.alignment import AlignmentConfig
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.network import (
@@ -170,11 +172,13 @@ def test_missing_weights_are_told(tmp_path):
         NetworkPredictor(settings(weights=str(tmp_path / "nowhere.pth")))(clip_of(2))
 
 
-def test_raft_without_weights_is_refused_when_the_predictor_is_built(monkeypatch, tmp_path):
+def test_raft_that_cannot_be_had_is_told_when_the_predictor_is_built(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(ValueError, match="flow raft needs"):
+    monkeypatch.setattr(raft, "WEIGHTS_URL", "http://127.0.0.1:9/raft.pth")  # nobody listens there
+    monkeypatch.setattr(raft, "PATIENCE", Patience(attempts=1))
+    with pytest.raises(DownloadError, match="use flow dis"):
         NetworkPredictor(settings(flow="raft"))
-    NetworkPredictor(settings(flow="auto"))
+    NetworkPredictor(settings(flow="auto"))  # fetches nothing
 
 
 def need(num_frames: int, size: tuple[int, int] = (288, 512), dtype: torch.dtype = torch.bfloat16):

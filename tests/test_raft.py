@@ -1,16 +1,20 @@
 """RAFT as flow: the same as torchvision's network called plainly, from any thread; wrong weights are said."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from misbehaving_server import Server
 from torchvision.models.optical_flow import raft_large, raft_small
 from torchvision.transforms._presets import OpticalFlow
 
+from das3r_ns.fetch import DownloadError, Patience
+from das3r_ns.predictor import raft
 from das3r_ns.predictor.flow import FlowBothWays
-from das3r_ns.predictor.raft import STEPS, RaftFlow
+from das3r_ns.predictor.raft import STEPS, RaftFlow, kept_weights
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +64,48 @@ def test_threads_do_not_disturb_one_another(weights):
             np.testing.assert_allclose(together, one, atol=1e-3)
 
 
-def test_without_weights_it_says_what_works_without(tmp_path):
-    with pytest.raises(FileNotFoundError, match="use flow dis"):
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="leave raft_weights out to have them fetched, or use flow dis"):
         RaftFlow(tmp_path / "raft.pth")
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path, weights):
+    """Offers the small network's weights under a name that ends with their checksum; nothing is kept here yet."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(raft, "PATIENCE", Patience(attempts=2, first_wait_s=0.01, timeout_s=5.0))
+    running = Server()
+    content = weights["small"].read_bytes()
+    name = f"raft_small-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    running.files[name] = content
+    monkeypatch.setattr(raft, "WEIGHTS_URL", f"{running.url}/{name}")
+    yield running
+    running.close()
+
+
+def test_weights_come_by_themselves_once(server, tmp_path):
+    assert kept_weights() is None
+    server.faults = ["cut"]
+    first = RaftFlow(device="cpu")(picture(0), picture(1))
+    assert len(server.requests) == 2
+    kept = kept_weights()
+    assert kept is not None
+    assert kept.parent == tmp_path / "checkpoints"
+    np.testing.assert_array_equal(RaftFlow(device="cpu")(picture(0), picture(1)), first)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("fault", ["404", "500", "other content"])
+def test_weights_that_cannot_be_had_say_what_works_without(server, fault):
+    if fault == "other content":
+        name = next(iter(server.files))
+        server.files[name] = server.files[name][::-1]
+    else:
+        server.faults = [fault] * 9
+    with pytest.raises(DownloadError, match="or use flow dis"):
+        RaftFlow()
+    assert kept_weights() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", {"layer": torch.zeros(2)}, [1, 2]])

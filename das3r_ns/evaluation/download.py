@@ -15,8 +15,8 @@ from rich import get_console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from das3r_ns.datasets.tum import SEQUENCES as TUM_SEQUENCES
-from das3r_ns.evaluation.fetch import DownloadError, Patience, fetch, sha256_of
 from das3r_ns.evaluation.unpack import unpack
+from das3r_ns.fetch import DownloadError, Patience, fetch, sha256_of
 
 RECORDS = ".das3r-download"
 

@@ -47,9 +47,10 @@ class GeometricPredictorConfig:
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How evidence of motion becomes `dynamic_prob`, and what refines it."""
     flow: Literal["dis", "raft"] = "dis"
-    """Optical flow: OpenCV's DIS, or torchvision's RAFT from the file in `raft_weights`, on a GPU when there is one."""
+    """Optical flow: OpenCV's DIS, or torchvision's RAFT, on a GPU when there is one (seconds a pair without)."""
     raft_weights: Path | None = None
-    """Weights of torchvision's `raft_large` or `raft_small`, for `flow` raft."""
+    """File of torchvision's `raft_large` or `raft_small`, for `flow` raft. None takes what torchvision keeps on this
+    machine, else fetches `raft_large` (21 MB)."""
     map_longest_side: int = 432
     """Pixels on the longer side of depth, confidence and dynamic_prob. More is slower and noisier, not sharper:
     optical flow has no finer detail."""
@@ -196,8 +197,6 @@ def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredicto
 def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
     if config.flow == "dis":
         return DisFlow()
-    if config.raft_weights is None:
-        raise ValueError("flow raft needs raft_weights, a file of torchvision's RAFT weights; flow dis needs none")
     from das3r_ns.predictor.raft import RaftFlow  # torchvision is slow to import
 
     return RaftFlow(config.raft_weights)

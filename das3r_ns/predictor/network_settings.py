@@ -54,6 +54,7 @@ class NetworkPredictorConfig:
     """Optical flow for the alignment: auto takes torchvision's RAFT when its weights are on disk, else OpenCV's DIS.
     alignment.flow_weight 0 needs none."""
     raft_weights: Path | None = None
-    """Weights of torchvision's RAFT. None looks where torchvision keeps what it has downloaded."""
+    """Weights of torchvision's RAFT. None looks where torchvision keeps what it has downloaded; where there are none,
+    `flow` raft fetches them (21 MB)."""
     max_points: int = 150_000
     """Size of the seed cloud."""

@@ -1,4 +1,4 @@
-"""RAFT (Teed and Deng, ECCV 2020) as a `FlowEstimator`: torchvision's network, from weights that are on disk already.
+"""RAFT (Teed and Deng, ECCV 2020) as a `FlowEstimator`: torchvision's network and weights.
 
 A pair is looked at both ways at once, each picture encoded once. On a GPU the hundreds of small kernels of a pair are
 recorded once for a size of pictures and then run as one CUDA graph: launched one by one they take twice as long.
@@ -7,6 +7,7 @@ recorded once for a size of pictures and then run as one CUDA graph: launched on
 from __future__ import annotations
 
 import pickle
+import re
 import threading
 from pathlib import Path
 
@@ -15,9 +16,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
-from torchvision.models.optical_flow import RAFT, raft_large, raft_small
+from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large, raft_small
 from torchvision.models.optical_flow._utils import make_coords_grid, upsample_flow
 
+from das3r_ns.fetch import DownloadError, Patience, fetch
+from das3r_ns.predictor.progress import CONSOLE
+
+WEIGHTS_URL = Raft_Large_Weights.DEFAULT.url
+"""What torchvision takes for its large network, 21 MB. The name ends with the first digits of the checksum."""
+PATIENCE = Patience(attempts=3)
 STEPS = 12
 """Updates of the flow; the paper's own number for evaluation."""
 MIN_SIDE = 128
@@ -29,15 +36,22 @@ WARM_UP = 2
 class RaftFlow:
     """Flow by RAFT. Satisfies `FlowBothWays`.
 
+    Args:
+        weights: torchvision's file of `raft_large` or `raft_small`. None takes what torchvision keeps on this machine,
+            and fetches that of `raft_large` if it keeps none.
+
     Raises:
-        FileNotFoundError: the weights are not there; nothing is ever downloaded.
+        FileNotFoundError: the file is not there.
+        DownloadError: the weights cannot be fetched.
         ValueError: the file holds something else.
     """
 
-    def __init__(self, weights: Path, device: str = "auto") -> None:
+    def __init__(self, weights: Path | None = None, device: str = "auto") -> None:
+        weights = weights or kept_weights() or _fetched_weights()
         if not weights.is_file():
             raise FileNotFoundError(
-                f"no RAFT weights at {weights}. Put torchvision's raft_large or raft_small file there, or use flow dis."
+                f"no RAFT weights at {weights}. Put torchvision's raft_large or raft_small file there, leave "
+                "raft_weights out to have them fetched, or use flow dis."
             )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -116,6 +130,27 @@ def flow_both_ways(network: RAFT, pair: Float[Tensor, "2 3 H W"]) -> Float[Tenso
             coords = coords + change
     mask = None if network.mask_predictor is None else network.mask_predictor(hidden)
     return upsample_flow(coords - start, mask)
+
+
+def kept_weights() -> Path | None:
+    """A file of RAFT's weights that torchvision has kept on this machine, the large network's before the small's."""
+    return next(iter(sorted(_folder().glob("raft_*.pth"))), None)
+
+
+def _fetched_weights() -> Path:
+    path = _folder() / WEIGHTS_URL.rpartition("/")[2]
+    digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    CONSOLE.print(f"Fetching RAFT's weights to {path}", soft_wrap=True)
+    try:
+        return fetch(WEIGHTS_URL, path, digits[1] if digits else None, PATIENCE)
+    except DownloadError as e:
+        raise DownloadError(
+            f"{e} Or give a file of RAFT's weights that you have (raft_weights), or use flow dis."
+        ) from e
+
+
+def _folder() -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints")
 
 
 def _load(weights: Path) -> RAFT:

@@ -24,7 +24,7 @@ from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, NetworkPredictorConfig
 from das3r_ns.predictor.pairs import Edge, PairPredictions
 from das3r_ns.predictor.progress import CONSOLE
-from das3r_ns.predictor.raft import RaftFlow
+from das3r_ns.predictor.raft import RaftFlow, kept_weights
 from das3r_ns.predictor.seeds import no_points, seed_points
 from das3r_ns.predictor.windows import align_clip, cut, shared_frames
 from das3r_ns.scene import Scene
@@ -156,12 +156,9 @@ def _known_geometry(known: Known, clip: Clip, framed: Framing) -> KnownGeometry:
 
 
 def _flow_estimator(config: NetworkPredictorConfig, device: torch.device) -> FlowEstimator:
-    weights = config.raft_weights
-    if weights is None:
-        kept = sorted(Path(torch.hub.get_dir(), "checkpoints").glob("raft_*.pth"))
-        weights = kept[0] if kept else None
-    if config.flow == "raft" and weights is None:
-        raise ValueError("flow raft needs raft_weights, a file of torchvision's RAFT weights; flow dis needs none")
+    if config.flow == "raft":
+        return RaftFlow(config.raft_weights, str(device))
+    weights = config.raft_weights or kept_weights()
     if config.flow == "dis" or weights is None:
         return DisFlow()
     return RaftFlow(weights, str(device))

@@ -53,7 +53,8 @@ def fetch(
     """Fetch `url` to `path`; what is there whole already is not fetched again.
 
     Args:
-        sha256: checksum in hex. When None, one that the server announces is used (the Hugging Face hub does).
+        sha256: checksum in hex, or its first digits where the publisher tells no more. When None, one that the server
+            announces is used (the Hugging Face hub does).
         progress: called with the bytes that are there and those there will be (None where the server does not say).
 
     Raises:
@@ -61,7 +62,7 @@ def fetch(
             same file, or the checksum is wrong (the file is then deleted).
     """
     if path.exists():
-        if sha256 is None or sha256_of(path) == sha256.lower():
+        if sha256 is None or sha256_of(path).startswith(sha256.lower()):
             return path
         raise DownloadError(f"{path} is there but its checksum is not {sha256}. Move it away and run again.")
     patience = patience or Patience()
@@ -188,7 +189,7 @@ def _check(part: Path, sha256: str | None, url: str) -> None:
     if sha256 is None:
         return
     found = sha256_of(part)
-    if found != sha256.lower():
+    if not found.startswith(sha256.lower()):
         size = part.stat().st_size
         part.unlink()
         _notes(part).unlink(missing_ok=True)
