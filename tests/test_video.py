@@ -126,6 +126,28 @@ def test_a_video_of_variable_rate_is_chosen_by_time(tmp_path):
     assert numbers_of(read_clip(path, VideoConfig(start_s=1.3)).frames) == list(range(22, 30))
 
 
+def test_frames_in_quick_succession_are_told_apart(tmp_path):
+    # A recorded screen: six frames within a tenth of a second, then nothing for a second.
+    times_ms = [1000 * burst + 16 * i for burst in range(5) for i in range(6)]
+    path = write_video(tmp_path / "bursts.mkv", [frame_picture(i) for i in range(30)], times_ms=times_ms)
+    assert numbers_of(read_clip(path).frames) == list(range(30))
+    assert numbers_of(read_clip(path, VideoConfig(every=4)).frames) == list(range(0, 30, 4))
+
+
+@pytest.mark.parametrize(("start_s", "end_s", "numbers"), [(0.0, 1.9, range(19)), (1.5, 4.0, range(15, 40))])
+def test_a_video_trimmed_without_encoding_it_again_is_whole(tmp_path, counting_video, start_s, end_s, numbers):
+    # As phones do it: every frame stays in the file, and an edit list says which part is shown.
+    content = bytearray(counting_video.read_bytes())
+    at = content.index(b"elst") + 12  # after version, flags and the number of entries: duration, first time, rate
+    first = struct.unpack_from(">i", content, at + 4)[0]
+    ticks_s = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)[0]
+    duration_ms = round(1000 * (end_s - start_s))  # FFmpeg writes the duration of the whole in milliseconds
+    struct.pack_into(">Ii", content, at, duration_ms, first + round(start_s * ticks_s))
+    path = tmp_path / "trimmed.mp4"
+    path.write_bytes(content)
+    assert numbers_of(read_clip(path).frames) == list(numbers)
+
+
 @pytest.mark.parametrize(
     "matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (0, 1, 1, 0)]
 )
