@@ -159,6 +159,17 @@ def test_options_without_meaning_are_refused(scene, tmp_path):
         train(config)
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "value"), [("das3r-lite", "learn", "clip"), ("das3r-paper", "densify", True)]
+)
+def test_gaussians_without_a_pixel_share_no_staticness_with_one(scene, tmp_path, method, option, value):
+    config = tiny_config(method, scene, tmp_path)
+    model = config.pipeline.model
+    setattr(model if option == "densify" else model.staticness, option, value)
+    with pytest.raises(ValueError, match=r"--pipeline\.model\.densify False"):
+        train(config)
+
+
 def test_asking_for_a_gpu_that_is_not_there_is_told_at_once(scene, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = tiny_config("das3r", scene, tmp_path)
