@@ -274,6 +274,24 @@ def test_predict_writes_where_it_is_told_and_sums_up(tmp_path, shots, predictor,
         predict(out, tmp_path / "again")
 
 
+def test_predict_does_not_repeat_for_nothing_what_another_run_wrote_meanwhile(tmp_path, shots, predictor):
+    out, refused = tmp_path / "scene", []
+
+    def run() -> None:
+        with pytest.raises(FileExistsError, match="--overwrite"):
+            predict(shots, out)
+        refused.append(out)
+
+    with cache.only_one_at_a_time(out):
+        second = threading.Thread(target=run)
+        second.start()
+        time.sleep(0.3)  # it waits now
+        cache.predict_scene(shots, PredictionOptions(predictor="geometric"), out)
+    second.join(10)
+    assert refused
+    assert predictor.calls == 1
+
+
 def test_predict_replaces_nothing_that_is_no_scene(tmp_path, shots, predictor):
     (tmp_path / "thesis").mkdir()
     with pytest.raises(FileExistsError, match="no scene folder"):
