@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
@@ -18,6 +18,17 @@ UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr
 
 DIAGONAL_OF_35MM = math.hypot(36.0, 24.0)
 """Millimetres; EXIF's "focal length in 35 mm film" refers to this diagonal."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -57,15 +68,18 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width as the picture is meant to be seen (EXIF orientation applied); reads the header only.
+    """Height and width as the picture is meant to be seen (EXIF orientation applied); mostly reads the header only.
 
     Raises:
         ValueError: it is no picture.
     """
     with _opened(path) as picture:
+        orientation = _orientation(picture)
+        if picture.format == "TIFF" and orientation != 1:
+            picture.load()  # Pillow turns TIFFs itself, and not every release says their size before
+            return picture.height, picture.width
         width, height = picture.size
-        sideways = _exif(picture).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return (width, height) if sideways else (height, width)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
@@ -78,11 +92,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.nd
     Raises:
         ValueError: it is no picture, it is cut short, or it holds floating-point values.
     """
-    with _opened(path) as picture:
-        try:
-            upright = ImageOps.exif_transpose(picture)
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
+    upright = _upright(path)
     if upright.mode == "F":
         raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
     if upright.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
@@ -105,10 +115,9 @@ def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
     white: the values are labels there.
 
     Raises:
-        ValueError: it is no picture.
+        ValueError: it is no picture, or is cut short.
     """
-    with _opened(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
+    upright = _upright(path)
     if upright.mode in ("P", "1"):
         return (np.array(upright) > 0).astype(np.float32)
     values = np.array(upright if upright.mode.startswith("I") else upright.convert("L")).astype(np.float32)
@@ -139,6 +148,22 @@ def _exif(picture: Image.Image) -> Image.Exif:
     if picture.format == "PNG" and "exif" not in picture.info:
         return Image.Exif()  # asking would decode the whole picture to look behind its pixels
     return picture.getexif()
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's number for how the picture lies; 1 is upright."""
+    return _exif(picture).get(ExifTags.Base.Orientation, 1)
+
+
+def _upright(path: Path) -> Image.Image:
+    with _opened(path) as picture:
+        orientation = _orientation(picture)  # before the pixels: behind them some files say something else
+        try:
+            picture.load()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
+        turn = None if picture.format == "TIFF" else _TURNS.get(orientation)  # Pillow has turned TIFFs
+        return picture.copy() if turn is None else picture.transpose(turn)
 
 
 def _opened(path: Path) -> Image.Image:

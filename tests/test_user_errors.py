@@ -154,6 +154,14 @@ def test_a_picture_that_is_cut_short(tmp_path):
         predict(shots, tmp_path / "out")
 
 
+def test_a_mask_that_is_cut_short(tmp_path):
+    masks = write_pictures(tmp_path / "masks", size=(200, 200))
+    cut(masks / "00002.png", 0.5)
+    options = PredictionOptions(masks=masks)
+    with pytest.raises(ValueError, match=r"00002.png cannot be read to its end"):
+        predict(write_pictures(tmp_path / "shots", size=(200, 200)), tmp_path / "out", options)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -227,6 +227,36 @@ def test_exif_turns_pictures_and_gives_the_focal_length(tmp_path):
     assert reduced.focal_px == pytest.approx(0.75 * clip.focal_px)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_and_pixels_agree_about_what_is_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = frame_picture(3)
+    # EXIF 2.3, tag 274: where row 0 and column 0 of what is stored are to be seen.
+    upright = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1), 7: np.rot90(stored, 2).swapaxes(0, 1), 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    for name, options in (("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {"compression": "tiff_lzw"})):
+        Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
+        assert pictures.picture_size(tmp_path / name) == upright.shape[:2]
+        np.testing.assert_array_equal(pictures.read_picture(tmp_path / name), upright)
+
+
+def test_what_stands_behind_the_pixels_of_a_png_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(frame_picture(3)).save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    at = content.index(b"eXIf") - 4
+    chunk = content[at : at + 12 + struct.unpack_from(">I", content, at)[0]]
+    content = content.replace(chunk, b"")
+    end = content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:end] + chunk + content[end:])
+    assert pictures.picture_size(tmp_path / "a.png") == (48, 64)
+    np.testing.assert_array_equal(pictures.read_picture(tmp_path / "a.png"), frame_picture(3))
+
+
 def test_every_kind_of_pixel_becomes_8_bit_rgb(tmp_path):
     grey16 = (np.arange(48 * 64).reshape(48, 64) * 21).astype(np.uint16)
     Image.fromarray(grey16).save(tmp_path / "grey16.png")
