@@ -67,14 +67,16 @@ def list_pictures(folder: Path) -> list[Path]:
     )
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def picture_size(path: Path, upright: bool = True) -> tuple[int, int]:
     """Height and width as the picture is meant to be seen (EXIF orientation applied); mostly reads the header only.
 
+    Args:
+        upright: see `read_picture`.
     Raises:
         ValueError: it is no picture.
     """
     with _opened(path) as picture:
-        orientation = _orientation(picture)
+        orientation = _orientation(picture) if upright else 1
         if picture.format == "TIFF" and orientation != 1:
             picture.load()  # Pillow turns TIFFs itself, and not every release says their size before
             return picture.height, picture.width
@@ -82,30 +84,32 @@ def picture_size(path: Path) -> tuple[int, int]:
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def read_picture(path: Path, size: tuple[int, int] | None = None, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """A picture as 8-bit RGB, upright.
 
     Grey is repeated, 16 bits are reduced to 8, transparent parts are laid over white.
 
     Args:
         size: height and width to resize to (with anti-aliasing).
+        upright: turn the picture as its EXIF orientation says. Off takes it as it is stored (but for TIFFs, which
+            Pillow turns in any case).
     Raises:
         ValueError: it is no picture, it is cut short, or it holds floating-point values.
     """
-    upright = _upright(path)
-    if upright.mode == "F":
+    picture = _loaded(path, upright)
+    if picture.mode == "F":
         raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
-    if upright.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
-        values = np.asarray(upright).astype(np.int64) >> 8
-        upright = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        opaque = upright.convert("RGBA")
+    if picture.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
+        values = np.asarray(picture).astype(np.int64) >> 8
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        opaque = picture.convert("RGBA")
         white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, opaque)
-    upright = upright.convert("RGB")
-    if size is not None and upright.size != (size[1], size[0]):
-        upright = upright.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(upright)
+        picture = Image.alpha_composite(white, opaque)
+    picture = picture.convert("RGB")
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(picture)
 
 
 def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
@@ -117,10 +121,10 @@ def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
     Raises:
         ValueError: it is no picture, or is cut short.
     """
-    upright = _upright(path)
-    if upright.mode in ("P", "1"):
-        return (np.array(upright) > 0).astype(np.float32)
-    values = np.array(upright if upright.mode.startswith("I") else upright.convert("L")).astype(np.float32)
+    mask = _loaded(path, upright=True)
+    if mask.mode in ("P", "1"):
+        return (np.array(mask) > 0).astype(np.float32)
+    values = np.array(mask if mask.mode.startswith("I") else mask.convert("L")).astype(np.float32)
     largest = values.max()
     if largest <= 1:
         return values
@@ -155,9 +159,11 @@ def _orientation(picture: Image.Image) -> int:
     return _exif(picture).get(ExifTags.Base.Orientation, 1)
 
 
-def _upright(path: Path) -> Image.Image:
+def _loaded(path: Path, upright: bool) -> Image.Image:
     with _opened(path) as picture:
-        orientation = _orientation(picture)  # before the pixels: behind them some files say something else
+        orientation = (
+            _orientation(picture) if upright else 1
+        )  # before the pixels: behind them some files say something else
         try:
             picture.load()
         except OSError as error:

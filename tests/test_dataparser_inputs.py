@@ -12,7 +12,7 @@ import torch
 from fakes import FakePredictor, write_pictures
 from PIL import Image
 
-from das3r_ns import geometry
+from das3r_ns import geometry, pictures
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.inputs import kind_of, read_inputs
 from das3r_ns.dataparser.known_cameras import read_cameras, undistort
@@ -130,6 +130,22 @@ def test_a_dataset_with_cameras_needs_only_its_folder(tmp_path, per_frame):
     assert known.T_world_camera[0, :3, :3].diagonal().tolist() == [1, -1, -1]
     assert known.K[0].tolist() == [[80, 0, 33], [0, 82, 25], [0, 0, 1]]
     assert known.dynamic_mask is None
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pictures_lie_as_the_cameras_saw_them(tmp_path, orientation):
+    data = write_dataset(tmp_path / "set")
+    stored = pictures.read_picture(data / "images" / "00000.png")
+    for path in (data / "images").iterdir():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(path) as picture:
+            picture.save(path, exif=exif)
+    for given, options in ((data, PredictionOptions()), (data / "images", PredictionOptions(cameras=data))):
+        clip, _ = read_inputs(given, options)
+        np.testing.assert_array_equal(clip.frames[0].numpy(), stored)
+    clip, _ = read_inputs(data / "images", PredictionOptions())  # without cameras, as a person sees them
+    np.testing.assert_array_equal(clip.frames[0].numpy(), np.rot90(stored, 2 if orientation == 3 else -1))
 
 
 def test_intrinsics_follow_a_reduction(tmp_path):
