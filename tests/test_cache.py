@@ -108,6 +108,25 @@ def test_auto_keeps_the_scene_it_has_when_weights_arrive(tmp_path, shots, predic
     assert cached_scene(shots, PredictionOptions(predictor="network"), tmp_path / "cache") != first
 
 
+def test_a_scene_of_weights_that_were_trained_on_is_told_of(tmp_path, shots, predictor, capsys):
+    weights, place = tmp_path / "best", tmp_path / "cache"
+    weights.mkdir()
+    options = PredictionOptions(predictor="network")
+    options.network.weights = str(weights)
+    predictor.name = "network"
+    (weights / "model.safetensors").write_bytes(b"one epoch")
+    folder = cached_scene(shots, options, place)
+    assert cached_scene(shots, options, place) == folder
+    assert "has changed" not in capsys.readouterr().out
+    (weights / "model.safetensors").write_bytes(b"two epochs")
+    assert cached_scene(shots, options, place) == folder
+    assert f"--network.weights has changed since that scene was predicted: delete {folder}" in capsys.readouterr().out
+    shutil.rmtree(weights)
+    cache._told.clear()
+    assert cached_scene(shots, options, place) == folder  # the scene outlives its weights
+    assert "has changed" not in capsys.readouterr().out
+
+
 def test_a_scene_outlives_its_clip(tmp_path, shots, predictor, capsys):
     config = Das3rDataParserConfig(data=shots, cache_dir=tmp_path / "cache")
     first = cached_scene(shots, config, config.cache_dir)
