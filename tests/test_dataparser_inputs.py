@@ -103,6 +103,12 @@ def test_masks_the_wrong_way_round_are_suspected(tmp_path):
         read_masks([tmp_path / "a.png"], SIZE, white_is_static=False)
 
 
+def test_masks_that_leave_nothing_static_are_not_told_to_be_what_they_are(tmp_path):
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="leave 0% of the pictures as static.*without --masks-white-is-static"):
+        read_masks([tmp_path / "a.png"], SIZE, white_is_static=True)
+
+
 def write_dataset(folder: Path, n: int = N, keys: dict | None = None, per_frame: bool = False) -> Path:
     """A nerfstudio dataset: camera i stands at (i, 0, 0) of a world whose axes are OpenGL's camera axes."""
     write_pictures(folder / "images", n)
