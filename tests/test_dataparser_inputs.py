@@ -105,7 +105,7 @@ def test_masks_the_wrong_way_round_are_suspected(tmp_path):
 
 def test_masks_that_leave_nothing_static_are_not_told_to_be_what_they_are(tmp_path):
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="leave 0% of the pictures as static.*without --masks-white-is-static"):
+    with pytest.raises(ValueError, match=r"leave 0% of the pictures as static.*without --masks-white-is-static"):
         read_masks([tmp_path / "a.png"], SIZE, white_is_static=True)
 
 
