@@ -190,6 +190,16 @@ def test_frames_without_a_camera_are_left_out_and_said(tmp_path, capsys):
     assert "2 of 6 frames have no camera" in capsys.readouterr().out
 
 
+def test_frames_that_are_left_out_slow_the_clip_down(tmp_path):
+    cameras = write_dataset(tmp_path / "set") / "transforms.json"
+    content = json.loads(cameras.read_text())
+    content["frames"] = content["frames"][::2]  # of frames 5, 3 and 1
+    cameras.write_text(json.dumps(content))
+    clip, _ = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(cameras=cameras))
+    assert clip.names == ("00001.png", "00003.png", "00005.png")
+    assert clip.fps == 15.0
+
+
 def test_cameras_of_other_pictures(tmp_path):
     cameras = write_dataset(tmp_path / "set") / "transforms.json"
     (tmp_path / "shots").mkdir()

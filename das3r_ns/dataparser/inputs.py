@@ -68,7 +68,8 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
     if len(kept) < len(clip):
         gone = [clip.names[i] for i in range(len(clip)) if i not in set(kept)]
         print(f"{len(gone)} of {len(clip)} frames have no camera in {cameras_file} and are left out: {gone[0]}, ...")
-        clip = replace(clip, frames=clip.frames[kept], names=tuple(clip.names[i] for i in kept))
+        fps = clip.fps * (len(kept) - 1) / (kept[-1] - kept[0])
+        clip = replace(clip, frames=clip.frames[kept], names=tuple(clip.names[i] for i in kept), fps=fps)
         masks = None if masks is None else [masks[i] for i in kept]
     T_world_camera, K, distortion = cameras_of_clip(cameras, [row for row in matched if row is not None], clip.size)
     dynamic_mask = _mask_maps(masks, clip, data, options)
