@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 
@@ -212,6 +213,13 @@ def test_what_an_interrupted_repetition_has_made_void_is_measured_again(tmp_path
         with pytest.raises(KeyboardInterrupt):
             j_with(again=True)
     assert j_with() == 0
+
+
+def test_a_system_that_does_not_say_which_cores_are_ours_is_described(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS and Windows have none
+    monkeypatch.delattr("os.sysconf")  # nor has Windows this
+    notes = bench_command._notes("geometric", (), FRAMES["davis"], None, None, None, False)
+    assert notes["machine"].startswith(f"{os.cpu_count()} CPU cores (")
 
 
 def test_training_never_gives_an_earlier_run(tmp_path, monkeypatch):

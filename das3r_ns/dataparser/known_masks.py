@@ -60,8 +60,8 @@ def read_masks(paths: list[Path], size: tuple[int, int], white_is_static: bool) 
     share = float(masks.mean())
     if share > 0.9 and white_is_static:
         raise ValueError(
-            f"the masks leave {1 - share:.0%} of the pictures as static, and white is what is static there. Is white what "
-            "moves in yours? Give their folder as --masks, without --masks-white-is-static."
+            f"the masks leave {1 - share:.0%} of the pictures as static, and white is what is static there. Is white "
+            "what moves in yours? Give their folder as --masks, without --masks-white-is-static."
         )
     if share > 0.9:
         raise ValueError(
