@@ -191,7 +191,7 @@ def test_options_without_sense(tmp_path, config, message):
         ("masks.contrast", 0.0, "masks.contrast must be above 0"),
         ("masks.memory", 1.5, "masks.memory must be between 0 and 1"),
         ("masks.appearance", -0.1, "masks.appearance must be between 0 and 1"),
-        ("mapping.field_of_view", 0.0, "mapping.field-of-view must be from 1"),
+        ("mapping.field_of_view", 0.0, "mapping.field-of-view must be between"),
         ("mapping.features.overlap", 0, "mapping.features.overlap must be 1 or more"),
     ],
 )
