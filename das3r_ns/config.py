@@ -137,6 +137,10 @@ das3r_paper = MethodSpecification(
             "staticness": _decaying(3e-3, 3e-4, 4000),
             "staticness_maps": _decaying(3e-3, 3e-4, 4000),
             "camera_opt": _decaying(3e-5, 3e-6, 1000, gated=True),
+            # Of what the recipe lacks and an option may add.
+            "focal": _decaying(1e-4, 1e-5, 4000),
+            "exposure": _decaying(2e-3, 2e-4, 4000),
+            "shutter": _decaying(1e-2, 1e-3, 4000),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",

@@ -32,7 +32,7 @@ class VideoIndex:
     declared_end_s: float | None
     """End of the video by the file's header, on the clock of `times_s`; None where it does not say."""
     declared_frames: int | None
-    """Number of frames by the file's header; None where it does not say."""
+    """Number of frames to be shown by the file's header; None where it does not say."""
     lacks_trailer: bool = False
     """Whether the mark that ends a file of this kind is missing (only GIF has one)."""
 
@@ -64,6 +64,7 @@ def index_video(path: Path) -> VideoIndex:
         stream = _video_stream(container, path)
         base = float(stream.time_base)
         times: set[float] = set()
+        unshown = 0
         last_s = -np.inf
         try:
             for packet in container.demux():
@@ -72,11 +73,14 @@ def index_video(path: Path) -> VideoIndex:
                     continue
                 end_s = (tick + (packet.duration or 0)) * float(packet.time_base)
                 last_s = max(last_s, end_s)
-                if packet.stream.index == stream.index and not packet.is_discard:
-                    times.add(tick * base)
+                if packet.stream.index == stream.index:
+                    unshown += packet.is_discard or tick * base in times
+                    if not packet.is_discard:
+                        times.add(tick * base)
         except av.error.FFmpegError:
             pass  # the file ends in the middle of a packet: `is_cut_short` judges what is there
-        declared = stream.frames if _counts_frames(container) and stream.frames else None
+        declared = _promised_frames(container, stream)
+        declared = None if declared is None else declared - unshown
         # A container's duration spans all its streams, so it says something about the picture only where no other
         # stream is the longer one.
         alone = max(times, default=0.0) + 1 >= last_s
@@ -101,22 +105,29 @@ def decode(
     seek_s = index.times_s[chosen[0]]
     if by_order or seek_s - index.times_s[0] < _SEEK_FROM_S:
         seek_s = None
-    tolerance_s = 0.25 / index.fps
     if seek_s is not None:
         first = next(_frames(path, seek_s), None)
-        if first is None or float(first.time or 0) > seek_s + tolerance_s:
+        if first is None or float(first.time or 0) > seek_s + 0.25 / index.fps:
             seek_s = None  # landed behind the place: some containers have no reliable index
     wanted = iter(chosen)
     target = next(wanted, None)
     for count, frame in enumerate(_frames(path, seek_s)):
         while target is not None:
-            reached = count >= target if by_order else _time(frame) >= index.times_s[target] - tolerance_s
+            reached = count >= target if by_order else _time(frame) >= _not_before(index, target)
             if not reached:
                 break
             yield _picture(frame, size)
             target = next(wanted, None)
         if target is None:
             return
+
+
+def _not_before(index: VideoIndex, number: int) -> float:
+    """Seconds: halfway from the frame before to frame `number`. In a video of variable rate frames may follow one
+    another in a small part of the mean interval."""
+    if number == 0:
+        return -np.inf
+    return (index.times_s[number - 1] + index.times_s[number]) / 2
 
 
 def _frames(path: Path, seek_s: float | None) -> Iterator[av.VideoFrame]:
@@ -175,8 +186,15 @@ def _is_cover(stream: "av.video.stream.VideoStream") -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _counts_frames(container: "av.container.InputContainer") -> bool:
-    return any(name in container.format.name for name in ("mp4", "avi"))
+def _promised_frames(container: "av.container.InputContainer", stream: "av.video.stream.VideoStream") -> int | None:
+    """Number of frames that the file's header says can be read; None where it does not say."""
+    is_mp4 = "mp4" in container.format.name
+    if not stream.frames or not (is_mp4 or "avi" in container.format.name):
+        return None
+    # A phone trims a video by an edit list (ISO/IEC 14496-12): what is cut off stays in the file and is counted in its
+    # header, but FFmpeg reads only what it has kept in its index.
+    indexed = len(getattr(stream, "index_entries", ())) if is_mp4 else 0
+    return min(stream.frames, indexed) if indexed else stream.frames
 
 
 def _has_unreliable_times(container: "av.container.InputContainer") -> bool:

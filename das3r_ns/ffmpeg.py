@@ -23,5 +23,9 @@ def provide_ffmpeg() -> None:
         return
     folder = tempfile.mkdtemp(prefix="das3r-ffmpeg-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    (Path(folder) / "ffmpeg").symlink_to(program)
+    called = Path(folder) / ("ffmpeg.exe" if program.suffix == ".exe" else "ffmpeg")
+    try:
+        called.symlink_to(program)
+    except OSError:  # Windows lets only some users make links
+        shutil.copy2(program, called)
     os.environ["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", "")))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
@@ -18,6 +18,17 @@ UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr
 
 DIAGONAL_OF_35MM = math.hypot(36.0, 24.0)
 """Millimetres; EXIF's "focal length in 35 mm film" refers to this diagonal."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of each EXIF orientation upright."""
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -56,46 +67,49 @@ def list_pictures(folder: Path) -> list[Path]:
     )
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width as the picture is meant to be seen (EXIF orientation applied); reads the header only.
+def picture_size(path: Path, upright: bool = True) -> tuple[int, int]:
+    """Height and width as the picture is meant to be seen (EXIF orientation applied); mostly reads the header only.
 
+    Args:
+        upright: see `read_picture`.
     Raises:
         ValueError: it is no picture.
     """
     with _opened(path) as picture:
+        orientation = _orientation(picture) if upright else 1
+        if picture.format == "TIFF" and orientation != 1:
+            picture.load()  # Pillow turns TIFFs itself, and not every release says their size before
+            return picture.height, picture.width
         width, height = picture.size
-        sideways = _exif(picture).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return (width, height) if sideways else (height, width)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w 3"]:
+def read_picture(path: Path, size: tuple[int, int] | None = None, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """A picture as 8-bit RGB, upright.
 
     Grey is repeated, 16 bits are reduced to 8, transparent parts are laid over white.
 
     Args:
         size: height and width to resize to (with anti-aliasing).
+        upright: turn the picture as its EXIF orientation says. Off takes it as it is stored (but for TIFFs, which
+            Pillow turns in any case).
     Raises:
         ValueError: it is no picture, it is cut short, or it holds floating-point values.
     """
-    with _opened(path) as picture:
-        try:
-            upright = ImageOps.exif_transpose(picture)
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
-    if upright.mode == "F":
+    picture = _loaded(path, upright)
+    if picture.mode == "F":
         raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
-    if upright.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
-        values = np.asarray(upright).astype(np.int64) >> 8
-        upright = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        opaque = upright.convert("RGBA")
+    if picture.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
+        values = np.asarray(picture).astype(np.int64) >> 8
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        opaque = picture.convert("RGBA")
         white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, opaque)
-    upright = upright.convert("RGB")
-    if size is not None and upright.size != (size[1], size[0]):
-        upright = upright.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(upright)
+        picture = Image.alpha_composite(white, opaque)
+    picture = picture.convert("RGB")
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(picture)
 
 
 def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
@@ -105,13 +119,12 @@ def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
     white: the values are labels there.
 
     Raises:
-        ValueError: it is no picture.
+        ValueError: it is no picture, or is cut short.
     """
-    with _opened(path) as picture:
-        upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("P", "1"):
-        return (np.array(upright) > 0).astype(np.float32)
-    values = np.array(upright if upright.mode.startswith("I") else upright.convert("L")).astype(np.float32)
+    mask = _loaded(path, upright=True)
+    if mask.mode in ("P", "1"):
+        return (np.array(mask) > 0).astype(np.float32)
+    values = np.array(mask if mask.mode.startswith("I") else mask.convert("L")).astype(np.float32)
     largest = values.max()
     if largest <= 1:
         return values
@@ -139,6 +152,24 @@ def _exif(picture: Image.Image) -> Image.Exif:
     if picture.format == "PNG" and "exif" not in picture.info:
         return Image.Exif()  # asking would decode the whole picture to look behind its pixels
     return picture.getexif()
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's number for how the picture lies; 1 is upright."""
+    return _exif(picture).get(ExifTags.Base.Orientation, 1)
+
+
+def _loaded(path: Path, upright: bool) -> Image.Image:
+    with _opened(path) as picture:
+        orientation = (
+            _orientation(picture) if upright else 1
+        )  # before the pixels: behind them some files say something else
+        try:
+            picture.load()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
+        turn = None if picture.format == "TIFF" else _TURNS.get(orientation)  # Pillow has turned TIFFs
+        return picture.copy() if turn is None else picture.transpose(turn)
 
 
 def _opened(path: Path) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -156,7 +157,18 @@ def clip_fps(pipeline: Das3rPipeline) -> float | None:
 @contextlib.contextmanager
 def video_writer(path: Path, fps: float) -> Iterator[Any]:
     """Give a function that appends a picture [h, w, 3] of 8-bit RGB to a video: H.264 where the codec is there, else
-    MPEG-4. Odd sizes lose a row or column, which 4:2:0 colour cannot hold."""
+    MPEG-4. Odd sizes lose a row or column, which 4:2:0 colour cannot hold. The video gets its name when it is whole."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        with _encoder(part, fps) as write:
+            yield write
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _encoder(path: Path, fps: float) -> Iterator[Any]:
     import av
 
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"

@@ -87,11 +87,13 @@ class VideoConfig:
             raise ValueError(f"--video.longest-side must be {MIN_SIDE} or more, got {self.longest_side}")
 
 
-def read_clip(path: Path, config: VideoConfig | None = None) -> Clip:
+def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = True) -> Clip:
     """Read a video file (mp4, mov, webm, avi, mkv, gif, ...) or a folder of pictures.
 
     Videos are turned upright by their display matrix, pictures by their EXIF orientation.
 
+    Args:
+        upright: of pictures. Off takes them as they are stored.
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: it is no video, is cut short, gives fewer than 2 frames, or its frames are of different sizes, too
@@ -100,20 +102,22 @@ def read_clip(path: Path, config: VideoConfig | None = None) -> Clip:
     config = config or VideoConfig()
     config.check()
     _check_exists(path)
-    return _read_folder(path, config) if path.is_dir() else _read_video(path, config)
+    return _read_folder(path, config, upright) if path.is_dir() else _read_video(path, config)
 
 
-def read_pictures(paths: list[Path], config: VideoConfig, source: Path) -> Clip:
+def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright: bool = True) -> Clip:
     """Read the given pictures, all of them, as the frames of a clip.
 
+    Args:
+        upright: turn them as their EXIF orientation says.
     Raises:
         ValueError: they differ in size, or one cannot be read.
     """
-    size = _common_size(paths)
+    size = _common_size(paths, upright)
     target = shrunk_size(size, config.longest_side)
     frames = np.empty((len(paths), *target, 3), np.uint8)
     for i, path in enumerate(track(paths, description=f"Reading {len(paths)} pictures")):
-        frames[i] = pictures.read_picture(path, target)
+        frames[i] = pictures.read_picture(path, target, upright)
     _check_frames(frames, source)
     focal = pictures.exif_focal_px(paths[0])
     if focal is not None and pictures.exif_focal_px(paths[-1]) != focal:
@@ -213,11 +217,11 @@ def _read_video(path: Path, config: VideoConfig) -> Clip:
     )
 
 
-def _read_folder(folder: Path, config: VideoConfig) -> Clip:
+def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
     paths = pictures.list_pictures(folder)
     chosen = choose_frames(_times_of_pictures(paths, config), config)
     _check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
-    clip = read_pictures([paths[i] for i in chosen], config, folder)
+    clip = read_pictures([paths[i] for i in chosen], config, folder, upright)
     return replace(clip, fps=config.folder_fps * (len(chosen) - 1) / (chosen[-1] - chosen[0]))
 
 
@@ -230,10 +234,10 @@ def _times_of_pictures(paths: list[Path], config: VideoConfig) -> tuple[float, .
     return tuple(i / config.folder_fps for i in range(len(paths)))
 
 
-def _common_size(paths: list[Path]) -> tuple[int, int]:
-    first = pictures.picture_size(paths[0])
+def _common_size(paths: list[Path], upright: bool) -> tuple[int, int]:
+    first = pictures.picture_size(paths[0], upright)
     for path in paths[1:]:
-        size = pictures.picture_size(path)
+        size = pictures.picture_size(path, upright)
         if size != first:
             raise ValueError(
                 f"pictures of one clip must have one size: {paths[0].name} has {first[1]}x{first[0]} pixels, "

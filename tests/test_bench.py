@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 
@@ -19,7 +20,9 @@ from das3r_ns.evaluation.bench.prepared import prepare, resized_picture
 from das3r_ns.evaluation.bench.published import DAS3R_PSNR, MASKS, POSES, PSNR
 from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
+from das3r_ns.evaluation.bench.training import train
 from das3r_ns.evaluation.bench.worker import run_job
+from das3r_ns.evaluation.runs import load_run_config
 from das3r_ns.predictor.network.preprocess import framing
 from das3r_ns.scene import read_scene, write_scene
 
@@ -190,6 +193,49 @@ def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions)
     again(max_frames=6)
     assert predictions.of == ["one"]
     assert (results / "masks.json").stat().st_mtime_ns > measured  # what was measured on the old scene is void
+
+
+def test_what_an_interrupted_repetition_has_made_void_is_measured_again(tmp_path, predictions, monkeypatch):
+    small_clip(tmp_path / "clips" / "one")
+    clips, out = str(tmp_path / "clips"), tmp_path / "out"
+
+    def j_with(**options) -> float:
+        table = bench(clips, out=out, stages=("masks",), predictor="geometric", **options)
+        return table.rows[0].values("masks")["j_mean"]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    assert j_with() > 0.9
+    predictions.moving = 0.0  # another release, whose masks are empty
+    with monkeypatch.context() as here:
+        here.setattr(worker, "_measure_scene", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            j_with(again=True)
+    assert j_with() == 0
+
+
+def test_a_system_that_does_not_say_which_cores_are_ours_is_described(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS and Windows have none
+    monkeypatch.delattr("os.sysconf")  # nor has Windows this
+    notes = bench_command._notes("geometric", (), FRAMES["davis"], None, None, None, False)
+    assert notes["machine"].startswith(f"{os.cpu_count()} CPU cores (")
+
+
+def test_training_never_gives_an_earlier_run(tmp_path, monkeypatch):
+    trained = []
+
+    def train_loop(local_rank, world_size, config):
+        trained.append((config.pipeline.datamanager.data.name, config.max_num_iterations))
+        folder = config.get_checkpoint_dir()
+        folder.mkdir(parents=True)  # nothing of an earlier run is left
+        (folder / f"step-{config.max_num_iterations - 1:09d}.ckpt").touch()
+
+    monkeypatch.setattr("nerfstudio.scripts.train.train_loop", train_loop)
+    for scene, steps in (("a", 30), ("a", 20), ("b", 20), ("b", 20)):
+        path = train("das3r-lite", tmp_path / scene, tmp_path / "runs", steps)
+        assert load_run_config(path)[0] == steps - 1
+    assert trained == [("a", 30), ("a", 20), ("b", 20), ("b", 20)]
 
 
 def test_what_cannot_work_is_said_before_the_long_work(tmp_path, predictions):

@@ -108,6 +108,25 @@ def test_auto_keeps_the_scene_it_has_when_weights_arrive(tmp_path, shots, predic
     assert cached_scene(shots, PredictionOptions(predictor="network"), tmp_path / "cache") != first
 
 
+def test_a_scene_of_weights_that_were_trained_on_is_told_of(tmp_path, shots, predictor, capsys):
+    weights, place = tmp_path / "best", tmp_path / "cache"
+    weights.mkdir()
+    options = PredictionOptions(predictor="network")
+    options.network.weights = str(weights)
+    predictor.name = "network"
+    (weights / "model.safetensors").write_bytes(b"one epoch")
+    folder = cached_scene(shots, options, place)
+    assert cached_scene(shots, options, place) == folder
+    assert "has changed" not in capsys.readouterr().out
+    (weights / "model.safetensors").write_bytes(b"two epochs")
+    assert cached_scene(shots, options, place) == folder
+    assert f"--network.weights has changed since that scene was predicted: delete {folder}" in capsys.readouterr().out
+    shutil.rmtree(weights)
+    cache._told.clear()
+    assert cached_scene(shots, options, place) == folder  # the scene outlives its weights
+    assert "has changed" not in capsys.readouterr().out
+
+
 def test_a_scene_outlives_its_clip(tmp_path, shots, predictor, capsys):
     config = Das3rDataParserConfig(data=shots, cache_dir=tmp_path / "cache")
     first = cached_scene(shots, config, config.cache_dir)
@@ -272,6 +291,24 @@ def test_predict_writes_where_it_is_told_and_sums_up(tmp_path, shots, predictor,
     assert len(read_scene(out)) == 6
     with pytest.raises(ValueError, match="is a scene folder already"):
         predict(out, tmp_path / "again")
+
+
+def test_predict_does_not_repeat_for_nothing_what_another_run_wrote_meanwhile(tmp_path, shots, predictor):
+    out, refused = tmp_path / "scene", []
+
+    def run() -> None:
+        with pytest.raises(FileExistsError, match="--overwrite"):
+            predict(shots, out)
+        refused.append(out)
+
+    with cache.only_one_at_a_time(out):
+        second = threading.Thread(target=run)
+        second.start()
+        time.sleep(0.3)  # it waits now
+        cache.predict_scene(shots, PredictionOptions(predictor="geometric"), out)
+    second.join(10)
+    assert refused
+    assert predictor.calls == 1
 
 
 def test_predict_replaces_nothing_that_is_no_scene(tmp_path, shots, predictor):

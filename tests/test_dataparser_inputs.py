@@ -12,7 +12,7 @@ import torch
 from fakes import FakePredictor, write_pictures
 from PIL import Image
 
-from das3r_ns import geometry
+from das3r_ns import geometry, pictures
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.inputs import kind_of, read_inputs
 from das3r_ns.dataparser.known_cameras import read_cameras, undistort
@@ -103,6 +103,12 @@ def test_masks_the_wrong_way_round_are_suspected(tmp_path):
         read_masks([tmp_path / "a.png"], SIZE, white_is_static=False)
 
 
+def test_masks_that_leave_nothing_static_are_not_told_to_be_what_they_are(tmp_path):
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"leave 0% of the pictures as static.*without --masks-white-is-static"):
+        read_masks([tmp_path / "a.png"], SIZE, white_is_static=True)
+
+
 def write_dataset(folder: Path, n: int = N, keys: dict | None = None, per_frame: bool = False) -> Path:
     """A nerfstudio dataset: camera i stands at (i, 0, 0) of a world whose axes are OpenGL's camera axes."""
     write_pictures(folder / "images", n)
@@ -130,6 +136,22 @@ def test_a_dataset_with_cameras_needs_only_its_folder(tmp_path, per_frame):
     assert known.T_world_camera[0, :3, :3].diagonal().tolist() == [1, -1, -1]
     assert known.K[0].tolist() == [[80, 0, 33], [0, 82, 25], [0, 0, 1]]
     assert known.dynamic_mask is None
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_pictures_lie_as_the_cameras_saw_them(tmp_path, orientation):
+    data = write_dataset(tmp_path / "set")
+    stored = pictures.read_picture(data / "images" / "00000.png")
+    for path in (data / "images").iterdir():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(path) as picture:
+            picture.save(path, exif=exif)
+    for given, options in ((data, PredictionOptions()), (data / "images", PredictionOptions(cameras=data))):
+        clip, _ = read_inputs(given, options)
+        np.testing.assert_array_equal(clip.frames[0].numpy(), stored)
+    clip, _ = read_inputs(data / "images", PredictionOptions())  # without cameras, as a person sees them
+    np.testing.assert_array_equal(clip.frames[0].numpy(), np.rot90(stored, 2 if orientation == 3 else -1))
 
 
 def test_intrinsics_follow_a_reduction(tmp_path):
@@ -166,6 +188,16 @@ def test_frames_without_a_camera_are_left_out_and_said(tmp_path, capsys):
     assert clip.names == ("00000.png", "00001.png", "00002.png", "00003.png")
     assert len(clip.frames) == len(known.T_world_camera) == len(known.dynamic_mask) == 4
     assert "2 of 6 frames have no camera" in capsys.readouterr().out
+
+
+def test_frames_that_are_left_out_slow_the_clip_down(tmp_path):
+    cameras = write_dataset(tmp_path / "set") / "transforms.json"
+    content = json.loads(cameras.read_text())
+    content["frames"] = content["frames"][::2]  # of frames 5, 3 and 1
+    cameras.write_text(json.dumps(content))
+    clip, _ = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(cameras=cameras))
+    assert clip.names == ("00001.png", "00003.png", "00005.png")
+    assert clip.fps == 15.0
 
 
 def test_cameras_of_other_pictures(tmp_path):

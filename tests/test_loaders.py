@@ -24,6 +24,7 @@ from das3r_ns.datasets import (
 from das3r_ns.datasets.davis import VAL_2016, davis_root, davis_sequences
 from das3r_ns.datasets.sintel import read_cam, read_dpt, read_flo, sintel_root
 from das3r_ns.datasets.truth import read_intrinsics
+from das3r_ns.video import read_clip
 
 RED_GREEN_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
@@ -283,3 +284,14 @@ def test_the_real_clips_read_as_our_layout(clips):
     assert len(clip) == 60
     mask = clip.dynamic_mask(30)
     assert 0.02 < float(mask.double().mean()) < 0.9
+
+
+def test_the_frames_of_a_truth_are_in_the_order_of_the_clip_s(tmp_path):
+    for name in ("images", "dynamic_masks"):
+        (tmp_path / name).mkdir()
+        for i in range(1, 13):  # shot1 to shot12: by letters, shot10 comes second
+            picture = 10 * i + 99 * np.eye(40, dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"shot{i}.png"), picture)
+    truth = read_truth_folder(tmp_path)
+    clip = read_clip(tmp_path / "images")
+    assert tuple(path.name for path in truth.images) == clip.names == tuple(f"shot{i}.png" for i in range(1, 13))

@@ -140,10 +140,33 @@ def test_plain_nerfstudio_data_trains_and_renders_without_our_metadata(scene, tm
     assert values["static_psnr"] > 10
 
 
+@pytest.mark.parametrize("method", ["das3r", "das3r-lite", "das3r-paper"])
+def test_whatever_a_method_can_learn_has_an_optimizer(scene, tmp_path, method):
+    config = tiny_config(method, scene, tmp_path)
+    config.max_num_iterations = 1
+    model = config.pipeline.model
+    model.exposure = model.motion_blur = model.camera_optimizer.refine_focal = True
+    model.camera_optimizer.mode = "quaternion"
+    _, _, trainer = train(config)
+    learned = {"exposure", "shutter", "focal", "camera_opt", "staticness_maps"}
+    assert learned <= set(trainer.optimizers.optimizers)
+
+
 def test_options_without_meaning_are_refused(scene, tmp_path):
     config = tiny_config("das3r", scene, tmp_path)
     config.pipeline.model.use_bilateral_grid = True
     with pytest.raises(ValueError, match=r"--pipeline\.model\.exposure"):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"), [("das3r-lite", "learn", "clip"), ("das3r-paper", "densify", True)]
+)
+def test_gaussians_without_a_pixel_share_no_staticness_with_one(scene, tmp_path, method, option, value):
+    config = tiny_config(method, scene, tmp_path)
+    model = config.pipeline.model
+    setattr(model if option == "densify" else model.staticness, option, value)
+    with pytest.raises(ValueError, match=r"--pipeline\.model\.densify False"):
         train(config)
 
 

@@ -202,6 +202,26 @@ def test_the_static_video_follows_the_input_at_its_rate(run, tmp_path):
         assert sum(1 for _ in container.decode(stream)) == 8
 
 
+def test_an_interrupted_rendering_leaves_the_video_that_was_there(tmp_path):
+    from das3r_ns.render import video_writer
+
+    path, picture = tmp_path / "static.mp4", np.zeros((48, 64, 3), np.uint8)
+    with video_writer(path, 10.0) as write:
+        write(picture)
+    whole = path.read_bytes()
+
+    def interrupted() -> None:
+        with video_writer(path, 10.0) as write:
+            for _ in range(100):  # more than the encoder holds back
+                write(picture)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_rendering_something_else_is_refused_before_any_work(tmp_path):
     from das3r_ns.render import render_static
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from das3r_ns import geometry
+from das3r_ns.datasets import read_truth_folder
 from das3r_ns.synthetic import SyntheticConfig, make_clip, write_clip
 
 TINY = SyntheticConfig(num_frames=5, height=72, width=128)
@@ -106,3 +107,10 @@ def test_written_files_hold_the_clip(clip, tmp_path):
 def test_a_clip_that_cannot_be_made_is_refused():
     with pytest.raises(ValueError, match="at least 1 frame of 16x16"):
         make_clip(replace(TINY, height=8))
+
+
+def test_a_shorter_clip_in_the_place_of_a_longer_one_is_whole(tmp_path):
+    for num_frames in (4, 3):
+        write_clip(make_clip(SyntheticConfig(num_frames=num_frames, height=32, width=40)), tmp_path, video=False)
+    assert len(read_truth_folder(tmp_path)) == 3
+    assert len(list((tmp_path / "depth").iterdir())) == 3

@@ -154,6 +154,14 @@ def test_a_picture_that_is_cut_short(tmp_path):
         predict(shots, tmp_path / "out")
 
 
+def test_a_mask_that_is_cut_short(tmp_path):
+    masks = write_pictures(tmp_path / "masks", size=(200, 200))
+    cut(masks / "00002.png", 0.5)
+    options = PredictionOptions(masks=masks)
+    with pytest.raises(ValueError, match=r"00002.png cannot be read to its end"):
+        predict(write_pictures(tmp_path / "shots", size=(200, 200)), tmp_path / "out", options)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -169,6 +177,35 @@ def test_a_picture_that_is_cut_short(tmp_path):
 def test_options_without_sense(tmp_path, config, message):
     with pytest.raises(ValueError, match=message):
         predict(write_pictures(tmp_path / "shots"), tmp_path / "out", PredictionOptions(video=config))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("map_longest_side", 0, "map-longest-side must be 1 or more, got 0"),
+        ("offsets", (), "offsets must be distances of 1"),
+        ("offsets", (0, 2), "offsets must be distances of 1"),
+        ("masks.median_px", 4, "masks.median-px must be 1, 3 or 5, got 4"),
+        ("masks.median_px", 7, "masks.median-px must be 1, 3 or 5"),
+        ("masks.softness", 0.0, "masks.softness must be above 0"),
+        ("masks.contrast", 0.0, "masks.contrast must be above 0"),
+        ("masks.memory", 1.5, "masks.memory must be between 0 and 1"),
+        ("masks.appearance", -0.1, "masks.appearance must be between 0 and 1"),
+        ("mapping.field_of_view", 0.0, "mapping.field-of-view must be between"),
+        ("mapping.features.overlap", 0, "mapping.features.overlap must be 1 or more"),
+    ],
+)
+def test_settings_of_the_predictor_are_looked_at_before_the_frames(tmp_path, monkeypatch, option, value, message):
+    monkeypatch.setattr(cache, "build_predictor", auto.build_predictor)
+    monkeypatch.setattr(cache, "read_inputs", lambda *_: pytest.fail("read the frames"))
+    options = PredictionOptions(predictor="geometric")
+    *path, name = option.split(".")
+    group = options.geometric
+    for part in path:
+        group = getattr(group, part)
+    setattr(group, name, value)
+    with pytest.raises(ValueError, match=f"--geometric.{message}"):
+        predict(write_pictures(tmp_path / "shots"), tmp_path / "out", options)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,28 @@ def test_a_video_of_variable_rate_is_chosen_by_time(tmp_path):
     assert numbers_of(read_clip(path, VideoConfig(start_s=1.3)).frames) == list(range(22, 30))
 
 
+def test_frames_in_quick_succession_are_told_apart(tmp_path):
+    # A recorded screen: six frames within a tenth of a second, then nothing for a second.
+    times_ms = [1000 * burst + 16 * i for burst in range(5) for i in range(6)]
+    path = write_video(tmp_path / "bursts.mkv", [frame_picture(i) for i in range(30)], times_ms=times_ms)
+    assert numbers_of(read_clip(path).frames) == list(range(30))
+    assert numbers_of(read_clip(path, VideoConfig(every=4)).frames) == list(range(0, 30, 4))
+
+
+@pytest.mark.parametrize(("start_s", "end_s", "numbers"), [(0.0, 1.9, range(19)), (1.5, 4.0, range(15, 40))])
+def test_a_video_trimmed_without_encoding_it_again_is_whole(tmp_path, counting_video, start_s, end_s, numbers):
+    # As phones do it: every frame stays in the file, and an edit list says which part is shown.
+    content = bytearray(counting_video.read_bytes())
+    at = content.index(b"elst") + 12  # after version, flags and the number of entries: duration, first time, rate
+    first = struct.unpack_from(">i", content, at + 4)[0]
+    ticks_s = struct.unpack_from(">I", content, content.index(b"mdhd") + 16)[0]
+    duration_ms = round(1000 * (end_s - start_s))  # FFmpeg writes the duration of the whole in milliseconds
+    struct.pack_into(">Ii", content, at, duration_ms, first + round(start_s * ticks_s))
+    path = tmp_path / "trimmed.mp4"
+    path.write_bytes(content)
+    assert numbers_of(read_clip(path).frames) == list(numbers)
+
+
 @pytest.mark.parametrize(
     "matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0), (-1, 0, 0, 1), (0, 1, 1, 0)]
 )
@@ -203,6 +225,36 @@ def test_exif_turns_pictures_and_gives_the_focal_length(tmp_path):
     assert clip.focal_px == pytest.approx(26 * 80 / 43.267, rel=1e-3)
     reduced = read_clip(tmp_path, VideoConfig(longest_side=48))
     assert reduced.focal_px == pytest.approx(0.75 * clip.focal_px)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_size_and_pixels_agree_about_what_is_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = frame_picture(3)
+    # EXIF 2.3, tag 274: where row 0 and column 0 of what is stored are to be seen.
+    upright = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1), 7: np.rot90(stored, 2).swapaxes(0, 1), 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    for name, options in (("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {"compression": "tiff_lzw"})):
+        Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
+        assert pictures.picture_size(tmp_path / name) == upright.shape[:2]
+        np.testing.assert_array_equal(pictures.read_picture(tmp_path / name), upright)
+
+
+def test_what_stands_behind_the_pixels_of_a_png_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(frame_picture(3)).save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    at = content.index(b"eXIf") - 4
+    chunk = content[at : at + 12 + struct.unpack_from(">I", content, at)[0]]
+    content = content.replace(chunk, b"")
+    end = content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:end] + chunk + content[end:])
+    assert pictures.picture_size(tmp_path / "a.png") == (48, 64)
+    np.testing.assert_array_equal(pictures.read_picture(tmp_path / "a.png"), frame_picture(3))
 
 
 def test_every_kind_of_pixel_becomes_8_bit_rgb(tmp_path):

@@ -21,6 +21,7 @@ from das3r_ns import geometry
 from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.digests import digest_of_file
 from das3r_ns.predictor.auto import PredictorName, build_predictor, resolve
 from das3r_ns.predictor.progress import recorded_seconds
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
@@ -55,6 +56,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         folder = cache / _folder_name(data, content, options, name)
         if is_scene_folder(folder):
             _tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
+            _tell_of_other_weights(folder, _digests_of_weights(options, name))
             return folder
     name = settled(options)
     folder = cache / _folder_name(data, content, options, name)
@@ -87,6 +89,7 @@ def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrit
     predictor, _ = build_predictor(options.predictor, options.geometric, options.network)
     clip, known = read_inputs(data, options)
     check_free_space(folder.parent, clip)
+    digests = _digests_of_weights(options, predictor.name)
     with recorded_seconds() as seconds:
         scene = predictor(clip, known)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
@@ -95,6 +98,7 @@ def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrit
         "predictor": predictor.name,
         **scene.provenance,
         "seconds": seconds,
+        "weights_digests": digests,
         "input": str(data),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
@@ -222,6 +226,31 @@ def _scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> 
             else "."
         )
     )
+
+
+def _digests_of_weights(options: PredictionOptions, predictor: str) -> dict[str, str]:
+    """Digests of the weights that are files here, by option. Not part of a scene's name: the scene outlives them."""
+    network, geometric = options.network, options.geometric
+    given = (
+        {"network.weights": network.weights, "network.raft-weights": network.raft_weights}
+        if predictor == "network"
+        else {"geometric.raft-weights": geometric.raft_weights}
+    )
+    paths = {option: Path(value).expanduser() for option, value in given.items() if value is not None}
+    files = {option: path / "model.safetensors" if path.is_dir() else path for option, path in paths.items()}
+    return {option: digest_of_file(file) for option, file in files.items() if file.is_file()}
+
+
+def _tell_of_other_weights(folder: Path, digests: dict[str, str]) -> None:
+    """Say if a scene was predicted with other weights than those that lie at their place now, as after more training.
+    It stays: runs that were trained on it are evaluated on it."""
+    then = json.loads((folder / "predictor.json").read_text()).get("weights_digests", {})
+    changed = [option for option, digest in digests.items() if then.get(option, digest) != digest]
+    if changed:
+        options = " and ".join(f"--{option}" for option in changed)
+        _tell_once(
+            f"{options} has changed since that scene was predicted: delete {folder} to predict with the new one."
+        )
 
 
 def _plain(value: Any) -> Any:

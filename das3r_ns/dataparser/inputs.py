@@ -52,11 +52,13 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
     cameras = None if cameras_file is None else read_cameras(cameras_file)  # before the pictures, which take longer
     if cameras is not None and options.fov_deg is not None:
         raise ValueError(f"{cameras_file} says what the field of view is: leave out --fov-deg.")
+    # COLMAP and nerfstudio know nothing of EXIF orientation: their cameras are those of the pictures as stored.
+    upright = cameras is None
     if kind_of(data) == "dataset":
         paths, masks = _dataset_files(data, options)
-        clip = read_pictures(paths, options.video, data)
+        clip = read_pictures(paths, options.video, data, upright)
     else:
-        clip = read_clip(data, options.video)
+        clip = read_clip(data, options.video, upright)
         masks = match_masks(pictures.list_pictures(options.masks), clip.names, options.masks) if options.masks else None
     if cameras is None:
         known = Known(focal_px=_focal_px(options.fov_deg, clip), dynamic_mask=_mask_maps(masks, clip, data, options))
@@ -66,7 +68,8 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
     if len(kept) < len(clip):
         gone = [clip.names[i] for i in range(len(clip)) if i not in set(kept)]
         print(f"{len(gone)} of {len(clip)} frames have no camera in {cameras_file} and are left out: {gone[0]}, ...")
-        clip = replace(clip, frames=clip.frames[kept], names=tuple(clip.names[i] for i in kept))
+        fps = clip.fps * (len(kept) - 1) / (kept[-1] - kept[0])
+        clip = replace(clip, frames=clip.frames[kept], names=tuple(clip.names[i] for i in kept), fps=fps)
         masks = None if masks is None else [masks[i] for i in kept]
     T_world_camera, K, distortion = cameras_of_clip(cameras, [row for row in matched if row is not None], clip.size)
     dynamic_mask = _mask_maps(masks, clip, data, options)

@@ -58,6 +58,11 @@ def read_masks(paths: list[Path], size: tuple[int, int], white_is_static: bool) 
             mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
         masks[i] = 1 - mask if white_is_static else mask
     share = float(masks.mean())
+    if share > 0.9 and white_is_static:
+        raise ValueError(
+            f"the masks leave {1 - share:.0%} of the pictures as static, and white is what is static there. Is white "
+            "what moves in yours? Give their folder as --masks, without --masks-white-is-static."
+        )
     if share > 0.9:
         raise ValueError(
             f"the masks say that {share:.0%} of the pictures moves. White must be what moves; if white is the static "

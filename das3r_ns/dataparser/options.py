@@ -29,7 +29,8 @@ class PredictionOptions:
     """Your masks are white where nothing moves (nerfstudio's meaning)."""
     cameras: Path | None = None
     """Cameras that you already have: a transforms.json, or the folder of a COLMAP model, matched to the frames by
-    file name. Only depth and masks are predicted then. A folder with a transforms.json as `data` needs no mention."""
+    file name. Only depth and masks are predicted then, and pictures are taken as they are stored, whatever their EXIF
+    orientation, as COLMAP and nerfstudio take them. A folder with a transforms.json as `data` needs no mention."""
     fov_deg: float | None = None
     """Horizontal field of view of the frames in degrees, when you know it. None estimates it."""
 

@@ -41,11 +41,16 @@ def predict(
         raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of pictures.")
     if kind_of(data) == "scene":
         raise ValueError(f"--data {data} is a scene folder already. Train from it: ns-train das3r --data {data}")
-    if out.exists() and not (overwrite and is_scene_folder(out)):
-        hint = "give --overwrite to replace it" if is_scene_folder(out) else "it is no scene folder; move it away"
-        raise FileExistsError(f"--out {out} is already there: {hint}, or choose another place.")
+    _check_place(out, overwrite)
     check_writable(out.parent)
     name = settled(options)
     with only_one_at_a_time(out):
+        _check_place(out, overwrite)  # another run may have written it while this one waited
         predict_scene(data, replace(options, predictor=name), out, overwrite=overwrite)
     return out
+
+
+def _check_place(out: Path, overwrite: bool) -> None:
+    if out.exists() and not (overwrite and is_scene_folder(out)):
+        hint = "give --overwrite to replace it" if is_scene_folder(out) else "it is no scene folder; move it away"
+        raise FileExistsError(f"--out {out} is already there: {hint}, or choose another place.")

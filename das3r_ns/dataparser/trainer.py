@@ -29,8 +29,9 @@ class Das3rTrainerConfig(TrainerConfig):
         dataparser = self.pipeline.datamanager.dataparser
         data = self.pipeline.datamanager.data or dataparser.data
         if isinstance(dataparser, Das3rDataParserConfig) and kind_of(data) != "scene":
-            if dataparser.predictor == "auto":
-                dataparser.predictor, reason = resolve("auto")
+            dataparser.check()  # before weights are fetched for what cannot work
+            if dataparser.predictor == "auto" and data.exists():  # else a scene of the lost clip says which it was
+                dataparser.predictor, reason = resolve("auto", dataparser.network.weights)
                 print(f"Predictor: {dataparser.predictor}, {reason}.")
             dataparser.geometric = dataparser.geometric.settled()
         super().save_config()

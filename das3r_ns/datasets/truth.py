@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from das3r_ns.pictures import natural_key
+
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 LARGEST_LABEL = 32
@@ -106,14 +108,15 @@ def read_truth_folder(folder: Path) -> TruthClip:
 
 
 def pictures_of(folder: Path) -> tuple[Path, ...]:
-    """Picture files of a folder in the order of their names.
+    """Picture files of a folder in natural order, which is that of a clip's frames: `shot2` before `shot10`.
 
     Raises:
         TruthError: the folder is missing or holds none.
     """
     if not folder.is_dir():
         raise TruthError(f"{folder} is missing or no folder.")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith("."))
+    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
+    found.sort(key=lambda path: natural_key(path.name))
     if not found:
         raise TruthError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}).")
     return tuple(found)

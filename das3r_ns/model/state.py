@@ -47,7 +47,7 @@ class Das3rState(SplatfactoModel):
         """Build Gaussians, maps and corrections. Replaces splatfacto's, which needs CUDA and the network.
 
         Raises:
-            ValueError: an option of splatfacto that this model has no use for.
+            ValueError: an option of splatfacto that this model has no use for, or options that exclude each other.
         """
         config = self.config
         for option in ("use_bilateral_grid", "color_corrected_metrics"):
@@ -95,6 +95,11 @@ class Das3rState(SplatfactoModel):
         values = first_gaussians(seeds, config.start, self.num_train_data, config.sh_degree, device)
         source: Int[Tensor, "n"] | None = None
         if config.staticness.learn == "clip" and self.maps is not None and seeds.pixel is not None:
+            if config.densify:
+                raise ValueError(
+                    "--pipeline.model.staticness.learn clip ties every Gaussian to the pixel it was born at, so there "
+                    "can be no others: give --pipeline.model.densify False too, or learn frames."
+                )
             frame, row, column = seeds.pixel.long().unbind(-1)
             source = (frame * self.maps.height + row) * self.maps.width + column
             del values["staticness"]

@@ -36,6 +36,8 @@ from das3r_ns.video import Clip
 MIN_FRAMES = 3
 """Two frames leave no view to check a depth with: then nothing could be said to move."""
 MIN_SIDE = 64
+MEDIANS_PX = (1, 3, 5)
+"""Sides of OpenCV's median filter over values that are not 8-bit; 1 is none."""
 
 
 @dataclass
@@ -61,6 +63,31 @@ class GeometricPredictorConfig:
     max_points: int = 150_000
     """Size of the seed cloud."""
 
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a value makes no sense; the message names its option.
+        """
+        masks, mapping = self.masks, self.mapping
+        found = {
+            "map-longest-side": (self.map_longest_side, self.map_longest_side >= 1, "1 or more"),
+            "offsets": (self.offsets, bool(self.offsets) and min(self.offsets) >= 1, "distances of 1 or more frames"),
+            "masks.median-px": (masks.median_px, masks.median_px in MEDIANS_PX, "1, 3 or 5"),
+            "masks.softness": (masks.softness, masks.softness > 0, "above 0"),
+            "masks.contrast": (masks.contrast, masks.contrast > 0, "above 0"),
+            "masks.memory": (masks.memory, 0 <= masks.memory <= 1, "between 0 and 1"),
+            "masks.appearance": (masks.appearance, 0 <= masks.appearance <= 1, "between 0 and 1"),
+            "mapping.field-of-view": (
+                mapping.field_of_view,
+                1 < mapping.field_of_view < 170,
+                "between 1 and 170 degrees",
+            ),
+            "mapping.features.overlap": (mapping.features.overlap, mapping.features.overlap >= 1, "1 or more"),
+        }
+        for option, (value, right, expected) in found.items():
+            if not right:
+                raise ValueError(f"--geometric.{option} must be {expected}, got {value}")
+
     def settled(self) -> GeometricPredictorConfig:
         """The same with what `auto` means here and now, so that it can be recorded."""
         return replace(self, masks=replace(self.masks, refiner=settled(self.masks.refiner)))
@@ -73,6 +100,7 @@ class GeometricPredictor:
 
     def __init__(self, config: GeometricPredictorConfig | None = None) -> None:
         self.config = (config or GeometricPredictorConfig()).settled()
+        self.config.check()
         self._estimator = _flow_estimator(self.config)
         self._refiner = build_refiner(self.config.masks.refiner)  # a missing extra is said before the long work
 

@@ -102,6 +102,9 @@ def write_clip(clip: SyntheticClip, folder: Path, video: bool = True) -> Path:
     """
     for name in ("images", "clean", "dynamic_masks", "depth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+        for old in (folder / name).iterdir():  # of a longer clip that was written here before
+            if old.stem.isdigit() and int(old.stem) >= len(clip):
+                old.unlink()
     for i in range(len(clip)):
         cv2.imwrite(str(folder / "images" / f"{i:05d}.png"), clip.frames[i].numpy()[..., ::-1])
         cv2.imwrite(str(folder / "clean" / f"{i:05d}.png"), clip.clean[i].numpy()[..., ::-1])

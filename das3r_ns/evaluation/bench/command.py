@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import psutil
 import torch
 import tyro
 from rich import get_console
@@ -185,11 +186,13 @@ def _notes(
     true_masks: bool,
 ) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory_gb = psutil.virtual_memory().total / 2**30
+    # Only Linux says which cores this process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "command": shlex.join(["das3r", *sys.argv[1:]]) if Path(sys.argv[0]).name == "das3r" else "from Python",
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()}), {memory_gb:.0f} GiB, "
+        "machine": f"{cores} CPU cores ({platform.machine()}), {memory_gb:.0f} GiB, "
         + (", ".join(gpus) if gpus else "no GPU"),
         "versions": f"das3r_ns {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
         "predictor": f"{predictor}, with the true masks in place of its own" if true_masks else predictor,

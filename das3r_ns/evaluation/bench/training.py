@@ -1,14 +1,13 @@
 """Train one method on one scene folder, with the protocol's test frames held out; in this process, so that its memory
 can be measured."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from das3r_ns.evaluation.runs import RunError, load_run_config
 
 BASELINES = ("splatfacto", "splatfacto-masked")
 """nerfstudio's own method without masks, and with the predicted ones."""
@@ -18,7 +17,8 @@ RUN = "run"
 
 
 def train(method: str, scene: Path, out: Path, steps: int | None = None) -> Path:
-    """Train, and return the run's config.yml. A run that is there already and came to its end is not repeated.
+    """Train, and return the run's config.yml. A run that is there already makes room: it may be of another scene or of
+    other settings, and its checkpoint must not be taken for the new one's.
 
     Args:
         steps: instead of the method's own number.
@@ -26,17 +26,14 @@ def train(method: str, scene: Path, out: Path, steps: int | None = None) -> Path
         ValueError: there is no such method, or it cannot run on this machine.
     """
     config = method_config(method, scene, out, steps)
-    path = config.get_base_dir() / "config.yml"
-    try:
-        load_run_config(path)
-        return path
-    except RunError:
-        pass
+    folder = config.get_base_dir()
+    if folder.exists():
+        shutil.rmtree(folder)
     from nerfstudio.scripts.train import train_loop
 
     config.save_config()
     train_loop(local_rank=0, world_size=1, config=config)
-    return path
+    return folder / "config.yml"
 
 
 def method_config(method: str, scene: Path, out: Path, steps: int | None = None) -> Any:

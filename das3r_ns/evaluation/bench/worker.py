@@ -35,6 +35,8 @@ from das3r_ns.scene import read_scene
 from das3r_ns.video import VideoConfig
 
 Stage = Literal["masks", "poses", "psnr"]
+MAKE_THE_SCENE = ("prepare", "predict", "true-masks")
+"""Stages, in order, that all later ones rest on."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ class _Stages:
         kept = None if self._job.again or self._redone else _read(path)
         if kept is not None and kept["settings"] == _plain(settings) and "values" in kept:
             return kept["values"]
-        self._redone = self._redone or name in ("prepare", "predict", "true-masks")
+        self._redone = self._redone or name in MAKE_THE_SCENE
         path.parent.mkdir(exist_ok=True)
+        self._forget_from(name)
         record: dict[str, Any] = {"settings": _plain(settings), "das3r_ns_version": __version__}
         get_console().rule(f"{self._job.source.name}: {name}")
         try:
@@ -128,6 +131,17 @@ class _Stages:
             return None
         write_json(path, {**record, "cost": asdict(cost), "values": values})
         return values
+
+    def _forget_from(self, name: str) -> None:
+        """Remove what a stage, and all that rest on it, left before: should this run be interrupted, the next must not
+        take it for new."""
+        folder = results_folder(self._job.out)
+        (folder / f"{name}.json").unlink(missing_ok=True)
+        if name in MAKE_THE_SCENE:
+            stay = MAKE_THE_SCENE[: MAKE_THE_SCENE.index(name)]
+            for path in folder.glob("*.json"):
+                if path.stem not in stay:
+                    path.unlink()
 
 
 def _prepare(job: Job) -> dict[str, Any]:
