@@ -4,7 +4,6 @@ Without `--data` the video is a synthetic clip whose truth is known, and the tab
 """
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from rich import get_console
 from rich.table import Table
 
@@ -170,9 +170,13 @@ def _contact_sheet(config: Path, video: Path, truth: Path | None, path: Path) ->
 
 
 def _peak_memory_gib() -> float:
-    """Largest resident set of this process and of those it started (on Linux, where the unit is KiB)."""
+    """Largest resident set of this process and of those it started (on Windows, of this process alone)."""
+    if sys.platform == "win32":
+        return round(psutil.Process().memory_info().peak_wset / 2**30, 2)
+    import resource
+
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(max(own, children) / (2**30 if sys.platform == "darwin" else 2**20), 2)
+    return round(max(own, children) / (2**30 if sys.platform == "darwin" else 2**20), 2)  # bytes there, KiB on Linux
 
 
 def _print_table(figures: dict[str, float], seconds: dict[str, float]) -> None:

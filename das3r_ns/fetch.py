@@ -5,7 +5,6 @@ or a later one; a server that ignores Range, or whose file has changed meanwhile
 file of the right length and, where one is known, the right checksum gets its name.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 CHUNK_BYTES = 1 << 20
 USER_AGENT = "das3r-ns"
@@ -68,15 +69,20 @@ def fetch(
     patience = patience or Patience()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DownloadError(f"another process is fetching {path.name} into {path.parent} right now.") from error
-        announced = _fetch_all(url, file, part, patience, progress)
+    lock = FileLock(part.with_name(f".{part.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DownloadError(f"another process is fetching {path.name} into {path.parent} right now.") from error
+    try:
+        with part.open("ab") as file:
+            announced = _fetch_all(url, file, part, patience, progress)
         _check(part, sha256 or announced, url)
         os.replace(part, path)
-    _notes(part).unlink(missing_ok=True)
+        _notes(part).unlink(missing_ok=True)
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
     return path
 
 

@@ -13,6 +13,7 @@ class Server:
         self.faults: list[str] = []
         self.requests: list[tuple[str, str | None]] = []
         self.headers: dict[str, str] = {}
+        self.slow, self.go_on = threading.Event(), threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,6 +43,9 @@ class Server:
             handler.send_header("X-Linked-ETag", self.headers["X-Linked-ETag"])
             handler.end_headers()
             return None
+        if fault == "slow":
+            self.slow.set()
+            self.go_on.wait(10)
         if name not in self.files:
             return handler.send_error(404)
         data = self.files[name]

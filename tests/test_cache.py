@@ -20,6 +20,7 @@ from PIL import Image
 from das3r_ns import digests
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.cache import cached_scene
+from das3r_ns.dataparser.inputs import digest_of_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
@@ -333,3 +334,24 @@ def test_a_clip_is_called_after_its_file_or_folder(tmp_path, path, name):
     if "." not in Path(path).name:
         (tmp_path / path).mkdir(parents=True)
     assert clip_name(tmp_path / path) == name
+
+
+def test_a_scene_moved_aside_by_a_killed_run_goes_back_to_its_place(tmp_path):
+    aside = tmp_path / ".scene.abc.old"
+    (aside / "old").mkdir(parents=True)
+    (aside / "old" / "corrected").write_text("by hand")
+    with cache.only_one_at_a_time(tmp_path / "scene"):
+        assert (tmp_path / "scene" / "corrected").read_text() == "by hand"
+        assert not aside.exists()
+
+
+def test_what_was_moved_aside_goes_once_the_new_scene_has_come(tmp_path):
+    (tmp_path / "scene").mkdir()
+    (tmp_path / ".scene.abc.old" / "old").mkdir(parents=True)
+    with cache.only_one_at_a_time(tmp_path / "scene"):
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["scene"]
+
+
+def test_the_scene_says_which_input_it_is_of(tmp_path, shots, predictor):
+    said = json.loads((cached_scene(shots, PredictionOptions(), tmp_path) / "predictor.json").read_text())
+    assert said["input_digest"] == digest_of_inputs(shots, PredictionOptions())

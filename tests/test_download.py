@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from misbehaving_server import Server
@@ -152,13 +153,17 @@ def test_the_checksum_that_the_hub_announces_with_its_redirect_is_checked(server
 
 
 def test_two_processes_do_not_write_the_same_file(server, tmp_path):
-    import fcntl
-
     server.files["a.bin"] = DATA
-    with (tmp_path / "a.bin.part").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    server.faults = ["slow"]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(fetch, f"{server.url}/a.bin", tmp_path / "a.bin", patience=HASTY)
+        assert server.slow.wait(10)
         with pytest.raises(DownloadError, match="another process is fetching"):
             fetch(f"{server.url}/a.bin", tmp_path / "a.bin", patience=HASTY)
+        server.go_on.set()
+        first.result(10)
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+    assert len(server.requests) == 1
 
 
 def test_davis_comes_as_bench_reads_it(server, tmp_path, capsys):

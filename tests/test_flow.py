@@ -154,3 +154,17 @@ def test_a_call_for_both_ways_that_failed_fails_both_and_is_tried_again():
         flow(1, 0)
     shown[1] = 2
     assert (flow(1, 0) == -2).all()
+
+
+def test_flow_computed_again_for_its_way_back_counts_once():
+    one = 8 * 8 * 2 * 2
+    estimator = BothWays()
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator, memory_bytes=3 * one)
+    flow(0, 1)
+    flow(0, 1)  # the way back is the older one now
+    flow(2, 3)  # pushes it out
+    flow(1, 0)  # both anew; one is there
+    flow(0, 1)
+    flow(1, 0)
+    assert estimator.calls == [(0, 1), (2, 3), (1, 0)]
+    assert flow._left == one * (3 - len(flow._kept)) >= 0

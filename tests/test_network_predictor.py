@@ -177,8 +177,9 @@ def test_raft_that_cannot_be_had_is_told_when_the_predictor_is_built(monkeypatch
     monkeypatch.setattr(raft, "WEIGHTS_URL", "http://127.0.0.1:9/raft.pth")  # nobody listens there
     monkeypatch.setattr(raft, "PATIENCE", Patience(attempts=1))
     with pytest.raises(DownloadError, match="use flow dis"):
-        NetworkPredictor(settings(flow="raft"))
-    NetworkPredictor(settings(flow="auto"))  # fetches nothing
+        NetworkPredictor(settings(flow="raft", alignment=AlignmentConfig()))
+    NetworkPredictor(settings(flow="auto", alignment=AlignmentConfig()))  # fetches nothing
+    NetworkPredictor(settings(flow="raft"))  # whose alignment uses no flow
 
 
 def need(num_frames: int, size: tuple[int, int] = (288, 512), dtype: torch.dtype = torch.bfloat16):

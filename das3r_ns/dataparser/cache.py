@@ -7,6 +7,7 @@ there without decoding a frame or importing a predictor. One run at a time predi
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
     check_writable(cache)
     with only_one_at_a_time(folder):
         if not is_scene_folder(folder):  # another run may have predicted it while this one waited
-            predict_scene(data, replace(options, predictor=name), folder)
+            predict_scene(data, replace(options, predictor=name), folder, content=content)
     return folder
 
 
@@ -80,9 +81,13 @@ def settled(options: PredictionOptions) -> PredictorName:
     return name
 
 
-def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrite: bool = False) -> Scene:
+def predict_scene(
+    data: Path, options: PredictionOptions, folder: Path, overwrite: bool = False, content: str | None = None
+) -> Scene:
     """Read `data`, predict, and write the scene folder.
 
+    Args:
+        content: `digest_of_inputs`, if it is known already.
     Raises:
         as `cached_scene`.
     """
@@ -100,6 +105,7 @@ def predict_scene(data: Path, options: PredictionOptions, folder: Path, overwrit
         "seconds": seconds,
         "weights_digests": digests,
         "input": str(data),
+        "input_digest": content or digest_of_inputs(data, options),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
         "options": {o.name: _plain(getattr(options, o.name)) for o in fields(PredictionOptions)},
@@ -175,7 +181,12 @@ def _lock_of(parent: Path, name: str) -> FileLock:
 
 
 def _clear_after_killed_runs(folder: Path) -> None:
-    """Remove temporary folders (`scene.written_whole` makes them) whose writer is gone: its lock is free."""
+    """Remove temporary folders (`scene.written_whole` makes them) whose writer is gone: its lock is free. What had been
+    moved aside for a scene that never came goes back to its place."""
+    for retired in folder.parent.glob(f".{folder.name}.*.old"):
+        if not folder.exists() and (retired / "old").exists():
+            os.replace(retired / "old", folder)
+        shutil.rmtree(retired, ignore_errors=True)
     for stale in folder.parent.glob(".*.part"):
         name = stale.name[1:].rsplit(".", 2)[0]
         if name == folder.name:  # this run holds the lock and has not begun to write

@@ -150,6 +150,8 @@ class FlowBetweenFrames:
         return (self._estimator(a, b),)
 
     def _keep(self, key: tuple[int, int], flow: Float[np.ndarray, "h w 2"]) -> None:
+        if key in self._kept:  # its way back had been forgotten, and both were computed again
+            self._left += self._kept.pop(key).nbytes
         self._kept[key] = flow
         self._left -= flow.nbytes
         while self._left < 0 and len(self._kept) > 1:

@@ -21,6 +21,7 @@ from torchvision.models.optical_flow._utils import make_coords_grid, upsample_fl
 
 from das3r_ns.fetch import DownloadError, Patience, fetch
 from das3r_ns.predictor.progress import CONSOLE
+from das3r_ns.recording import recording
 
 WEIGHTS_URL = Raft_Large_Weights.DEFAULT.url
 """What torchvision takes for its large network, 21 MB. The name ends with the first digits of the checksum."""
@@ -80,10 +81,11 @@ class RaftFlow:
     def _run(self, pair: Float[Tensor, "2 3 H W"]) -> Float[Tensor, "2 2 H W"]:
         if self._device.type != "cuda":
             return flow_both_ways(self._network, pair)
-        if self._recorded is None or self._recorded.pair.shape != pair.shape:
-            self._recorded = None  # its memory is free before the next is recorded
-            self._recorded = _Recorded(self._network, pair)
-        return self._recorded(pair)
+        with torch.cuda.device(self._device):
+            if self._recorded is None or self._recorded.pair.shape != pair.shape:
+                self._recorded = None  # its memory is free before the next is recorded
+                self._recorded = _Recorded(self._network, pair)
+            return self._recorded(pair)
 
 
 class _Recorded:
@@ -98,7 +100,7 @@ class _Recorded:
                 flow_both_ways(network, self.pair)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with recording(pair.device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._flow = flow_both_ways(network, self.pair)
 
     def __call__(self, pair: Float[Tensor, "2 3 H W"]) -> Float[Tensor, "2 2 H W"]:

@@ -42,7 +42,7 @@ class NetworkPredictor:
         self.config = config or NetworkPredictorConfig()
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(automatic if self.config.device == "auto" else self.config.device)
-        self._estimator = _flow_estimator(self.config, self._device)
+        self._estimator = _flow_estimator(self.config, self._device) if self.config.alignment.flow_weight > 0 else None
         self._network: PairwiseNetwork | None = None
         self._masks_missing = False
 
@@ -107,7 +107,7 @@ class NetworkPredictor:
         return self._network
 
     def _flow_of(self, images: Float[Tensor, "n 3 h w"], framed: Framing) -> CheckedFlow | None:
-        if self.config.alignment.flow_weight == 0:
+        if self._estimator is None:
             return None
 
         def frame(i: int) -> np.ndarray:
