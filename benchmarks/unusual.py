@@ -128,6 +128,21 @@ def caption(clip: SyntheticClip) -> Changed:
     return replace(painted, laid_over=_hull(there > 0))
 
 
+def subtitles(clip: SyntheticClip) -> Changed:
+    """Lines of white words with black outlines, each for a third of the time, with a pause between them."""
+    height, width = clip.frames.shape[1:3]
+    frames, everywhere = clip.frames.clone(), np.zeros((height, width), bool)
+    for k, line in enumerate(("I have never seen", "anything like this", "in all my life")):
+        part = slice(k * len(clip) // 3, (k + 1) * len(clip) // 3 - 2)
+        picture, there = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+        where, size = (round(0.2 * width), round(0.86 * height)), width / 480
+        cv2.putText(there, line, where, 0, size, (255,), 6, cv2.LINE_8)
+        cv2.putText(picture, line, where, 0, size, (255,), 2, cv2.LINE_AA)
+        frames[part, torch.from_numpy(there > 0)] = torch.from_numpy(picture[there > 0][:, None])
+        everywhere |= _hull(there > 0)
+    return Changed(replace(clip, frames=frames), everywhere)
+
+
 def fade_in(clip: SyntheticClip, frames: int = 5) -> Changed:
     """From black to the full picture, the first frame wholly black."""
     return _exposed(clip, np.minimum(np.arange(len(clip)) / frames, 1)[:, None, None, None])
@@ -181,13 +196,15 @@ KINDS = {
     "logo": Kind(USUAL, logo),
     "watermark": Kind(USUAL, watermark),
     "caption": Kind(USUAL, caption),
+    "subtitles": Kind(USUAL, subtitles),
     "fade from black": Kind(USUAL, fade_in),
     "flicker": Kind(USUAL, flicker),
     "compressed": Kind(USUAL, compressed),
     "backwards": Kind(USUAL, backwards),
     "mirrored": Kind(USUAL, mirrored),
     "portrait": Kind(upright(USUAL)),
-    "narrow, 30 degrees": Kind(replace(USUAL, field_of_view=30.0)),
+    "narrow, 30 degrees": Kind(replace(USUAL, field_of_view=30.0, mover_size=0.5)),
+    "narrow, filled": Kind(replace(USUAL, field_of_view=30.0)),
     "wide, 100 degrees": Kind(replace(USUAL, field_of_view=100.0)),
     "noise of 8": Kind(replace(USUAL, noise=8.0)),
     "low contrast": Kind(replace(USUAL, contrast=0.3)),

@@ -50,10 +50,13 @@ AROUND_PX = 2
 """Pixels around signs, and inside bars, that scaling and compression mix with them."""
 DARK = 24
 """Grey levels of a bar, at most: black is 16 in some videos."""
-EVEN = 10
-"""Grey levels between the darkest and the brightest of a bar, in all frames."""
-OUTLIERS = 0.02
-"""Share of a bar's row that need not be so."""
+EVEN = 12
+"""Grey levels between the darkest and the brightest of a bar's row."""
+OUTLIERS = 0.1
+"""Share of a bar's row, at each end, and share of the frames, in which it need not be so: compression spills into bars.
+"""
+WORDS = 0.7
+"""Share of a bar's row that words may cover."""
 STEP = 10
 """Grey levels by which the scene beside a bar is brighter at some time, in half of its pixels. Night has no such
 border."""
@@ -94,8 +97,12 @@ class LaidOver:
 
 def find_laid_over(frames: UInt8[Tensor, "n h w 3"]) -> LaidOver | None:
     """Bars and signs that are there all the time; None where there are none."""
-    signs = _signs(frames)
+    signs = np.zeros(tuple(frames.shape[1:3]), bool)
     rows, columns = _bars(frames, signs)
+    inside = slice(*rows), slice(*columns)  # a bar's edge stays in place too
+    signs[inside] = _signs(frames[:, inside[0], inside[1]])
+    if signs.any():
+        rows, columns = _bars(frames, signs)
     found = LaidOver(signs, rows, columns)
     return found if found.has_bars or found.signs_inside is not None else None
 
@@ -236,25 +243,30 @@ def _wavers(
 
 def _bars(frames: UInt8[Tensor, "n h w 3"], signs: Bool[np.ndarray, "h w"]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns between the bars. Words in a bar do not make it less of one."""
-    brightest = frames.amax(dim=0).amax(dim=-1).numpy()
-    darkest = frames.amin(dim=0).amin(dim=-1).numpy()
-    bar = (brightest <= DARK) & (brightest - darkest <= EVEN)
+    n = len(frames)
+    chosen = torch.linspace(0, n - 1, min(n, SAMPLES)).round().long()
+    bright = frames[chosen].amax(dim=-1).numpy()
     found = []
     for axis in (0, 1):
-        b, other, bright = (a if axis == 0 else a.T for a in (bar, signs, brightest))
-        share = (b | other).mean(axis=1)
-        dark = (share >= 1 - OUTLIERS) & (b.mean(axis=1) > 0.3)
-        first, last = 0, len(dark)
-        if not dark.all():
-            first, last = int(np.argmin(dark)), len(dark) - int(np.argmin(dark[::-1]))
-        first = first + AROUND_PX if first and _steps_up(bright, first, 1) else 0
-        last = last - AROUND_PX if last < len(dark) and _steps_up(bright, last - 1, -1) else len(dark)
-        found.append((first, last) if last - first >= LEAST_INSIDE else (0, len(dark)))
+        values, other = (bright, signs) if axis == 0 else (bright.transpose(0, 2, 1), signs.T)
+        values = np.where(other, np.where(other, 255, values).min(axis=2, keepdims=True), values)
+        low, high = (_of_row(values, share) for share in (1 - OUTLIERS, OUTLIERS))
+        level = np.quantile(high, 1 - OUTLIERS, axis=0)
+        even = np.quantile(high.astype(float) - low, 1 - OUTLIERS, axis=0) <= EVEN
+        dark = (level <= DARK) & even & (other.mean(axis=1) < WORDS)
+        length = len(dark)
+        first, last = (int(np.argmin(d)) if not d.all() else 0 for d in (dark, dark[::-1]))
+        brightest = np.median(values.max(axis=0), axis=1)  # of half of a row, at some time
+        if first and brightest[first + AROUND_PX] <= level[:first].max() + STEP:
+            first = 0
+        if last and brightest[length - 1 - last - AROUND_PX] <= level[length - last :].max() + STEP:
+            last = 0
+        first, last = (bar + AROUND_PX if bar else 0 for bar in (first, last))
+        found.append((first, length - last) if length - first - last >= LEAST_INSIDE else (0, length))
     return found[0], found[1]
 
 
-def _steps_up(brightest: UInt8[np.ndarray, "h w"], first: int, inwards: int) -> bool:
-    """Whether the scene begins at a row: half of it is brighter than the bar by then."""
-    beside = brightest[first + inwards * AROUND_PX].astype(int)
-    bar = brightest[first - inwards * AROUND_PX] if 0 <= first - inwards * AROUND_PX < len(brightest) else 0
-    return bool(np.mean(beside > bar + STEP) > 0.5)
+def _of_row(values: UInt8[np.ndarray, "n h w"], beyond: float) -> UInt8[np.ndarray, "n h"]:
+    """Of each row the value that the given share of its pixels exceeds."""
+    rank = min(int((1 - beyond) * values.shape[2]), values.shape[2] - 1)
+    return np.partition(values, rank, axis=2)[..., rank]
