@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from das3r_ns.evaluation.metrics.poses import pose_errors
+from das3r_ns.predictor import geometric
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.geometric import GeometricPredictor
+from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video import Clip
 
@@ -64,6 +65,18 @@ def test_bars_a_caption_and_a_black_frame_are_left_out_and_the_rest_is_as_withou
     assert (scene.dynamic_prob[nothing] == 1).all()
     assert (scene.confidence[nothing] == 0).all()
     assert scene.dynamic_prob[1:, 25:130].mean() < 0.35
+
+
+def test_nobody_looks_for_bars_and_signs_when_told_not_to(truth, monkeypatch):
+    def looked(frames: torch.Tensor) -> None:
+        raise AssertionError("looked for bars and signs")
+
+    monkeypatch.setattr(geometric, "find_laid_over", looked)
+    known = Known(T_world_camera=truth.T_world_camera, K=truth.K.expand(len(truth), 3, 3).clone())
+    path = GeometricPredictor(GeometricPredictorConfig(laid_over=False)).cameras(as_clip(truth.frames), known)
+    assert path.known.all()
+    with pytest.raises(AssertionError, match="looked"):
+        GeometricPredictor().cameras(as_clip(truth.frames), known)
 
 
 def test_a_clip_of_black_frames_says_there_is_nothing_to_follow():

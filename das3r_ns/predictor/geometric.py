@@ -61,6 +61,9 @@ class GeometricPredictorConfig:
     """Flow kept in memory; what does not fit is computed again."""
     max_points: int = 150_000
     """Size of the seed cloud."""
+    laid_over: bool = True
+    """Find black bars, logos and words that stay in place, and leave out what they cover. Turn off if a part of the
+    scene is taken for such a thing."""
 
     def settled(self) -> GeometricPredictorConfig:
         """The same with what `auto` means here and now, so that it can be recorded."""
@@ -85,7 +88,7 @@ class GeometricPredictor:
                 cameras.
         """
         _check_clip(clip)
-        over = find_laid_over(clip.frames)
+        over = find_laid_over(clip.frames) if self.config.laid_over else None
         if over is None:
             return self._predict(clip, known)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
@@ -140,7 +143,7 @@ class GeometricPredictor:
         Raises:
             PredictionError: see `cameras_of`.
         """
-        over, signs = find_laid_over(clip.frames), None
+        over, signs = find_laid_over(clip.frames) if self.config.laid_over else None, None
         if over is not None:
             clip, known, signs = without(clip, over), known_inside(known, over), over.signs_inside
         return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, signs)
