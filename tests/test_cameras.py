@@ -12,10 +12,11 @@ from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor import cameras
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.bundle import CameraEstimate, Tracks
+from das3r_ns.predictor.bundle import CameraEstimate, CheckedFlow, Tracks
 from das3r_ns.predictor.cameras import best_of, cameras_of, key_frames
 from das3r_ns.predictor.features import FeatureConfig, Features, extract_features
-from das3r_ns.predictor.geometric import GeometricPredictor
+from das3r_ns.predictor.flow import DisFlow
+from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig, flow_between
 from das3r_ns.predictor.mapping import CameraPath
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.synthetic.world import camera_path, rotation
@@ -30,6 +31,10 @@ def as_clip(frames: torch.Tensor, **fields) -> Clip:
 
 def find(clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
     return GeometricPredictor().cameras(clip, known)
+
+
+def checked_flow(clip: Clip) -> CheckedFlow:
+    return flow_between(clip, DisFlow(), GeometricPredictorConfig()).checked
 
 
 def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = None) -> tuple[float, float]:
@@ -86,7 +91,7 @@ def test_straight_ahead_the_usual_focal_length_is_taken_and_the_user_told(capsys
 def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
 
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_mapping, no_places)
+    path = cameras_of(video, checked_flow(video), no_mapping, no_places)
     assert errors(path, handheld)[0] < 0.5
 
 
@@ -98,7 +103,7 @@ def test_in_a_long_clip_places_seen_again_are_looked_for_but_nothing_is_mapped_w
         asked.add(i)
         return extract_features(video.frames[i].numpy(), FeatureConfig())
 
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_mapping, features)
+    path = cameras_of(video, checked_flow(video), no_mapping, features)
     assert asked == set(range(16))  # so few frames that each is a key frame
     assert errors(path, handheld)[0] < 0.5
 
@@ -113,7 +118,7 @@ def test_a_path_bent_beyond_what_was_followed_is_refused(handheld, monkeypatch):
 
     monkeypatch.setattr(cameras, "close_revisits", bent)
     video = as_clip(handheld.frames)
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, no_mapping, no_places)
+    path = cameras_of(video, checked_flow(video), no_mapping, no_places)
     assert errors(path, handheld)[0] < 0.5
 
 
@@ -131,7 +136,7 @@ def test_of_many_key_frames_those_in_the_middle_are_mapped_and_flow_finds_the_ot
         path = CameraPath(T, known, float(handheld.K[0, 0]), none, none.astype(np.uint8), 1.0)
         return path.spread(frames, len(video))
 
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, from_features, no_places)
+    path = cameras_of(video, checked_flow(video), from_features, no_places)
     assert asked == [[5, 6, 7, 8, 9, 10]]  # of 16
     assert errors(path, handheld)[0] < 0.5
 
@@ -148,7 +153,7 @@ def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(hand
         asked.append(mapper)
         return wrong
 
-    path = cameras_of(video, GeometricPredictor()._flow_of(video).checked, from_features, no_places)
+    path = cameras_of(video, checked_flow(video), from_features, no_places)
     assert asked == ["global"]
     ate, focal = errors(path, handheld)
     assert ate < 1.0
@@ -283,6 +288,15 @@ def test_a_cut_is_named_by_the_frame_of_the_clip_also_behind_a_repeated_one(hand
     frames = torch.cat((handheld.frames[:5], handheld.frames[4:10], other))
     with pytest.raises(PredictionError, match=r"1.10 s \(frame 11\)"):
         find(as_clip(frames))
+
+
+def test_frames_that_show_nothing_have_no_camera_and_spoil_no_other(handheld):
+    frames = handheld.frames.clone()
+    frames[0], frames[7] = 0, 255
+    path = find(as_clip(frames))
+    assert path.known.tolist() == [k not in (0, 7) for k in range(16)]
+    T = torch.from_numpy(path.T_world_camera[path.known])
+    assert pose_errors(T, handheld.T_world_camera[torch.from_numpy(path.known)].double()).ate_percent < 0.5
 
 
 def test_dropped_frames_leave_a_longer_step(handheld):

@@ -1,10 +1,14 @@
 """The geometric predictor, whole: truth recovered on a synthetic clip, and clips it must refuse."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
+from das3r_ns.evaluation.metrics.poses import pose_errors
+from das3r_ns.predictor import geometric
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.geometric import GeometricPredictor
+from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video import Clip
 
@@ -39,6 +43,40 @@ def test_with_known_cameras_the_moving_things_are_found(truth, scene_of_known_ca
     moving = scene_of_known_cameras.dynamic_prob > 0.5
     both = (moving & truth.dynamic_mask).sum()
     assert both / (moving | truth.dynamic_mask).sum() > 0.6
+
+
+@pytest.mark.slow
+def test_bars_a_caption_and_a_black_frame_are_left_out_and_the_rest_is_as_without(truth, capsys):
+    frames = torch.cat((torch.zeros(1, *truth.frames.shape[1:], dtype=torch.uint8), truth.frames))
+    frames[:, :20] = frames[:, -20:] = 0
+    words = cv2.putText(np.zeros((180, 320), np.uint8), "WAIT FOR IT", (100, 150), 0, 0.5, (255,), 2) > 0
+    frames[1:, torch.from_numpy(words)] = 255
+    scene = GeometricPredictor()(as_clip(frames))
+    assert "bars, which leave 320x136 of 320x180 pixels and signs or words" in " ".join(capsys.readouterr().out.split())
+    assert scene.image_size == (180, 320)
+    assert scene.pose_known.tolist() == [False] + [True] * 16
+    assert pose_errors(scene.T_world_camera[1:], truth.T_world_camera).ate_percent < 0.5
+    assert abs(float(scene.K[0, 0, 0] / truth.K[0, 0]) - 1) < 0.02
+    assert scene.K[0, 1, 2] == 90
+    nothing = torch.zeros(scene.depth.shape, dtype=torch.bool)
+    nothing[0] = True  # the black frame
+    nothing[:, :20] = nothing[:, -20:] = True
+    nothing[:, torch.from_numpy(words)] = True
+    assert (scene.dynamic_prob[nothing] == 1).all()
+    assert (scene.confidence[nothing] == 0).all()
+    assert scene.dynamic_prob[1:, 25:130].mean() < 0.35
+
+
+def test_nobody_looks_for_bars_and_signs_when_told_not_to(truth, monkeypatch):
+    def looked(frames: torch.Tensor) -> None:
+        raise AssertionError("looked for bars and signs")
+
+    monkeypatch.setattr(geometric, "find_laid_over", looked)
+    known = Known(T_world_camera=truth.T_world_camera, K=truth.K.expand(len(truth), 3, 3).clone())
+    path = GeometricPredictor(GeometricPredictorConfig(laid_over=False)).cameras(as_clip(truth.frames), known)
+    assert path.known.all()
+    with pytest.raises(AssertionError, match="looked"):
+        GeometricPredictor().cameras(as_clip(truth.frames), known)
 
 
 def test_a_clip_of_black_frames_says_there_is_nothing_to_follow():

@@ -114,3 +114,17 @@ def test_a_shorter_clip_in_the_place_of_a_longer_one_is_whole(tmp_path):
         write_clip(make_clip(SyntheticConfig(num_frames=num_frames, height=32, width=40)), tmp_path, video=False)
     assert len(read_truth_folder(tmp_path)) == 3
     assert len(list((tmp_path / "depth").iterdir())) == 3
+
+
+def test_half_of_the_path_is_what_the_first_half_of_the_frames_saw(clip):
+    slow = make_clip(replace(TINY, num_frames=3, path_share=0.5))  # times 0, 1/4 and 1/2 of five frames
+    torch.testing.assert_close(slow.T_world_camera, clip.T_world_camera[:3])
+    torch.testing.assert_close(slow.depth, clip.depth[:3])
+
+
+def test_things_that_wait_stand_still_till_then():
+    waiting = make_clip(replace(TINY, camera="tripod", movers_wait=0.5)).depth
+    torch.testing.assert_close(waiting[0], waiting[2])
+    assert not torch.equal(waiting[2], waiting[4])
+    with pytest.raises(ValueError, match="movers_wait is a share of the time from 0 to below 1, got 1"):
+        make_clip(replace(TINY, movers_wait=1.0))

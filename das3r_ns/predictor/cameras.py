@@ -5,7 +5,8 @@ others and refines all, and the cameras that explain more of what was followed a
 slowest by far, comes last. Where flow explains little, things may cover most of the picture: before all that, the
 motion that the others hide is looked for (`bundle.background`). In long clips places that are seen again are brought
 together (`revisits`), for flow joins no frames far apart in time. Clips without parallax and clips of more than one
-shot are recognised first (`motion`), and pictures that are shown twice are looked at once (`repeats`).
+shot are recognised first (`motion`), pictures that are shown twice are looked at once (`repeats`), and those that show
+nothing not at all (`blank`).
 
 Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
 """
@@ -21,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float64, UInt8
 
 from das3r_ns.predictor.base import PredictionError
+from das3r_ns.predictor.blank import blank
 from das3r_ns.predictor.bundle import (
     Background,
     CameraEstimate,
@@ -238,9 +240,10 @@ def _say_no_parallax(evidence: MotionEvidence) -> None:
 
 
 def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | None) -> tuple[Tracks, list[int]]:
-    """Tracks through the frames that are no repeats, and which frames of the clip those are."""
+    """Tracks through the frames that show something and are no repeats, and which frames of the clip those are."""
+    lit = np.flatnonzero(~blank(clip.frames)).tolist()
     with stage(f"Following points of {len(clip)} frames", len(clip)) as bar:
-        shown = distinct_frames(flow, len(clip))
+        shown = [lit[k] for k in distinct_frames(lambda i, j: flow(lit[i], lit[j]), len(lit))]
         bar.advance(len(clip) - len(shown))
         tracks = follow_grid(
             lambda i, j: flow(shown[i], shown[j]),
@@ -252,12 +255,13 @@ def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | Non
 
 
 def _path(clip: Clip, estimate: CameraEstimate, shown: list[int]) -> CameraPath:
-    """Cameras of all frames of the clip, a repeat's being that of the frame it repeats."""
-    original = np.searchsorted(shown, np.arange(len(clip)), side="right") - 1
+    """Cameras of all frames of the clip, a repeat's being that of the frame it repeats. One that shows nothing has
+    none."""
+    original = np.maximum(np.searchsorted(shown, np.arange(len(clip)), side="right") - 1, 0)
     frame = np.array(shown)[estimate.point_frame.numpy()]
     return CameraPath(
         estimate.T_world_camera.numpy()[original],
-        estimate.pose_known.numpy()[original],
+        estimate.pose_known.numpy()[original] & ~blank(clip.frames),
         estimate.focal_px,
         estimate.points.numpy(),
         _colours(clip, frame, estimate.point_pixel.numpy()),

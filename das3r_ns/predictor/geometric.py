@@ -20,13 +20,15 @@ from jaxtyping import Bool, UInt8
 
 from das3r_ns import geometry
 from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.blank import LEAST_CONTRAST, blank, contrast
 from das3r_ns.predictor.cameras import cameras_of
 from das3r_ns.predictor.features import Features, extract_features
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.laid_over import find_laid_over, known_inside, with_bars, without
 from das3r_ns.predictor.mapping import CameraPath, Mapper, MappingConfig, map_cameras
 from das3r_ns.predictor.maps import Maps, PosedFlow, make_maps, on_a_sphere
 from das3r_ns.predictor.masks import MaskConfig
-from das3r_ns.predictor.progress import stage
+from das3r_ns.predictor.progress import CONSOLE, stage
 from das3r_ns.predictor.refiners import build_refiner, settled
 from das3r_ns.predictor.seeds import no_points, seed_points
 from das3r_ns.predictor.threads import in_threads
@@ -62,6 +64,9 @@ class GeometricPredictorConfig:
     """Flow kept in memory; what does not fit is computed again."""
     max_points: int = 150_000
     """Size of the seed cloud."""
+    laid_over: bool = True
+    """Find black bars, logos and words that stay in place, and leave out what they cover. Turn off if a part of the
+    scene is taken for such a thing."""
 
     def check(self) -> None:
         """
@@ -112,15 +117,25 @@ class GeometricPredictor:
                 cameras.
         """
         _check_clip(clip)
+        over = find_laid_over(clip.frames) if self.config.laid_over else None
+        if over is None:
+            return self._predict(clip, known)
+        CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
+        scene = self._predict(without(clip, over), known_inside(known, over), over.signs_inside)
+        return with_bars(scene, over)
+
+    def _predict(self, clip: Clip, known: Known, signs: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
-        keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
-        cameras = self._cameras(clip, flow, known, keep)
+        if signs is not None:
+            signs = cv2.resize(signs.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
+        cameras = self._cameras(clip, flow, known, signs)
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.known)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
-        maps = self._maps(clip, PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure), keep)
+        posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
+        maps = self._maps(clip, posed, _keep(known), signs)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
@@ -157,17 +172,22 @@ class GeometricPredictor:
         Raises:
             PredictionError: see `cameras_of`.
         """
-        keep = None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
-        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, keep)
+        over, signs = find_laid_over(clip.frames) if self.config.laid_over else None, None
+        if over is not None:
+            clip, known, signs = without(clip, over), known_inside(known, over), over.signs_inside
+        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, signs)
 
     def _cameras(
-        self, clip: Clip, flow: FlowBetweenFrames, known: Known, keep: Bool[np.ndarray, "n h w"] | None
+        self, clip: Clip, flow: FlowBetweenFrames, known: Known, signs: Bool[np.ndarray, "h w"] | None
     ) -> CameraPath:
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
             T = known.T_world_camera.double().numpy()
             return CameraPath(T, np.ones(len(T), bool), float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
+        keep = _keep(known)
+        if signs is not None:
+            keep = _and_not(keep, signs, len(clip))
 
         frames = [frame.numpy() for frame in clip.frames]
 
@@ -194,17 +214,39 @@ class GeometricPredictor:
             return known.K.float()
         return geometry.intrinsics(focal_px, *clip.size).expand(len(clip), 3, 3).clone()
 
-    def _maps(self, clip: Clip, posed: PosedFlow, keep: Bool[np.ndarray, "n h w"] | None) -> Maps:
+    def _maps(
+        self,
+        clip: Clip,
+        posed: PosedFlow,
+        keep: Bool[np.ndarray, "n h w"] | None,
+        signs: Bool[np.ndarray, "h w"] | None,
+    ) -> Maps:
         size = posed.flow.map_size
 
         def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep)
-        if self._refiner is None or keep is not None:
-            return maps
-        refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
-        return replace(maps, dynamic_prob=refined)
+        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, signs)
+        if self._refiner is not None and keep is None:
+            refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
+            maps = replace(maps, dynamic_prob=refined)
+        if signs is not None:
+            maps.dynamic_prob[:, signs] = 1  # no frame shows there what stands still
+        empty = blank(clip.frames)
+        maps.depth[empty], maps.confidence[empty], maps.dynamic_prob[empty] = 0, 0, 1  # nor do these anywhere
+        return maps
+
+
+def _keep(known: Known) -> Bool[np.ndarray, "n h w"] | None:
+    return None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
+
+
+def _and_not(
+    keep: Bool[np.ndarray, "n H W"] | None, signs: Bool[np.ndarray, "h w"], num_frames: int
+) -> Bool[np.ndarray, "n _ _"]:
+    if keep is None:
+        return np.broadcast_to(~signs, (num_frames, *signs.shape))
+    return keep & (cv2.resize(signs.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
 
 
 def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredictorConfig) -> FlowBetweenFrames:
@@ -242,10 +284,10 @@ def _check_clip(clip: Clip) -> None:
             f"frames of {clip.size[1]}x{clip.size[0]} pixels are too small: at least {MIN_SIDE} on the shorter side "
             "are needed to follow anything. Give the footage in its original size (--video.longest-side)."
         )
-    contrast = np.array([float(frame.float().std()) for frame in clip.frames])
-    if np.median(contrast) < 2.0:
+    typical = float(np.median(contrast(clip.frames)))
+    if typical < LEAST_CONTRAST:
         raise PredictionError(
-            f"the frames are almost of one colour (standard deviation {np.median(contrast):.1f} of 255): there is "
+            f"the frames are almost of one colour (standard deviation {typical:.1f} of 255): there is "
             "nothing to follow. Is the lens covered or the exposure wrong? Choose a part of the clip that shows "
             "something (--video.start-s)."
         )

@@ -43,13 +43,15 @@ def make_clip(config: SyntheticConfig) -> SyntheticClip:
     """Render the whole clip. About 0.15 s a frame at 320x180 on one core, `MOMENTS` times that with a shutter.
 
     Raises:
-        ValueError: fewer than one frame, or a picture smaller than 16x16.
+        ValueError: fewer than one frame, a picture smaller than 16x16, or things that never move.
     """
     if config.num_frames < 1 or config.height < 16 or config.width < 16:
         raise ValueError(
             f"a clip of {config.num_frames} frames of {config.width}x{config.height} cannot be made: "
             "at least 1 frame of 16x16 pixels is needed"
         )
+    if not 0 <= config.movers_wait < 1:
+        raise ValueError(f"movers_wait is a share of the time from 0 to below 1, got {config.movers_wait}")
     rng = np.random.default_rng(config.seed)
     K = geometry.intrinsics(
         config.width / (2 * np.tan(np.radians(config.field_of_view) / 2)), config.height, config.width
@@ -57,6 +59,7 @@ def make_clip(config: SyntheticConfig) -> SyntheticClip:
     room = furnish(rng, config)
     moments = (np.arange(MOMENTS) + 0.5) / MOMENTS - 0.5 if config.shutter > 0 else np.zeros(1)
     times = (np.arange(config.num_frames)[:, None] + config.shutter * moments) / max(config.num_frames - 1, 1)
+    times *= config.path_share
     T_world_camera = camera_path(rng, config, times.ravel()).reshape(*times.shape, 4, 4)
     side = 1.0 if rng.random() < 0.5 else -1.0
     movers = [Mover(rng, config, number, side * (-1) ** number) for number in range(config.movers)]

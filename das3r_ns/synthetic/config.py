@@ -33,5 +33,10 @@ class SyntheticConfig:
     """Brightness of the last frame over the first, in stops."""
     shutter: float = 0.0
     """Share of the frame interval in which the shutter is open: what moves meanwhile is blurred. 0 takes no time."""
+    path_share: float = 1.0
+    """Share of the camera's path, and of what things do, that the clip shows, from the beginning. 0.2 is what a camera
+    of five times the frame rate sees in as many frames."""
+    movers_wait: float = 0.0
+    """Share of the time, 0 to below 1, for which things stand still before they move."""
     noise: float = 1.0
     """Sensor noise, standard deviation in grey levels of 255."""

@@ -22,9 +22,12 @@ class Mover:
         self.steps = rng.uniform(2.0, 4.0)
         self.rounds = 1.0 + 0.25 * number
         self.turn = rng.uniform(-1.0, 1.0)
+        self.wait = config.movers_wait
         self.textures = [texture(rng, config, 0.8, bright=True) for _ in range(2)]
 
     def at(self, time: float) -> list[Surface]:
+        if self.wait > 0:
+            time = max(time - self.wait, 0.0) / (1 - self.wait)
         swing = np.sin(2 * np.pi * self.steps * time)
         # There and back, never at even speed: a thing that moves evenly while the camera does looks just like one that
         # stands still at another depth, and no method could tell.
