@@ -90,6 +90,19 @@ def test_bars_end_two_pixels_inside_the_scene():
     assert str(over) == "bars, which leave 160x89 of 160x120 pixels"
 
 
+def test_bars_are_cut_only_as_far_as_the_scene_is_out_of_the_middle():
+    frames = walking()
+    frames[:, :15] = frames[:, -12:] = 3
+    over = found(frames)
+    assert over is not None
+    clip = without(Clip(torch.from_numpy(frames), 10.0, tuple("abcdefghijklmnop")), over)
+    assert torch.equal(clip.frames, torch.from_numpy(frames[:, 3:]))
+    assert over.covered is not None
+    assert over.covered[:14].all()
+    assert over.covered[-14:].all()
+    assert not over.covered[14:-14].any()
+
+
 def test_an_even_border_that_is_not_black_and_a_black_one_that_is_not_even_are_no_bars():
     grey, dark = walking(), walking()
     grey[:, :15] = 60
@@ -106,7 +119,7 @@ def test_words_in_a_bar_leave_it_one():
     over = found(frames)
     assert over is not None
     assert over.columns == (27, WIDTH)
-    assert over.signs_inside is None
+    assert over.covered is None  # all is cut off
 
 
 def test_a_night_sky_without_a_sharp_border_is_no_bar():
@@ -134,7 +147,7 @@ def test_a_picture_without_bars_and_signs_moves_everywhere():
 
 
 def test_what_is_known_moves_with_the_corner_of_the_picture():
-    over = LaidOver(np.zeros((100, 200), bool), (10, 80), (20, 200))
+    over = LaidOver(np.zeros((100, 200), bool), (30, 80), (20, 200))  # 30 rows above and 20 below: 10 too many
     K = geometry.intrinsics(150.0, 100, 200).expand(2, 3, 3).clone()
     mask = torch.zeros(2, 100, 200)
     mask[:, 10, 20] = 1
@@ -143,21 +156,21 @@ def test_what_is_known_moves_with_the_corner_of_the_picture():
     assert inside.dynamic_mask is not None
     assert inside.K[0, :2, 2].tolist() == [80.0, 40.0]  # (100, 50) less (20, 10)
     assert K[0, 0, 2] == 100
-    assert inside.dynamic_mask.shape == (2, 70, 180)
+    assert inside.dynamic_mask.shape == (2, 90, 180)
     assert inside.dynamic_mask[0, 0, 0] == 1
 
 
 def test_a_scene_put_back_between_bars_keeps_its_pixels_and_its_rays():
-    # Maps at half the size: rows 10 to 79 of 100 become rows 5 to 39 of 50.
-    over = LaidOver(np.zeros((100, 200), bool), (10, 80), (0, 200))
-    depth = torch.arange(35.0 * 100).reshape(1, 35, 100) + 1
+    # Of 15 rows above and 25 below the last 10 are cut off. Maps at half the size: 45 rows of 50.
+    over = LaidOver(np.zeros((100, 200), bool), (15, 75), (0, 200))
+    depth = torch.arange(45.0 * 100).reshape(1, 45, 100) + 1
     scene = Scene(
         T_world_camera=torch.eye(4)[None],
-        K=geometry.intrinsics(150.0, 70, 200)[None],
-        image_size=(70, 200),
+        K=geometry.intrinsics(150.0, 90, 200)[None],
+        image_size=(90, 200),
         depth=depth,
-        confidence=torch.ones(1, 35, 100),
-        dynamic_prob=torch.zeros(1, 35, 100),
+        confidence=torch.ones(1, 45, 100),
+        dynamic_prob=torch.zeros(1, 45, 100),
         points=no_points(),
         pose_known=torch.ones(1, dtype=torch.bool),
         names=("a",),
@@ -165,8 +178,7 @@ def test_a_scene_put_back_between_bars_keeps_its_pixels_and_its_rays():
     whole = with_bars(scene, over)
     assert (whole.image_size, whole.map_size) == ((100, 200), (50, 100))
     assert whole.K[0, :2, 2].tolist() == [100.0, 45.0]  # the middle of what the bars leave
-    torch.testing.assert_close(whole.depth[:, 5:40], depth)
+    torch.testing.assert_close(whole.depth[:, :45], depth)
     for maps, beyond in ((whole.depth, 0), (whole.confidence, 0), (whole.dynamic_prob, 1)):
-        assert (maps[:, :5] == beyond).all()
-        assert (maps[:, 40:] == beyond).all()
-    assert (whole.dynamic_prob[:, 5:40] == 0).all()
+        assert (maps[:, 45:] == beyond).all()
+    assert (whole.dynamic_prob[:, :45] == 0).all()

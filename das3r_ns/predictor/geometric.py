@@ -121,7 +121,7 @@ class GeometricPredictor:
         if over is None:
             return self._predict(clip, known)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
-        scene = self._predict(without(clip, over), known_inside(known, over), over.signs_inside)
+        scene = self._predict(without(clip, over), known_inside(known, over), over.covered)
         return with_bars(scene, over)
 
     def _predict(self, clip: Clip, known: Known, signs: Bool[np.ndarray, "h w"] | None = None) -> Scene:
@@ -174,7 +174,7 @@ class GeometricPredictor:
         """
         over, signs = find_laid_over(clip.frames) if self.config.laid_over else None, None
         if over is not None:
-            clip, known, signs = without(clip, over), known_inside(known, over), over.signs_inside
+            clip, known, signs = without(clip, over), known_inside(known, over), over.covered
         return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, signs)
 
     def _cameras(

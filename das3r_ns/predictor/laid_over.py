@@ -79,10 +79,23 @@ class LaidOver:
         return (*self.rows, *self.columns) != (0, self.signs.shape[0], 0, self.signs.shape[1])
 
     @property
-    def signs_inside(self) -> Bool[np.ndarray, "_ _"] | None:
-        """Signs in what the bars leave; None if there are none."""
-        inside = self.signs[slice(*self.rows), slice(*self.columns)]
-        return inside if inside.any() else None
+    def crop(self) -> tuple[slice, slice]:
+        """Rows and columns of the smallest cut that puts the scene in the middle, where its principal point is. Bars of
+        one width on both sides stay: what stands before them is told from the border, which it would touch without."""
+        ranges = []
+        for (first, last), length in zip((self.rows, self.columns), self.signs.shape, strict=True):
+            both = min(first, length - last)
+            ranges.append(slice(first - both, last + both))
+        return ranges[0], ranges[1]
+
+    @property
+    def covered(self) -> Bool[np.ndarray, "_ _"] | None:
+        """True where the cut picture shows no scene: signs, and bars that stay. None if that is nowhere."""
+        covered = np.ones(self.signs.shape, bool)
+        inside = slice(*self.rows), slice(*self.columns)
+        covered[inside] = self.signs[inside]
+        covered = covered[self.crop]
+        return covered if covered.any() else None
 
     def __str__(self) -> str:
         height, width = self.signs.shape
@@ -90,8 +103,9 @@ class LaidOver:
         if self.has_bars:
             size = f"{self.columns[1] - self.columns[0]}x{self.rows[1] - self.rows[0]}"
             parts.append(f"bars, which leave {size} of {width}x{height} pixels")
-        if self.signs_inside is not None:
-            parts.append(f"signs or words that stay in place, on {100 * self.signs_inside.mean():.1f} % of it")
+        signs = self.signs[slice(*self.rows), slice(*self.columns)]
+        if signs.any():
+            parts.append(f"signs or words that stay in place, on {100 * signs.mean():.1f} % of it")
         return " and ".join(parts)
 
 
@@ -104,39 +118,38 @@ def find_laid_over(frames: UInt8[Tensor, "n h w 3"]) -> LaidOver | None:
     if signs.any():
         rows, columns = _bars(frames, signs)
     found = LaidOver(signs, rows, columns)
-    return found if found.has_bars or found.signs_inside is not None else None
+    return found if found.has_bars or signs.any() else None
 
 
 def without(clip: Clip, over: LaidOver) -> Clip:
-    """The clip without bars, its signs painted over with what surrounds them, so that nothing in it stands still that
-    the scene does not hold still."""
-    frames = clip.frames[:, slice(*over.rows), slice(*over.columns)]
-    signs = over.signs_inside
-    if signs is not None:
-        there = signs.astype(np.uint8)
+    """The clip cut so that the scene is in its middle, signs painted over with what surrounds them, so that nothing in
+    the scene stands still that does not belong to it."""
+    frames = clip.frames[(slice(None), *over.crop)]
+    there = over.signs[over.crop].astype(np.uint8)
+    if there.any():
         frames = torch.from_numpy(np.stack([cv2.inpaint(f.numpy(), there, 3, cv2.INPAINT_TELEA) for f in frames]))
     return replace(clip, frames=frames)
 
 
 def known_inside(known: Known, over: LaidOver) -> Known:
-    """What is known, in the pixels of the clip without bars."""
+    """What is known, in the pixels of the clip that is cut."""
     K, mask = known.K, known.dynamic_mask
     if K is not None:
         K = K.clone()
-        K[:, 0, 2] -= over.columns[0]
-        K[:, 1, 2] -= over.rows[0]
+        K[:, 0, 2] -= over.crop[1].start
+        K[:, 1, 2] -= over.crop[0].start
     if mask is not None:
-        mask = mask[:, slice(*over.rows), slice(*over.columns)]
+        mask = mask[(slice(None), *over.crop)]
     return replace(known, K=K, dynamic_mask=mask)
 
 
 def with_bars(scene: Scene, over: LaidOver) -> Scene:
-    """The scene of the clip without bars as one of the whole pictures. Bars have no depth and count as moving: no
-    frame shows there what stands still."""
-    if not over.has_bars:
-        return scene
-    top, left = over.rows[0], over.columns[0]
+    """The scene of the clip that is cut as one of the whole pictures. What was cut off has no depth and counts as
+    moving: no frame shows there what stands still."""
     height, width = over.signs.shape
+    if scene.image_size == (height, width):
+        return scene
+    top, left = over.crop[0].start, over.crop[1].start
     scale_y, scale_x = (m / s for m, s in zip(scene.map_size, scene.image_size))
     size = (round(height * scale_y), round(width * scale_x))
     # Where each pixel of the whole maps lies in the smaller ones; pixel centres are at (u + 0.5, v + 0.5).
