@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -88,6 +89,7 @@ KINDS = {
     "fade from black": Kind(USUAL, fade_in),
     "flicker": Kind(USUAL, flicker),
     "compressed": Kind(USUAL, compressed),
+    "compressed strongly": Kind(USUAL, partial(compressed, bits_a_pixel=0.04)),
     "backwards": Kind(USUAL, backwards),
     "mirrored": Kind(USUAL, mirrored),
     "portrait": Kind(upright(USUAL)),

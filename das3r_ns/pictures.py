@@ -161,9 +161,8 @@ def _orientation(picture: Image.Image) -> int:
 
 def _loaded(path: Path, upright: bool) -> Image.Image:
     with _opened(path) as picture:
-        orientation = (
-            _orientation(picture) if upright else 1
-        )  # before the pixels: behind them some files say something else
+        # Before the pixels are read: behind them some files say something else.
+        orientation = _orientation(picture) if upright else 1
         try:
             picture.load()
         except OSError as error:

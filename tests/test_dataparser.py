@@ -11,22 +11,16 @@ import pytest
 import torch
 import yaml
 from fakes import STEP, WALL, FakePredictor, texture, wall_scene, write_pictures
-from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from PIL import Image
 
 from das3r_ns import geometry
-from das3r_ns.dataparser import cache, start_points, trainer
+from das3r_ns.dataparser import cache, start_points
 from das3r_ns.dataparser.outputs import outputs_of_scene, split_frames
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.start_points import start_points as make_start
-from das3r_ns.dataparser.trainer import Das3rTrainerConfig
-from das3r_ns.predictor import geometric, refiners
-from das3r_ns.predictor.auto import resolve
-from das3r_ns.predictor.network import weights_source
-from das3r_ns.predictor.network_settings import NetworkPredictorConfig
+from das3r_ns.predictor import geometric
 from das3r_ns.scene import image_paths, read_scene, write_scene
 
 N, SIZE = 6, (48, 64)
@@ -316,65 +310,6 @@ def test_a_folder_of_pictures_goes_all_the_way(tmp_path, monkeypatch):
     assert scene.provenance["options"]["video"]["every"] == 1
 
 
-def trainer_config(data: Path, output_dir: Path) -> Das3rTrainerConfig:
-    datamanager = FullImageDatamanagerConfig(data=data, dataparser=Das3rDataParserConfig())
-    return Das3rTrainerConfig(
-        method_name="das3r", output_dir=output_dir, pipeline=VanillaPipelineConfig(datamanager=datamanager)
-    )
-
-
-def test_a_run_is_called_after_its_clip_and_its_config_says_what_auto_meant(tmp_path):
-    video = tmp_path / "videos" / "holiday.mp4"
-    video.parent.mkdir()
-    video.write_bytes(b"x")
-    config = trainer_config(video, tmp_path / "outputs")
-    config.set_timestamp()
-    config.save_config()
-    assert config.get_base_dir().parent == tmp_path / "outputs" / "holiday" / "das3r"
-    saved = yaml.load((config.get_base_dir() / "config.yml").read_text(), Loader=yaml.Loader)
-    assert saved.experiment_name == "holiday"
-    assert saved.pipeline.datamanager.dataparser.predictor == resolve("auto")[0]
-    assert saved.pipeline.datamanager.dataparser.geometric.masks.refiner == refiners.settled("auto") != "auto"
-
-
-def test_weights_of_ones_own_decide_what_auto_means_in_a_run(tmp_path, monkeypatch):
-    own = tmp_path / "mine.pth"
-    own.write_bytes(b"x")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(weights_source, "_cached_folder", lambda _: None)  # the published ones are not here
-    meant = []
-    for weights in (NetworkPredictorConfig().weights, str(own)):
-        config = trainer_config(write_pictures(tmp_path / "shots"), tmp_path / "outputs")
-        dataparser = config.pipeline.datamanager.dataparser
-        dataparser.network.weights = weights
-        config.set_timestamp()
-        config.save_config()
-        meant.append(dataparser.predictor)
-    assert meant == ["geometric", "network"]
-
-
-@pytest.mark.parametrize("wrong", ["data", "masks"])
-def test_no_weights_are_fetched_for_a_run_that_cannot_work(tmp_path, monkeypatch, wrong):
-    def resolve(*_):
-        pytest.fail("looked for weights, which may fetch them")
-
-    monkeypatch.setattr(trainer, "resolve", resolve)
-    shots = tmp_path / "missing.mp4" if wrong == "data" else write_pictures(tmp_path / "shots")
-    config = trainer_config(shots, tmp_path / "outputs")
-    dataparser = config.pipeline.datamanager.dataparser
-    dataparser.cache_dir = tmp_path / "cache"
-    config.set_timestamp()
-    if wrong == "masks":
-        dataparser.masks = tmp_path / "no_masks"
-        with pytest.raises(FileNotFoundError, match="no folder"):
-            config.save_config()
-        return
-    config.save_config()
-    dataparser.data = shots
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        dataparser.setup().get_dataparser_outputs(split="train")
-
-
 def test_a_scene_is_found_by_what_refined_its_masks(tmp_path, monkeypatch):
     predictor = FakePredictor()
     monkeypatch.setattr(cache, "build_predictor", lambda *_: (predictor, "a test"))
@@ -385,13 +320,6 @@ def test_a_scene_is_found_by_what_refined_its_masks(tmp_path, monkeypatch):
         outputs = parse(shots, cache_dir=tmp_path / "cache", predictor="geometric")
         folders.append(outputs.metadata["scene_folder"])
     assert folders[0] == folders[2] != folders[1]
-
-
-def test_a_name_given_by_the_user_stays(tmp_path):
-    config = trainer_config(tmp_path / "a.mp4", tmp_path)
-    config.experiment_name = "mine"
-    config.set_experiment_name()
-    assert config.experiment_name == "mine"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from misbehaving_server import Server
-from torchvision.models.optical_flow import raft_large, raft_small
-from torchvision.transforms._presets import OpticalFlow
+from torchvision.models.optical_flow import Raft_Small_Weights, raft_large, raft_small
 
 from das3r_ns.fetch import DownloadError, Patience
 from das3r_ns.predictor import raft
@@ -44,7 +43,7 @@ def test_flow_is_what_torchvision_gives(weights, size):
     network = (raft_small if size == "small" else raft_large)(weights=None).eval()
     network.load_state_dict(torch.load(weights[size], weights_only=True))
     batches = [torch.from_numpy(p).permute(2, 0, 1)[None] for p in (a, b)]
-    ready = OpticalFlow()(*batches)
+    ready = Raft_Small_Weights.DEFAULT.transforms()(*batches)
     flow = RaftFlow(weights[size], "cpu")
     assert isinstance(flow, FlowBothWays)
     found = flow.both(a, b)

@@ -124,18 +124,18 @@ class GeometricPredictor:
         scene = self._predict(without(clip, over), known_inside(known, over), over.covered)
         return with_bars(scene, over)
 
-    def _predict(self, clip: Clip, known: Known, signs: Bool[np.ndarray, "h w"] | None = None) -> Scene:
+    def _predict(self, clip: Clip, known: Known, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
-        if signs is not None:
-            signs = cv2.resize(signs.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
-        cameras = self._cameras(clip, flow, known, signs)
+        if covered is not None:
+            covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
+        cameras = self._cameras(clip, flow, known, covered)
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.known)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
-        maps = self._maps(clip, posed, _keep(known), signs)
+        maps = self._maps(clip, posed, _keep(known), covered)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
@@ -172,13 +172,13 @@ class GeometricPredictor:
         Raises:
             PredictionError: see `cameras_of`.
         """
-        over, signs = find_laid_over(clip.frames) if self.config.laid_over else None, None
+        over, covered = find_laid_over(clip.frames) if self.config.laid_over else None, None
         if over is not None:
-            clip, known, signs = without(clip, over), known_inside(known, over), over.covered
-        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, signs)
+            clip, known, covered = without(clip, over), known_inside(known, over), over.covered
+        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, covered)
 
     def _cameras(
-        self, clip: Clip, flow: FlowBetweenFrames, known: Known, signs: Bool[np.ndarray, "h w"] | None
+        self, clip: Clip, flow: FlowBetweenFrames, known: Known, covered: Bool[np.ndarray, "h w"] | None
     ) -> CameraPath:
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
@@ -186,8 +186,8 @@ class GeometricPredictor:
             return CameraPath(T, np.ones(len(T), bool), float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
         keep = _keep(known)
-        if signs is not None:
-            keep = _and_not(keep, signs, len(clip))
+        if covered is not None:
+            keep = _and_not(keep, covered, len(clip))
 
         frames = [frame.numpy() for frame in clip.frames]
 
@@ -219,19 +219,19 @@ class GeometricPredictor:
         clip: Clip,
         posed: PosedFlow,
         keep: Bool[np.ndarray, "n h w"] | None,
-        signs: Bool[np.ndarray, "h w"] | None,
+        covered: Bool[np.ndarray, "h w"] | None,
     ) -> Maps:
         size = posed.flow.map_size
 
         def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, signs)
+        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, covered)
         if self._refiner is not None and keep is None:
             refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
             maps = replace(maps, dynamic_prob=refined)
-        if signs is not None:
-            maps.dynamic_prob[:, signs] = 1  # no frame shows there what stands still
+        if covered is not None:
+            maps.dynamic_prob[:, covered] = 1  # no frame shows there what stands still
         empty = blank(clip.frames)
         maps.depth[empty], maps.confidence[empty], maps.dynamic_prob[empty] = 0, 0, 1  # nor do these anywhere
         return maps
@@ -242,11 +242,11 @@ def _keep(known: Known) -> Bool[np.ndarray, "n h w"] | None:
 
 
 def _and_not(
-    keep: Bool[np.ndarray, "n H W"] | None, signs: Bool[np.ndarray, "h w"], num_frames: int
+    keep: Bool[np.ndarray, "n H W"] | None, covered: Bool[np.ndarray, "h w"], num_frames: int
 ) -> Bool[np.ndarray, "n _ _"]:
     if keep is None:
-        return np.broadcast_to(~signs, (num_frames, *signs.shape))
-    return keep & (cv2.resize(signs.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
+        return np.broadcast_to(~covered, (num_frames, *covered.shape))
+    return keep & (cv2.resize(covered.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
 
 
 def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredictorConfig) -> FlowBetweenFrames:

@@ -90,7 +90,7 @@ def make_maps(
     offsets: tuple[int, ...],
     config: masks.MaskConfig,
     static: Bool[np.ndarray, "n H W"] | None = None,
-    signs: Bool[np.ndarray, "h w"] | None = None,
+    covered: Bool[np.ndarray, "h w"] | None = None,
 ) -> Maps:
     """Maps of all frames.
 
@@ -98,7 +98,7 @@ def make_maps(
         picture: RGB frame at map resolution.
         offsets: distances in frames, both ways, over which depth is fitted.
         static: what the user knows to stand still, of any resolution; taken as truth.
-        signs: True where something is laid over all pictures: what is painted over it has no depth.
+        covered: True where something is laid over all pictures: no depth is known there.
     """
     n, size = len(posed), posed.flow.map_size
     depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
@@ -111,8 +111,8 @@ def make_maps(
                 depth[i], confidence[i] = depth_and_confidence(fit)
                 if static is None and posed.pose_known[i]:
                     evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
-                if signs is not None:
-                    depth[i, signs] = confidence[i, signs] = 0
+                if covered is not None:
+                    depth[i, covered] = confidence[i, covered] = 0
             bar.advance()
 
         in_threads(one_frame, n)
