@@ -147,7 +147,7 @@ def stage_seconds(scene: Scene, case: Case) -> dict[str, float]:
 def _reset_peak_mib() -> float:
     """Forget the process' peak of resident memory and say what is resident now (Linux; elsewhere nan)."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:
         return float("nan")
     return _peak_mib()
@@ -155,7 +155,7 @@ def _reset_peak_mib() -> float:
 
 def _peak_mib() -> float:
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return float("nan")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

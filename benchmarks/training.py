@@ -175,7 +175,7 @@ def _write_curve(run: Path, curve: Path, facts: list[str]) -> None:
     last = lines[-1]
     facts = [*facts, f"last line of the log: step {last['step']:.0f}, {last['time'] - begin:.0f} s after the start"]
     curve.parent.mkdir(parents=True, exist_ok=True)
-    curve.write_text("\n".join([*facts, "", *rows]) + "\n")
+    curve.write_text("\n".join([*facts, "", *rows]) + "\n", encoding="utf-8")
 
 
 def _run_for(command: list[str], seconds: float) -> None:

@@ -3,7 +3,6 @@
 Without `--data` the video is a synthetic clip whose truth is known, and the table says how near we came to it.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import psutil
 from rich import get_console
 from rich.table import Table
+
+from das3r_ns.json_files import write_json
 
 
 def demo(
@@ -74,7 +75,7 @@ def demo(
     figures["peak memory, GiB"] = _peak_memory_gib()
     _print_table(figures, seconds)
     results = {"figures": figures, "seconds": seconds, "method": method}
-    (out / "demo.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(out / "demo.json", results)
     get_console().print(
         f"static video beside the input  {video}\n"
         f"splat for any viewer (PLY)     {out / 'export' / 'splat.ply'}\n"

@@ -119,7 +119,8 @@ def _read_config(load_config: Path) -> Any:
         raise FileNotFoundError(
             f"{load_config} is no file. Give the config.yml that training wrote: outputs/CLIP/METHOD/TIME/config.yml"
         )
-    config = yaml.load(load_config.read_text(), Loader=yaml.Loader)  # nerfstudio's own format holds Python objects
+    # nerfstudio's own format holds Python objects.
+    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
     if not isinstance(config, Das3rRunConfig):
         method = getattr(config, "method_name", type(config).__name__)
         raise ValueError(f"{load_config} is a run of {method}; das3r, das3r-paper and das3r-lite can be rendered here")

@@ -9,6 +9,7 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor import geometric
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
+from das3r_ns.predictor.masks import MaskConfig
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video import Clip
 
@@ -43,6 +44,20 @@ def test_with_known_cameras_the_moving_things_are_found(truth, scene_of_known_ca
     moving = scene_of_known_cameras.dynamic_prob > 0.5
     both = (moving & truth.dynamic_mask).sum()
     assert both / (moving | truth.dynamic_mask).sum() > 0.6
+
+
+def test_a_thing_that_stands_for_half_of_the_clip_is_found_while_it_stands():
+    clip = make_clip(SyntheticConfig(num_frames=24, height=108, width=192, movers_wait=0.6))
+    waiting = slice(0, 12)
+
+    def found(seen_through: float) -> float:
+        masks = MaskConfig(refiner="none", seen_through=seen_through)
+        scene = GeometricPredictor(GeometricPredictorConfig(masks=masks))(as_clip(clip.frames))
+        moving, true = scene.dynamic_prob[waiting] > 0.5, clip.dynamic_mask[waiting]
+        return float((moving & true).sum() / (moving | true).sum())
+
+    assert found(seen_through=0.0) < 0.1
+    assert found(seen_through=0.15) > 0.45
 
 
 @pytest.mark.slow

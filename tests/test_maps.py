@@ -7,8 +7,9 @@ import pytest
 
 from das3r_ns import geometry
 from das3r_ns.predictor.flow import FlowBetweenFrames
-from das3r_ns.predictor.maps import PosedFlow, _fuse_frames, make_maps
+from das3r_ns.predictor.maps import _fuse_frames, make_maps
 from das3r_ns.predictor.masks import MaskConfig
+from das3r_ns.predictor.posed_flow import PosedFlow
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 OFFSETS = (1, 2, 4)

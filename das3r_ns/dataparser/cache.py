@@ -12,9 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +22,7 @@ from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.digests import digest_of_file
+from das3r_ns.json_files import plain
 from das3r_ns.predictor.auto import PredictorName, build_predictor, resolve
 from das3r_ns.predictor.progress import recorded_seconds
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
@@ -108,7 +108,7 @@ def predict_scene(
         "input_digest": content or digest_of_inputs(data, options),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
-        "options": {o.name: _plain(getattr(options, o.name)) for o in fields(PredictionOptions)},
+        "options": {o.name: plain(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
     scene = replace(scene, provenance=provenance)
     write_scene(scene, clip.frames, folder, overwrite=overwrite)
@@ -262,10 +262,6 @@ def _tell_of_other_weights(folder: Path, digests: dict[str, str]) -> None:
         _tell_once(
             f"{options} has changed since that scene was predicted: delete {folder} to predict with the new one."
         )
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 _told: set[str] = set()

@@ -4,7 +4,6 @@ What is fetched lies afterwards as `das3r bench` reads it, under `OUT/SET`. An i
 stopped; an archive that was unpacked is not fetched again (its entry in `.das3r-download` says what came from where).
 """
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from das3r_ns.datasets.tum import SEQUENCES as TUM_SEQUENCES
 from das3r_ns.evaluation.unpack import unpack
 from das3r_ns.fetch import DownloadError, Patience, fetch, sha256_of
+from das3r_ns.json_files import write_json
 
 RECORDS = ".das3r-download"
 
@@ -228,4 +228,4 @@ def _write_record(record: Path, archive: Archive, files: list[Path], publication
         "homepage": publication.homepage,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    record.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(record, content)

@@ -4,8 +4,6 @@ A result is a scene folder (cameras and masks of a predictor) or a nerfstudio ru
 and cameras and masks after training). Heavy packages are imported when they are needed.
 """
 
-import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +29,7 @@ from das3r_ns.evaluation.report import print_summary
 from das3r_ns.evaluation.resizing import resized_map, resized_picture
 from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
 from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.json_files import write_json
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, is_scene_folder, read_scene
 
 Part = Literal["poses", "masks", "psnr"]
@@ -103,23 +102,6 @@ def evaluate(
     print_summary(metrics, get_console())
     get_console().print(f"Written to {folder}", highlight=False)
     return metrics
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content`; what is no finite number becomes null, since JSON has no word for it."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @dataclass

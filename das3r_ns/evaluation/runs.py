@@ -182,7 +182,7 @@ def load_run_config(config_path: Path, allow_unfinished: bool = False) -> tuple[
     if not config_path.is_file():
         raise RunError(f"{config_path} is missing. Give the config.yml that ns-train writes into its run's folder.")
     try:
-        config = yaml.load(config_path.read_text(), Loader=yaml.Loader)
+        config = yaml.load(config_path.read_text(encoding="utf-8"), Loader=yaml.Loader)
         wanted = int(config.max_num_iterations)
     except (yaml.YAMLError, AttributeError, ImportError, TypeError, ValueError) as error:
         raise RunError(f"{config_path} is no config of a nerfstudio run that can be read here ({error}).") from error

@@ -8,7 +8,7 @@ bounded: maps are small, flow is forgotten and computed again when it does not f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, UInt8
 
 from das3r_ns import geometry
+from das3r_ns.json_files import plain
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.blank import LEAST_CONTRAST, blank, contrast
 from das3r_ns.predictor.cameras import cameras_of
@@ -26,8 +27,9 @@ from das3r_ns.predictor.features import Features, extract_features
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.laid_over import find_laid_over, known_inside, with_bars, without
 from das3r_ns.predictor.mapping import CameraPath, Mapper, MappingConfig, map_cameras
-from das3r_ns.predictor.maps import Maps, PosedFlow, make_maps, on_a_sphere
+from das3r_ns.predictor.maps import Maps, make_maps, on_a_sphere
 from das3r_ns.predictor.masks import MaskConfig
+from das3r_ns.predictor.posed_flow import PosedFlow
 from das3r_ns.predictor.progress import CONSOLE, stage
 from das3r_ns.predictor.refiners import build_refiner, settled
 from das3r_ns.predictor.seeds import no_points, seed_points
@@ -81,6 +83,7 @@ class GeometricPredictorConfig:
             "masks.softness": (masks.softness, masks.softness > 0, "above 0"),
             "masks.contrast": (masks.contrast, masks.contrast > 0, "above 0"),
             "masks.memory": (masks.memory, 0 <= masks.memory <= 1, "between 0 and 1"),
+            "masks.seen-through": (masks.seen_through, 0 <= masks.seen_through <= 1, "between 0 and 1"),
             "masks.appearance": (masks.appearance, 0 <= masks.appearance <= 1, "between 0 and 1"),
             "mapping.field-of-view": (
                 mapping.field_of_view,
@@ -135,7 +138,7 @@ class GeometricPredictor:
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
-        maps = self._maps(clip, posed, _keep(known), covered)
+        maps = self._maps(clip, posed, cameras.parallax, _keep(known), covered)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
@@ -161,7 +164,7 @@ class GeometricPredictor:
             pose_known=pose_known,
             names=clip.names,
             fps=clip.fps,
-            provenance={"predictor": self.name, "settings": _plain(asdict(self.config))},
+            provenance={"predictor": self.name, "settings": plain(self.config)},
         )
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
         return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
@@ -218,6 +221,7 @@ class GeometricPredictor:
         self,
         clip: Clip,
         posed: PosedFlow,
+        parallax: bool,
         keep: Bool[np.ndarray, "n h w"] | None,
         covered: Bool[np.ndarray, "h w"] | None,
     ) -> Maps:
@@ -226,7 +230,9 @@ class GeometricPredictor:
         def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, covered)
+        # From one place nothing has a depth, so nothing is seen through.
+        config = self.config.masks if parallax else replace(self.config.masks, seen_through=0.0)
+        maps = make_maps(posed, picture, self.config.offsets, config, keep, covered)
         if self._refiner is not None and keep is None:
             refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
             maps = replace(maps, dynamic_prob=refined)
@@ -301,12 +307,3 @@ def _with_points(scene: Scene, dense: PointCloud, xyz: torch.Tensor, rgb: torch.
         torch.cat((torch.full((len(xyz),), -1), dense.frame)),
     )
     return replace(scene, points=points)
-
-
-def _plain(value: object) -> object:
-    """Settings as JSON can hold them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -1,7 +1,8 @@
 """Depth, confidence and moving parts of every frame, given the cameras: the dense half of the geometric predictor.
 
 In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Each frame's depth comes from its own flow
-(`depth`), then frames that see the same point settle on one (`fusion`). Frames without a pose of their own get depth
+(`depth`), then frames that see the same point settle on one (`fusion`), and places that other frames see through are
+found (`free_space`). Frames without a pose of their own get depth
 from an interpolated one, but say nothing about motion: the whole picture would seem to move.
 """
 
@@ -16,9 +17,10 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 
 from das3r_ns.predictor import masks
 from das3r_ns.predictor.contrast import contrasts
-from das3r_ns.predictor.depth import InverseDepth, fit_inverse_depth, relative_views
-from das3r_ns.predictor.flow import FlowBetweenFrames
+from das3r_ns.predictor.depth import InverseDepth, relative_views
+from das3r_ns.predictor.free_space import add_vacated
 from das3r_ns.predictor.fusion import fuse_inverse_depth
+from das3r_ns.predictor.posed_flow import PosedFlow
 from das3r_ns.predictor.progress import stage, tracked
 from das3r_ns.predictor.threads import in_threads
 
@@ -26,10 +28,6 @@ FARTHEST = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
 MEDIAN_FRAMES = 200
 """Most frames that a median over the clip is taken of."""
-NOISE_PX = (0.5, 0.15)
-"""Standard deviation of the flow in map pixels: this much, and this much more a frame of distance."""
-ROUND_TRIP = (1.5, 0.1)
-"""A view sees a pixel up to this round-trip error: map pixels, plus this share of the flow's length."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +44,6 @@ class Maps:
         depth = self.depth[every]
         static = (depth > 0) & (self.dynamic_prob[every] < 0.5) & (self.confidence[every] > 0)
         return float(np.median(depth[static])) if static.any() else 1.0
-
-
-@dataclass(frozen=True)
-class PosedFlow:
-    """What the maps are made of: the flow of a clip and its cameras."""
-
-    flow: FlowBetweenFrames
-    T_world_camera: Float64[np.ndarray, "n 4 4"]
-    K: Float64[np.ndarray, "n 3 3"]
-    """Map pixels."""
-    pose_known: Bool[np.ndarray, "n"]
-    sure: bool = False
-    """As of `CameraPath`."""
-
-    def __len__(self) -> int:
-        return len(self.T_world_camera)
-
-    def fit(self, source: int, offsets: tuple[int, ...]) -> InverseDepth | None:
-        """Inverse depth and residual of a frame from the posed frames at `offsets` both ways; None if there is none."""
-        around = [source + sign * offset for offset in offsets for sign in (-1, 1)]
-        targets = [j for j in around if 0 <= j < len(self) and self.pose_known[j]]
-        T = self.T_world_camera
-        if not (T[0] == T).all():  # a picture shown twice has one camera, and is no view of itself
-            targets = [j for j in targets if not np.array_equal(T[j], T[source])]
-        if not targets:
-            return None
-        flows, noises = [], []
-        for target in targets:
-            forward, error = self.flow.checked(source, target)
-            noise = np.full(error.shape, NOISE_PX[0] + NOISE_PX[1] * abs(target - source), np.float32)
-            noise[error > ROUND_TRIP[0] + ROUND_TRIP[1] * np.linalg.norm(forward, axis=-1)] = np.inf
-            flows.append(forward)
-            noises.append(noise)
-        views = relative_views(self.T_world_camera, self.K, source, targets)
-        steps = np.array([float(target - source) for target in targets])
-        return fit_inverse_depth(np.stack(flows), np.stack(noises), *views, steps)
 
 
 def make_maps(
@@ -122,6 +84,9 @@ def make_maps(
             # Under the same name: of a long clip there is no room for both.
             evidence = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
         dynamic = masks.motion_probability(evidence, config, posed.sure)
+        del evidence
+        if config.seen_through > 0:
+            add_vacated(dynamic, posed, depth, confidence, picture, config)
     else:
         dynamic = np.stack(
             [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]

@@ -65,6 +65,9 @@ class MaskConfig:
     """How far evidence is smoothed where the picture is even, as a share of its longer side. 0 turns it off."""
     contrast: float = 0.3
     """Difference of colour (1: black to white) that stops the smoothing. Smaller stops it at weaker edges."""
+    seen_through: float = 0.15
+    """Share of the frames to compare with, near and far, that must see through the place of a thing that stands still
+    for it to count as moving: it stood there for a while. 0 turns it off."""
     own: float = 1.0
     """Weight of what a pixel itself shows against what place, colour and surroundings lend it: so much is taken off
     for each unit by which its own residual, averaged along the flow, stays below the threshold. A thing at rest beside
@@ -153,11 +156,11 @@ def motion_probability(
 
 
 def remember_along_flow(
-    values: Float16[np.ndarray, "n h w 4"],
+    values: Float16[np.ndarray, "n h w c"],
     flow: FlowBetweenFrames,
     memory: float,
     on_frame: Callable[[], None] = lambda: None,
-) -> Float16[np.ndarray, "n h w 4"]:
+) -> Float16[np.ndarray, "n h w c"]:
     """Mean of each pixel's values over the clip along the flow, those k frames away with weight `memory`^k.
 
     A chain of flow between neighbours leads from frame to frame and ends where one does not see the pixel. Chains are
@@ -168,7 +171,7 @@ def remember_along_flow(
     # Half precision again: counts are at most 2 / (1 - memory), or the frames of the clip.
     count = np.empty((n, *shape), np.float16)
     for step in (1, -1):
-        total_before, count_before = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32)
+        total_before, count_before = np.zeros((*shape, values.shape[-1]), np.float32), np.zeros(shape, np.float32)
         for i in range(n)[::step]:
             own = values[i].astype(np.float32)
             total_here, count_here = own, np.ones(shape, np.float32)

@@ -96,7 +96,7 @@ def read_frames_of_scene(folder: Path) -> UInt8[Tensor, "n h w 3"]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SceneFolderError(
             f"{path} is missing: {path.parent} is no whole scene folder. Predict it again."

@@ -1,6 +1,5 @@
 """Write a scene folder, whole or not at all."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from das3r_ns import __version__, geometry
+from das3r_ns.json_files import write_json
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, frame_name
 
 
@@ -47,7 +47,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
     with written_whole(folder) as temporary:
         _write_maps(scene, frames, temporary)
         _write_points(scene.points, temporary / "sparse_pc.ply")
-        _write_json(
+        write_json(
             temporary / "predictor.json",
             {
                 **scene.provenance,
@@ -58,7 +58,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
                 "pose_known": scene.pose_known.tolist(),
             },
         )
-        _write_json(temporary / "transforms.json", _transforms(scene))
+        write_json(temporary / "transforms.json", _transforms(scene))
     return folder
 
 
@@ -149,10 +149,6 @@ def _write_points(points: PointCloud, path: Path) -> None:
     rows["frame"] = points.frame.numpy()
     with path.open("wb") as file:
         PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(file)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
 
 
 def _transforms(scene: Scene) -> dict[str, Any]:

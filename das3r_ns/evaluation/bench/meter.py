@@ -54,7 +54,8 @@ class _ResidentPeak:
     def __init__(self) -> None:
         self._process = psutil.Process()
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+            # Sets the peak back to what is resident now.
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         self._peak = self._process.memory_info().rss
         kernel_peak = _kernel_peak()
         self._forgot = kernel_peak is not None and kernel_peak < 1.01 * self._peak
@@ -77,7 +78,7 @@ class _ResidentPeak:
 def _kernel_peak() -> int | None:
     """Bytes, or None where the system does not tell."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from das3r_ns.datasets import TruthClip, read_dynamic_mask, read_picture, read_poses
 from das3r_ns.datasets.truth import read_intrinsics
+from das3r_ns.json_files import write_json
 from das3r_ns.predictor.network.preprocess import Framing, framing
 from das3r_ns.scene import written_whole
 
@@ -47,7 +48,7 @@ def prepare(clip: TruthClip, frames: Sequence[int], longest_side: int | None, fo
             np.savetxt(temporary / "T_world_camera.txt", chosen.T_world_camera.reshape(-1, 16).numpy())
         if chosen.K is not None:
             np.savetxt(temporary / "K.txt", framed.K_to_network(chosen.K).reshape(-1, 9).numpy())
-        (temporary / "prepared.json").write_text(json.dumps({"choice": choice, "masks": masks}, indent=2) + "\n")
+        write_json(temporary / "prepared.json", {"choice": choice, "masks": masks})
     return prepared_clip(folder)
 
 

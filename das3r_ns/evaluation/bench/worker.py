@@ -26,8 +26,9 @@ from das3r_ns.evaluation.bench.prepared import prepare, prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
 from das3r_ns.evaluation.bench.training import BASELINES, train
 from das3r_ns.evaluation.bench.true_masks import write_with_true_masks
-from das3r_ns.evaluation.evaluate import Evaluation, write_json
+from das3r_ns.evaluation.evaluate import Evaluation
 from das3r_ns.evaluation.runs import load_run
+from das3r_ns.json_files import plain, write_json
 from das3r_ns.predictor.auto import PredictorName
 from das3r_ns.predictor.geometric import GeometricPredictorConfig
 from das3r_ns.predictor.network_settings import NetworkPredictorConfig
@@ -115,12 +116,12 @@ class _Stages:
         """Values of a stage, from an earlier time or from now; None if it failed."""
         path = results_folder(self._job.out) / f"{name}.json"
         kept = None if self._job.again or self._redone else _read(path)
-        if kept is not None and kept["settings"] == _plain(settings) and "values" in kept:
+        if kept is not None and kept["settings"] == plain(settings) and "values" in kept:
             return kept["values"]
         self._redone = self._redone or name in MAKE_THE_SCENE
         path.parent.mkdir(exist_ok=True)
         self._forget_from(name)
-        record: dict[str, Any] = {"settings": _plain(settings), "das3r_ns_version": __version__}
+        record: dict[str, Any] = {"settings": plain(settings), "das3r_ns_version": __version__}
         get_console().rule(f"{self._job.source.name}: {name}")
         try:
             with metered() as cost:
@@ -229,14 +230,9 @@ def _truth(job: Job) -> TruthClip:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _plain(value: Any) -> Any:
-    """As it will read after a round through JSON."""
-    return json.loads(json.dumps(value, default=str))
 
 
 if __name__ == "__main__":

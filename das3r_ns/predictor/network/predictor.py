@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns import geometry
+from das3r_ns.json_files import plain
 from das3r_ns.predictor.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator
@@ -142,7 +142,7 @@ class NetworkPredictor:
             pose_known=torch.ones(len(clip), dtype=torch.bool),
             names=clip.names,
             fps=clip.fps,
-            provenance={"predictor": self.name, "settings": _plain(asdict(self.config))},
+            provenance={"predictor": self.name, "settings": plain(self.config)},
         )
         return replace(scene, points=seed_points(scene, clip.frames, self.config.max_points))
 
@@ -162,10 +162,3 @@ def _flow_estimator(config: NetworkPredictorConfig, device: torch.device) -> Flo
     if config.flow == "dis" or weights is None:
         return DisFlow()
     return RaftFlow(weights, str(device))
-
-
-def _plain(value: object) -> object:
-    """Settings as JSON can hold them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value

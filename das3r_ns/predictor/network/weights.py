@@ -120,7 +120,7 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 
 def _read_config(path: Path) -> PairwiseNetworkConfig:
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
     try:
