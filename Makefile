@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# What the environment takes on Linux with a CUDA build of torch; asked for before anything is downloaded.
+ROOM_GB ?= 10
 DATA ?=
 OUT ?= demo_output
 
@@ -18,6 +20,7 @@ help:
 
 $(VENV)/.installed: pyproject.toml das3r_ns/__init__.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else "das3r_ns needs Python 3.10 to 3.12, %s is %d.%d: make PYTHON=python3.11 ..." % (sys.executable, *v))'
+	@test -d $(VENV) || $(PYTHON) -c 'import os, shutil, sys; folder = os.path.dirname(os.path.abspath("$(VENV)")); gb = shutil.disk_usage(folder).free / 1e9; sys.exit(None if gb > $(ROOM_GB) else "%.1f GB are free in %s, and nerfstudio, torch and the rest take $(ROOM_GB) GB: make room, or name another place with make VENV=FOLDER/.venv" % (gb, folder))'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing nerfstudio, gsplat, torch and the rest: several GB, some minutes"

@@ -104,14 +104,14 @@ def main(
         for scene, truth in zip(scenes, truths):
             rows.append(_row(name, scene, truth, out, method, eval_mode, extra))
             _write(rows, out)
-    print((out / "table.md").read_text())
+    print((out / "table.md").read_text(encoding="utf-8"))
 
 
 def _row(variant: str, scene: Path, truth: Path, out: Path, method: str, eval_mode: str, extra: tuple[str, ...]) -> Row:
     folder = out / scene.name / "".join(c if c.isalnum() else "_" for c in variant)
     finished = folder / "numbers.json"
     if finished.is_file():
-        return Row(variant, scene.name, json.loads(finished.read_text()))
+        return Row(variant, scene.name, json.loads(finished.read_text(encoding="utf-8")))
     started_from = variant if variant.startswith("das3r-") else method
     command = [
         "ns-train", started_from, "--data", str(scene), "--output-dir", str(folder), "--experiment-name", "run",
@@ -122,9 +122,12 @@ def _row(variant: str, scene: Path, truth: Path, out: Path, method: str, eval_mo
     print(" ".join(command), flush=True)
     begin = time.perf_counter()
     subprocess.run([sys.executable, __file__, "--train", *command[1:]], check=True)
-    numbers = {"wall_seconds": time.perf_counter() - begin, **json.loads((folder / "trained.json").read_text())}
+    numbers = {
+        "wall_seconds": time.perf_counter() - begin,
+        **json.loads((folder / "trained.json").read_text(encoding="utf-8")),
+    }
     numbers.update(_measured(folder / "run" / started_from / "now" / "config.yml", truth, folder))
-    finished.write_text(json.dumps(numbers, indent=2))
+    finished.write_text(json.dumps(numbers, indent=2), encoding="utf-8")
     return Row(variant, scene.name, numbers)
 
 
@@ -146,7 +149,7 @@ def train() -> None:
     command.entrypoint()
     seconds["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
     folder = Path(sys.argv[sys.argv.index("--output-dir") + 1])
-    (folder / "trained.json").write_text(json.dumps(seconds))
+    (folder / "trained.json").write_text(json.dumps(seconds), encoding="utf-8")
 
 
 def _measured(config: Path, truth: Path, folder: Path) -> dict[str, Any]:
@@ -164,13 +167,13 @@ def _measured(config: Path, truth: Path, folder: Path) -> dict[str, Any]:
 
 
 def _write(rows: list[Row], out: Path) -> None:
-    (out / "table.json").write_text(json.dumps([row.__dict__ for row in rows], indent=2))
+    (out / "table.json").write_text(json.dumps([row.__dict__ for row in rows], indent=2), encoding="utf-8")
     lines = [f"| variant | clip | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for row in rows:
         cells = [row.numbers.get(column) for column in COLUMNS]
         told = ["" if v is None else f"{v:.0f}" if abs(v) > 1000 else f"{v:.2f}" for v in cells]
         lines.append(f"| {row.variant} | {row.clip} | {' | '.join(told)} |")
-    (out / "table.md").write_text("\n".join(lines) + "\n")
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

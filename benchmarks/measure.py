@@ -59,7 +59,7 @@ def report(title: str, rows: dict[str, Any], device: torch.device, out: Path | N
         text = f"{value:.6g}" if isinstance(value, float) else value
         print(f"  {name:<52} {text}")
     if out is not None:
-        stored = json.loads(out.read_text()) if out.is_file() else []
+        stored = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else []
         stored.append({"title": title, "device": machine, "torch": torch.__version__, **rows})
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(stored, indent=2) + "\n")
+        out.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")

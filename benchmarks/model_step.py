@@ -80,7 +80,7 @@ def main(
                 )
                 print(lines[-1], flush=True)
     if out is not None:
-        out.write_text("\n".join(lines) + "\n")
+        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return timings
 
 

@@ -109,7 +109,7 @@ def network_flags(config: PairwiseNetworkConfig) -> list[Any]:
 
 def log_of(run: Path) -> list[dict[str, float]]:
     """The lines of a run's log."""
-    text = (run / "log.jsonl").read_text()
+    text = (run / "log.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
@@ -156,7 +156,7 @@ def scratch(task: Scratch) -> None:
         _write_curve(task.out / "run", curve, facts)
     facts.append(f"{time.perf_counter() - begin:.0f} s in all, exit status {process.returncode}")
     _write_curve(task.out / "run", curve, facts)
-    print(curve.read_text(), flush=True)
+    print(curve.read_text(encoding="utf-8"), flush=True)
     if process.returncode:
         raise SystemExit(process.returncode)
 

@@ -211,7 +211,7 @@ def _notes(part: Path) -> Path:
 
 def _read_validator(part: Path, url: str) -> str | None:
     try:
-        notes = json.loads(_notes(part).read_text())
+        notes = json.loads(_notes(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     # A weak validator (W/...) promises the same meaning, not the same bytes.
@@ -220,4 +220,4 @@ def _read_validator(part: Path, url: str) -> str | None:
 
 def _write_validator(part: Path, url: str, validator: str | None) -> None:
     if validator:
-        _notes(part).write_text(json.dumps({"url": url, "validator": validator}))
+        _notes(part).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")

@@ -152,7 +152,7 @@ def clip_fps(pipeline: Das3rPipeline) -> float | None:
     described = None if folder is None else Path(folder) / "predictor.json"
     if described is None or not described.is_file():
         return None
-    return float(json.loads(described.read_text()).get("fps", 30.0))
+    return float(json.loads(described.read_text(encoding="utf-8")).get("fps", 30.0))
 
 
 @contextlib.contextmanager

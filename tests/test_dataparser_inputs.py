@@ -200,6 +200,17 @@ def test_frames_that_are_left_out_slow_the_clip_down(tmp_path):
     assert clip.fps == 15.0
 
 
+def test_cameras_from_a_file_that_an_editor_of_windows_saved(tmp_path):
+    cameras = write_dataset(tmp_path / "set") / "transforms.json"
+    shots = write_pictures(tmp_path / "shots", N)
+    before = read_inputs(shots, PredictionOptions(cameras=cameras))[1]
+    cameras.write_text(cameras.read_text().replace("\n", "\r\n"), encoding="utf-8-sig")
+    after = read_inputs(shots, PredictionOptions(cameras=cameras))[1]
+    assert before.T_world_camera is not None
+    assert after.T_world_camera is not None
+    torch.testing.assert_close(after.T_world_camera, before.T_world_camera)
+
+
 def test_cameras_of_other_pictures(tmp_path):
     cameras = write_dataset(tmp_path / "set") / "transforms.json"
     (tmp_path / "shots").mkdir()

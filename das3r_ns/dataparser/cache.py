@@ -255,7 +255,7 @@ def _digests_of_weights(options: PredictionOptions, predictor: str) -> dict[str,
 def _tell_of_other_weights(folder: Path, digests: dict[str, str]) -> None:
     """Say if a scene was predicted with other weights than those that lie at their place now, as after more training.
     It stays: runs that were trained on it are evaluated on it."""
-    then = json.loads((folder / "predictor.json").read_text()).get("weights_digests", {})
+    then = json.loads((folder / "predictor.json").read_text(encoding="utf-8")).get("weights_digests", {})
     changed = [option for option, digest in digests.items() if then.get(option, digest) != digest]
     if changed:
         options = " and ".join(f"--{option}" for option in changed)

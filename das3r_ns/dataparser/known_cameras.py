@@ -209,7 +209,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: the file is no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no valid JSON ({error}).") from error
     if not isinstance(content, dict):

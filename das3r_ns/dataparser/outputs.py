@@ -77,7 +77,7 @@ def outputs_of_scene(
 
 def _mask_paths(folder: Path, image_size: tuple[int, int]) -> list[Path] | None:
     """Masks of a scene folder, None if its owner took them out; checked, because they are there to be edited."""
-    frames = json.loads((folder / "transforms.json").read_text())["frames"]
+    frames = json.loads((folder / "transforms.json").read_text(encoding="utf-8"))["frames"]
     if not all("mask_path" in frame for frame in frames):
         return None
     paths = [folder / frame["mask_path"] for frame in frames]

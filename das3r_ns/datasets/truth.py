@@ -220,7 +220,7 @@ def numbers_of(path: Path) -> np.ndarray:
         TruthError: the file is missing, empty, ragged, or holds something that is no finite number.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows begins files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise TruthError(f"{path} cannot be read as text ({error}).") from error
     rows: list[list[float]] = []

@@ -78,7 +78,7 @@ def read_rgb_list(path: Path) -> tuple[Float[Tensor, "n"], list[str]]:
         TruthError: the list is missing, empty, or a line is no timestamp with a name.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows begins files with a mark
     except OSError as error:
         raise TruthError(f"{path} cannot be read ({error.strerror}).") from error
     rows: list[tuple[float, str]] = []

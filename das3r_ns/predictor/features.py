@@ -115,7 +115,7 @@ def match_features(path: Path, pairs: Sequence[tuple[int, int]], max_error_px: f
     with stage(f"Matching {len(pairs)} pairs of frames", len(pairs), "pairs") as bar:
         for start in range(0, len(pairs), at_once):
             part = pairs[start : start + at_once]
-            listed.write_text("".join(f"{frame_key(i)} {frame_key(j)}\n" for i, j in part))
+            listed.write_text("".join(f"{frame_key(i)} {frame_key(j)}\n" for i, j in part), encoding="utf-8")
             pycolmap.match_image_pairs(
                 path,
                 matching,

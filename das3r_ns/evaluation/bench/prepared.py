@@ -77,7 +77,7 @@ def prepared_clip(folder: Path) -> TruthClip:
 
 def _notes(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / "prepared.json").read_text())
+        return json.loads((folder / "prepared.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -1,7 +1,8 @@
 """The set `synthetic`: clips that are drawn when they are first asked for, with everything known about them.
 
 It needs no data and no network connection, so that anybody can repeat a table, and it holds what no published set
-has: scenes in which nothing moves, or most of the picture does, or the exposure drifts, all with clean backgrounds.
+has: scenes in which nothing moves, or most of the picture does, or things rest, or the exposure drifts, all with clean
+backgrounds.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ CLIPS: dict[str, SyntheticConfig] = {
     "still": replace(FORMAT, movers=0, seed=3),
     "crowded": replace(FORMAT, mover_size=2.0, seed=4),
     "exposure": replace(FORMAT, exposure_drift=1.0, seed=5),
+    "waiting": replace(FORMAT, movers_wait=0.5, seed=6),
 }
 """By sequence: a sideways sweep with shake, an arc, straight ahead, nothing that moves, a thing before more than half
-of the picture, a stop more light at the end than at the beginning."""
+of the picture, a stop more light at the end than at the beginning, things that stand for half of the clip."""
 
 
 def draw_missing(root: Path, wanted: tuple[str, ...]) -> None:

@@ -64,9 +64,9 @@ class BenchTable:
     def write(self, folder: Path) -> dict[str, Path]:
         """Write `table.md`, `table.csv` and `table.json`."""
         paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json")}
-        paths["md"].write_text(self.markdown())
+        paths["md"].write_text(self.markdown(), encoding="utf-8")
         records = self.records()
-        with paths["csv"].open("w", newline="") as file:
+        with paths["csv"].open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
             writer.writeheader()
             writer.writerows(records)
@@ -152,4 +152,7 @@ def read_row(job: Job) -> Row:
     wanted = {"prepare", "predict", "crash", *job.stages}
     wanted |= {f"{stage}-{method}" for stage in ("train", "psnr") for method in job.methods if "psnr" in job.stages}
     paths = sorted(results_folder(job.out).glob("*.json"))
-    return Row(job.source.name, {path.stem: json.loads(path.read_text()) for path in paths if path.stem in wanted})
+    return Row(
+        job.source.name,
+        {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.stem in wanted},
+    )

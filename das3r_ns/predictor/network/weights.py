@@ -101,7 +101,7 @@ def save_weights(network: PairwiseNetwork, folder: str | Path) -> Path:
     state = {key: weight.detach().cpu().contiguous() for key, weight in network.state_dict().items()}
     kept = {key: weight for key, weight in state.items() if key not in ALIASES}
     partial = {name: folder / f".{name}.part" for name in HUB_FILES}
-    partial["config.json"].write_text(json.dumps(network.config.to_hub(), indent=2) + "\n")
+    partial["config.json"].write_text(json.dumps(network.config.to_hub(), indent=2) + "\n", encoding="utf-8")
     save_file(kept, partial["model.safetensors"], metadata={"format": "pt", **ALIASES})
     for name, path in partial.items():
         os.replace(path, folder / name)

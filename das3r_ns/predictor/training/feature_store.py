@@ -131,7 +131,7 @@ class FeatureStore:
         path, text = self.folder / "features.json", json.dumps(record, indent=2)
         record = json.loads(text)
         if path.is_file():
-            stored = json.loads(path.read_text())
+            stored = json.loads(path.read_text(encoding="utf-8"))
             names = [name for name in record if stored.get(name) != record[name]]
             if names:
                 raise ValueError(
@@ -146,7 +146,7 @@ class FeatureStore:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(text + "\n")
+        partial.write_text(text + "\n", encoding="utf-8")
         os.replace(partial, path)
 
     def known(self) -> set[Slot]:

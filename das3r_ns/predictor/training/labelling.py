@@ -101,7 +101,7 @@ def label_sequence(sequence: Path, settings: LabelSettings, advance: Callable[[]
         "frames": labelled,
         "problems": [asdict(problem) for problem in problems],
     }
-    (partial / "labels.json").write_text(json.dumps(record) + "\n")
+    (partial / "labels.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     shutil.rmtree(sequence / LABELS, ignore_errors=True)
     os.replace(partial, sequence / LABELS)
     for abandoned in sequence.glob(f".{LABELS}.*.part"):  # begun with other settings

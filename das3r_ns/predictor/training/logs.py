@@ -118,7 +118,7 @@ class RunLog:
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, step)
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 2), **numbers}
-        with (self.folder / "log.jsonl").open("a") as file:
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 

@@ -191,7 +191,7 @@ def read_labels(sequence: Path) -> dict[str, Any]:
     """
     path = sequence / LABELS / "labels.json"
     try:
-        labels = json.loads(path.read_text())
+        labels = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadDataError(sequence, "has no dynamic masks; run `das3r prepare pointodyssey ROOT`") from error
     except (OSError, ValueError) as error:

@@ -157,7 +157,7 @@ class Run:
             network = PairwiseNetwork(config.network) if config.weights == SCRATCH else load_network(config.weights)[0]
             save_weights(network, start)
             record = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-            (config.out / "config.json").write_text(record + "\n")
+            (config.out / "config.json").write_text(record + "\n", encoding="utf-8")
         self.fabric.barrier()
         return load_network(start, published=config.weights != SCRATCH)[0].train()
 
