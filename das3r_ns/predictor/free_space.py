@@ -86,6 +86,7 @@ def add_vacated(
         in_threads(compare, n)
     if not votes[..., 0].any():
         return
+    del colour
     # Under the same name: of a long clip there is no room for both.
     votes = remember_along_flow(votes, posed.flow, config.memory)
     for i in range(n):
