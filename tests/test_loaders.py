@@ -295,3 +295,8 @@ def test_the_frames_of_a_truth_are_in_the_order_of_the_clip_s(tmp_path):
     truth = read_truth_folder(tmp_path)
     clip = read_clip(tmp_path / "images")
     assert tuple(path.name for path in truth.images) == clip.names == tuple(f"shot{i}.png" for i in range(1, 13))
+
+
+def test_a_table_that_an_editor_of_windows_saved(tmp_path):
+    (tmp_path / "poses.txt").write_bytes(b"\xef\xbb\xbf" + b"1 0 0 0  0 1 0 0  0 0 1 0  0 0 0 1\r\n")
+    torch.testing.assert_close(read_poses(tmp_path / "poses.txt"), torch.eye(4, dtype=torch.float64)[None])

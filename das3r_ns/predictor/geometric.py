@@ -138,7 +138,7 @@ class GeometricPredictor:
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
-        maps = self._maps(clip, posed, cameras.parallax, _keep(known), covered)
+        maps = self._maps(clip, posed, _keep(known), covered)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
@@ -221,7 +221,6 @@ class GeometricPredictor:
         self,
         clip: Clip,
         posed: PosedFlow,
-        parallax: bool,
         keep: Bool[np.ndarray, "n h w"] | None,
         covered: Bool[np.ndarray, "h w"] | None,
     ) -> Maps:
@@ -230,9 +229,7 @@ class GeometricPredictor:
         def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-        # From one place nothing has a depth, so nothing is seen through.
-        config = self.config.masks if parallax else replace(self.config.masks, seen_through=0.0)
-        maps = make_maps(posed, picture, self.config.offsets, config, keep, covered)
+        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, covered)
         if self._refiner is not None and keep is None:
             refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
             maps = replace(maps, dynamic_prob=refined)
