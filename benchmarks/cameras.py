@@ -24,9 +24,9 @@ import tyro
 
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import PredictionError
-from das3r_ns.predictor.geometric import GeometricPredictor
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.synthetic import SyntheticConfig, make_clip
-from das3r_ns.video import Clip, VideoConfig, read_clip
+from das3r_ns.video.clip import Clip, VideoConfig, read_clip
 
 SYNTHETIC = {
     **{

@@ -25,11 +25,11 @@ from jaxtyping import Bool, Float32
 from das3r_ns.evaluation.bench.synthetic_set import CLIPS
 from das3r_ns.evaluation.metrics.masks import mask_scores
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
-from das3r_ns.predictor.masks import MaskConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig
+from das3r_ns.predictor.masks.motion_probability import MaskConfig
 from das3r_ns.scene import Scene
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 EDGE_JUMP = 0.05
 """Relative jump of the true depth between neighbouring pixels that makes an edge."""

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from das3r_ns.predictor.network import PairwiseNetwork, PairwiseNetworkConfig, heads, transformer
-from das3r_ns.predictor.training.feature_store import FeatureConfig, FeatureStore
-from das3r_ns.predictor.training.features import FeatureBatch, RecordLayout
-from das3r_ns.predictor.training.feed import FeatureFeed
-from das3r_ns.predictor.training.loading import PairBatch, ViewBatch
-from das3r_ns.predictor.training.losses import LossConfig
-from das3r_ns.predictor.training.order import Order
-from das3r_ns.predictor.training.parts import parameter_groups, select_parts
-from das3r_ns.predictor.training.step import TrainingStep
+from das3r_ns.predictor.training.data.loading import PairBatch, ViewBatch
+from das3r_ns.predictor.training.data.order import Order
+from das3r_ns.predictor.training.features.feed import FeatureFeed
+from das3r_ns.predictor.training.features.frozen import FeatureBatch, RecordLayout
+from das3r_ns.predictor.training.features.store import FeatureConfig, FeatureStore
+from das3r_ns.predictor.training.loop.losses import LossConfig
+from das3r_ns.predictor.training.loop.parts import parameter_groups, select_parts
+from das3r_ns.predictor.training.loop.step import TrainingStep
 
 GIB = 2**30
 NARROW = {"FEATURES": 16, "POINT_FEATURES": 8, "LEVEL_WIDTHS": (8, 8, 8, 8)}

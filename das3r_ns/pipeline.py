@@ -23,8 +23,8 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
-from das3r_ns.ffmpeg import provide_ffmpeg
 from das3r_ns.model.das3r import Das3rModel
+from das3r_ns.video.ffmpeg import provide_ffmpeg
 
 
 @dataclass

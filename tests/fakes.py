@@ -9,7 +9,7 @@ from PIL import Image
 from das3r_ns import geometry
 from das3r_ns.predictor.base import Known
 from das3r_ns.scene import PointCloud, Scene
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 STEP = 0.1
 """The fake camera moves this far to the right from frame to frame."""

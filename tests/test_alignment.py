@@ -8,8 +8,8 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.alignment import AlignmentConfig, AlignmentError
-from das3r_ns.predictor.alignment.objective import (
+from das3r_ns.predictor.network.alignment import AlignmentConfig, AlignmentError
+from das3r_ns.predictor.network.alignment.objective import (
     FlowObservations,
     Observations,
     View,
@@ -20,8 +20,8 @@ from das3r_ns.predictor.alignment.objective import (
     observe,
     pixel_subset,
 )
-from das3r_ns.predictor.alignment.optimise import descend, objective_on_all_pixels, solve_depth
-from das3r_ns.predictor.alignment.start import (
+from das3r_ns.predictor.network.alignment.optimise import descend, objective_on_all_pixels, solve_depth
+from das3r_ns.predictor.network.alignment.start import (
     edge_scores,
     focal_from_points,
     frame_confidence,
@@ -29,8 +29,8 @@ from das3r_ns.predictor.alignment.start import (
     spanning_tree,
     start_from_tree,
 )
-from das3r_ns.predictor.alignment.state import AlignmentState, decode_translation, encode_translation
-from das3r_ns.predictor.pairs import PairPredictions
+from das3r_ns.predictor.network.alignment.state import AlignmentState, decode_translation, encode_translation
+from das3r_ns.predictor.network.pairs import PairPredictions
 
 FRAMES, HEIGHT, WIDTH = 7, 32, 48
 # The recorded run counts pixels from 0 and has the principal point at (W/2, H/2); our first pixel is at (0.5, 0.5).

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.predictor.alignment.clean import aggregate_masks, clean_confidence
+from das3r_ns.predictor.network.alignment.clean import aggregate_masks, clean_confidence
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from das3r_ns.predictor.alignment import steps as module
-from das3r_ns.predictor.alignment.state import quat_to_matrix
-from das3r_ns.predictor.alignment.steps import Steps, float32_products
+from das3r_ns.predictor.network.alignment import steps as module
+from das3r_ns.predictor.network.alignment.state import quat_to_matrix
+from das3r_ns.predictor.network.alignment.steps import Steps, float32_products
 
 RATES = [0.1 * 0.9**k for k in range(30)]
 

@@ -8,15 +8,15 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.bundle import FocalKnowledge, Tracks, background, background_cameras, follow_grid
-from das3r_ns.predictor.bundle import motions as motions_module
-from das3r_ns.predictor.bundle.adjust import FocalPrior
-from das3r_ns.predictor.bundle.background import _untangled
-from das3r_ns.predictor.bundle.behind import front_frames, hidden_by, labels, rearmost
-from das3r_ns.predictor.bundle.focal import focal_prior
-from das3r_ns.predictor.bundle.motions import RigidMotion, motion_of, regrow, rigid_motions, same
-from das3r_ns.predictor.bundle.normal_equations import State, invert
-from das3r_ns.predictor.flow import round_trip_error
+from das3r_ns.predictor.cameras.sfm import FocalKnowledge, Tracks, background, background_cameras, follow_grid
+from das3r_ns.predictor.cameras.sfm import motion_segmentation as motions_module
+from das3r_ns.predictor.cameras.sfm.background import _untangled
+from das3r_ns.predictor.cameras.sfm.bundle_adjustment import FocalPrior
+from das3r_ns.predictor.cameras.sfm.focal import focal_prior
+from das3r_ns.predictor.cameras.sfm.motion_segmentation import RigidMotion, motion_of, regrow, rigid_motions, same
+from das3r_ns.predictor.cameras.sfm.normal_equations import State, invert
+from das3r_ns.predictor.cameras.sfm.occlusion_order import front_frames, hidden_by, labels, rearmost
+from das3r_ns.predictor.flow.clip_flow import round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 ROWS, COLUMNS, DOWN, ACROSS = 6, 12, 8.0, 10.0

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.bundle import (
+from das3r_ns.predictor.cameras.sfm import (
     FocalKnowledge,
     NoStart,
     Tracks,
@@ -19,9 +19,10 @@ from das3r_ns.predictor.bundle import (
     refine_cameras,
     weigh,
 )
-from das3r_ns.predictor.bundle.adjust import Adjusted, FocalPrior, adjust
-from das3r_ns.predictor.bundle.focal import focal_prior, with_usual_focal
-from das3r_ns.predictor.bundle.normal_equations import (
+from das3r_ns.predictor.cameras.sfm.bundle_adjustment import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.cameras.sfm.focal import focal_prior, with_usual_focal
+from das3r_ns.predictor.cameras.sfm.initialization import triangulate
+from das3r_ns.predictor.cameras.sfm.normal_equations import (
     RobustScale,
     State,
     adjoint,
@@ -32,9 +33,8 @@ from das3r_ns.predictor.bundle.normal_equations import (
     robust_cost,
     squared_errors,
 )
-from das3r_ns.predictor.bundle.start import triangulate
-from das3r_ns.predictor.bundle.tracks import COMPOSED, DIRECT, _last_hop
-from das3r_ns.predictor.flow import DisFlow, round_trip_error
+from das3r_ns.predictor.cameras.sfm.tracks import COMPOSED, DIRECT, _last_hop
+from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 

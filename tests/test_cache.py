@@ -17,7 +17,6 @@ import yaml
 from fakes import FakePredictor, write_pictures
 from PIL import Image
 
-from das3r_ns import digests
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.cache import cached_scene
 from das3r_ns.dataparser.inputs import digest_of_inputs
@@ -25,8 +24,9 @@ from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.predict import predict
+from das3r_ns.files import hashing as digests
 from das3r_ns.scene import is_scene_folder, read_scene
-from das3r_ns.video import VideoConfig
+from das3r_ns.video.clip import VideoConfig
 
 
 @pytest.fixture

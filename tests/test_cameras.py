@@ -10,17 +10,17 @@ import torch
 import das3r_ns.synthetic.clip
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor import cameras
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.bundle import CameraEstimate, CheckedFlow, Tracks
-from das3r_ns.predictor.cameras import best_of, cameras_of, key_frames
-from das3r_ns.predictor.features import FeatureConfig, Features, extract_features
-from das3r_ns.predictor.flow import DisFlow
-from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig, flow_between
-from das3r_ns.predictor.mapping import CameraPath
+from das3r_ns.predictor.cameras import find as cameras
+from das3r_ns.predictor.cameras.colmap import CameraPath
+from das3r_ns.predictor.cameras.colmap_features import FeatureConfig, Features, extract_features
+from das3r_ns.predictor.cameras.find import best_of, cameras_of, key_frames
+from das3r_ns.predictor.cameras.sfm import CameraEstimate, CheckedFlow, Tracks
+from das3r_ns.predictor.flow.clip_flow import DisFlow
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig, flow_between
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.synthetic.world import camera_path, rotation
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 CONFIG = SyntheticConfig(num_frames=16, height=168, width=224)
 

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.contrast import barrier_to_border, border_share, contrasts, floating, log_odds, speak, trust
-from das3r_ns.predictor.depth import InverseDepth
+from das3r_ns.predictor.depth.inverse_depth import InverseDepth
+from das3r_ns.predictor.masks.saliency_cues import (
+    barrier_to_border,
+    border_share,
+    contrasts,
+    floating,
+    log_odds,
+    speak,
+    trust,
+)
 
 H, W = 36, 48
 THING = (slice(12, 24), slice(16, 32))

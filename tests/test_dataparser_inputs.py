@@ -12,14 +12,15 @@ import torch
 from fakes import FakePredictor, write_pictures
 from PIL import Image
 
-from das3r_ns import geometry, pictures
+from das3r_ns import geometry
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.inputs import kind_of, read_inputs
 from das3r_ns.dataparser.known_cameras import read_cameras, undistort
 from das3r_ns.dataparser.known_masks import match_masks, read_masks
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.scene import read_scene
-from das3r_ns.video import Clip, VideoConfig
+from das3r_ns.video import images as pictures
+from das3r_ns.video.clip import Clip, VideoConfig
 
 N, SIZE = 6, (48, 64)
 

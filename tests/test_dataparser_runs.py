@@ -11,10 +11,10 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from das3r_ns.dataparser import trainer
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
-from das3r_ns.predictor import refiners
-from das3r_ns.predictor.auto import resolve
+from das3r_ns.predictor.masks import refiners
 from das3r_ns.predictor.network import weights_source
-from das3r_ns.predictor.network_settings import NetworkPredictorConfig
+from das3r_ns.predictor.network.settings import NetworkPredictorConfig
+from das3r_ns.predictor.registry import resolve
 
 
 def trainer_config(data: Path, output_dir: Path) -> Das3rTrainerConfig:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.depth import fit_inverse_depth, relative_views
+from das3r_ns.predictor.depth.inverse_depth import fit_inverse_depth, relative_views
 
 H, W, FX = 24, 32, 40.0
 K = np.tile(np.array([[FX, 0, W / 2], [0, FX, H / 2], [0, 0, 1.0]]), (5, 1, 1))

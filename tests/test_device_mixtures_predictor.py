@@ -16,25 +16,25 @@ from pretend_cuda import CUDA, PretendedTensor, on_gpu, pretended_gpu
 from tiny_network import TINY, small_heads
 from tiny_training import MASKS_ALONE, SMALL, make_clip_set, random_batch
 
-from das3r_ns.predictor.alignment import AlignmentConfig, KnownGeometry, align
-from das3r_ns.predictor.alignment.objective import FlowObservations, Observations, evaluate
-from das3r_ns.predictor.alignment.optimise import Descent
-from das3r_ns.predictor.alignment.state import AlignmentState
 from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs
+from das3r_ns.predictor.network.alignment import AlignmentConfig, KnownGeometry, align
+from das3r_ns.predictor.network.alignment.objective import FlowObservations, Observations, evaluate
+from das3r_ns.predictor.network.alignment.optimise import Descent
+from das3r_ns.predictor.network.alignment.state import AlignmentState
 from das3r_ns.predictor.network.inference import FrameMemory
-from das3r_ns.predictor.network_settings import InferenceConfig
-from das3r_ns.predictor.pairs import PairPredictions
-from das3r_ns.predictor.training import feed
-from das3r_ns.predictor.training.clips import ClipFolders
-from das3r_ns.predictor.training.feature_store import FeatureConfig, FeatureStore
-from das3r_ns.predictor.training.features import RecordLayout
-from das3r_ns.predictor.training.loading import Loaded
-from das3r_ns.predictor.training.logs import Meter
-from das3r_ns.predictor.training.losses import LossConfig
-from das3r_ns.predictor.training.order import Order
-from das3r_ns.predictor.training.parts import select_parts
-from das3r_ns.predictor.training.step import TrainingStep
-from das3r_ns.predictor.training.validation import validate, validation_plan
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import InferenceConfig
+from das3r_ns.predictor.training.data.clips import ClipFolders
+from das3r_ns.predictor.training.data.loading import Loaded
+from das3r_ns.predictor.training.data.order import Order
+from das3r_ns.predictor.training.features import feed
+from das3r_ns.predictor.training.features.frozen import RecordLayout
+from das3r_ns.predictor.training.features.store import FeatureConfig, FeatureStore
+from das3r_ns.predictor.training.loop.logs import Meter
+from das3r_ns.predictor.training.loop.losses import LossConfig
+from das3r_ns.predictor.training.loop.parts import select_parts
+from das3r_ns.predictor.training.loop.step import TrainingStep
+from das3r_ns.predictor.training.loop.validation import validate, validation_plan
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which tests this better")
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)

@@ -14,7 +14,7 @@ from misbehaving_server import Server
 from das3r_ns.evaluation import download as command
 from das3r_ns.evaluation.download import SETS, download
 from das3r_ns.evaluation.unpack import UnpackError, unpack
-from das3r_ns.fetch import DownloadError, Patience, fetch
+from das3r_ns.files.download import DownloadError, Patience, fetch
 
 HASTY = Patience(attempts=3, first_wait_s=0.01, timeout_s=5.0)
 

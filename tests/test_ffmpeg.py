@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from das3r_ns.ffmpeg import provide_ffmpeg
+from das3r_ns.video.ffmpeg import provide_ffmpeg
 
 
 def test_a_machine_without_ffmpeg_gets_one_that_runs(monkeypatch, tmp_path):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from das3r_ns.predictor.depth import relative_views
-from das3r_ns.predictor.fusion import fuse_inverse_depth
+from das3r_ns.predictor.depth.fusion import fuse_inverse_depth
+from das3r_ns.predictor.depth.inverse_depth import relative_views
 
 H, W, FX = 24, 32, 40.0
 K = np.tile(np.array([[FX, 0, W / 2], [0, FX, H / 2], [0, 0, 1.0]]), (4, 1, 1))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from das3r_ns.json_files import plain, write_json
+from das3r_ns.files.json_files import plain, write_json
 
 
 @dataclass

@@ -7,10 +7,10 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.predictor.base import Known
-from das3r_ns.predictor.laid_over import LaidOver, _two_ways, find_laid_over, known_inside, with_bars, without
-from das3r_ns.predictor.seeds import no_points
+from das3r_ns.predictor.preprocess.overlays import LaidOver, _two_ways, find_laid_over, known_inside, with_bars, without
+from das3r_ns.predictor.seed_points import no_points
 from das3r_ns.scene import Scene
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 HEIGHT, WIDTH = 120, 160
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.appearance import AppearanceGrid
-from das3r_ns.predictor.edge_aware import smooth_within_edges
-from das3r_ns.predictor.flow import FlowBetweenFrames
-from das3r_ns.predictor.masks import (
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid
+from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
+from das3r_ns.predictor.masks.motion_probability import (
     MaskConfig,
     average_along_flow,
     frame_evidence,

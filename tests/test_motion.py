@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.bundle import FocalKnowledge, Tracks, follow_grid
-from das3r_ns.predictor.flow import DisFlow, round_trip_error
-from das3r_ns.predictor.motion import classify_motion, find_cameras, find_cuts, rotation_cameras
+from das3r_ns.predictor.cameras.motion_model import classify_motion, find_cameras, find_cuts, rotation_cameras
+from das3r_ns.predictor.cameras.sfm import FocalKnowledge, Tracks, follow_grid
+from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 FRAMES = 12

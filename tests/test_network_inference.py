@@ -6,7 +6,7 @@ from tiny_network import TINY, small_heads
 
 from das3r_ns.predictor.network import InferenceConfig, PairwiseNetwork, predict_pairs
 from das3r_ns.predictor.network import inference as module
-from das3r_ns.predictor.pairs import PairGraph
+from das3r_ns.predictor.network.pairs import PairGraph
 
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 

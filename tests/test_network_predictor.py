@@ -10,10 +10,9 @@ from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.fetch import DownloadError, Patience
-from das3r_ns.predictor import raft
-from das3r_ns.predictor.alignment import AlignmentConfig
+from das3r_ns.files.download import DownloadError, Patience
 from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.flow import raft
 from das3r_ns.predictor.network import (
     NetworkPredictor,
     NetworkPredictorConfig,
@@ -23,13 +22,14 @@ from das3r_ns.predictor.network import (
     predictor,
     save_weights,
 )
+from das3r_ns.predictor.network.alignment import AlignmentConfig
 from das3r_ns.predictor.network.memory import memory_need
+from das3r_ns.predictor.network.pairs import PairGraph
 from das3r_ns.predictor.network.weights import WeightsReport
-from das3r_ns.predictor.pairs import PairGraph
-from das3r_ns.predictor.seeds import seed_points
-from das3r_ns.predictor.windows import WindowConfig
+from das3r_ns.predictor.network.windows import WindowConfig
+from das3r_ns.predictor.seed_points import seed_points
 from das3r_ns.scene import read_scene, write_scene
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 FRAMES = 6
 # Pictures are twice the size of the network's input.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.pairs import PairGraph, loop_pairs
+from das3r_ns.predictor.network.pairs import PairGraph, loop_pairs
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import time
 
-from das3r_ns.predictor.progress import recorded_seconds, stage, tracked
+from das3r_ns.runtime.progress import recorded_seconds, stage, tracked
 
 
 def test_seconds_are_noted_by_stage_without_the_counts():

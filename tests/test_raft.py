@@ -10,10 +10,10 @@ import torch
 from misbehaving_server import Server
 from torchvision.models.optical_flow import Raft_Small_Weights, raft_large, raft_small
 
-from das3r_ns.fetch import DownloadError, Patience
-from das3r_ns.predictor import raft
-from das3r_ns.predictor.flow import FlowBothWays
-from das3r_ns.predictor.raft import RaftFlow, kept_weights
+from das3r_ns.files.download import DownloadError, Patience
+from das3r_ns.predictor.flow import raft
+from das3r_ns.predictor.flow.clip_flow import FlowBothWays
+from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from das3r_ns.model.graphed import Graphed
-from das3r_ns.recording import recording
+from das3r_ns.runtime.cuda_graphs import recording
 
 
 @pytest.mark.parametrize("collects", [True, False])
@@ -42,7 +42,7 @@ def test_after_a_recording_that_fails_work_goes_on_where_it_was(monkeypatch):
     device, streams = torch.device("cuda", 0), ["of the caller"]
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[-1])
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
-    monkeypatch.setattr("das3r_ns.recording._renew_generator", lambda device: None)
+    monkeypatch.setattr("das3r_ns.runtime.cuda_graphs._renew_generator", lambda device: None)
     with recording(device):
         streams.append("of the recording")
         streams.append("of the caller")  # as PyTorch does where all goes well

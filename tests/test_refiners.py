@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.flow import FlowBetweenFrames
-from das3r_ns.predictor.geometric import GeometricPredictor, GeometricPredictorConfig
-from das3r_ns.predictor.masks import MaskConfig
-from das3r_ns.predictor.refiners import build_refiner, salience, sam2, settled
-from das3r_ns.predictor.refiners.salience import combine
-from das3r_ns.predictor.refiners.sam2 import Sam2Refiner, next_prompt
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig
+from das3r_ns.predictor.masks.motion_probability import MaskConfig
+from das3r_ns.predictor.masks.refiners import build_refiner, salience, sam2, settled
+from das3r_ns.predictor.masks.refiners.salience import combine
+from das3r_ns.predictor.masks.refiners.sam2 import Sam2Refiner, next_prompt
 
 SIZE = (40, 60)
 THING = (slice(10, 30), slice(20, 40))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from das3r_ns.predictor.repeats import distinct_frames
+from das3r_ns.predictor.preprocess.duplicate_frames import distinct_frames
 
 
 def shifts(position: list[float], thing: float = 0.0):

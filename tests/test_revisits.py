@@ -10,12 +10,12 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.bundle import CameraEstimate
-from das3r_ns.predictor.bundle.sharpen import Sharpener
-from das3r_ns.predictor.features import FeatureConfig, Features, extract_features
-from das3r_ns.predictor.loops import Tie, close_loops
-from das3r_ns.predictor.places import describe, look_alikes
-from das3r_ns.predictor.revisits import _bent, close_revisits
+from das3r_ns.predictor.cameras.colmap_features import FeatureConfig, Features, extract_features
+from das3r_ns.predictor.cameras.loop_closure import _bent, close_revisits
+from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops
+from das3r_ns.predictor.cameras.retrieval import describe, look_alikes
+from das3r_ns.predictor.cameras.sfm import CameraEstimate
+from das3r_ns.predictor.cameras.sfm.subpixel import Sharpener
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 WALK = [*range(16), *range(14, -1, -1), *range(1, 16)]

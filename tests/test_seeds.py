@@ -3,7 +3,7 @@
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.predictor.seeds import CONFIDENCE_CAP, MAX_DYNAMIC_PROB, no_points, seed_points
+from das3r_ns.predictor.seed_points import CONFIDENCE_CAP, MAX_DYNAMIC_PROB, no_points, seed_points
 from das3r_ns.scene import Scene
 
 N, H, W = 4, 6, 9

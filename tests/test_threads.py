@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.threads import in_parts, in_threads
+from das3r_ns.runtime.parallel import in_parts, in_threads
 
 
 @pytest.fixture(params=[1, 3])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.training.loading import PairBatch, PairDataset, collate, make_loader
-from das3r_ns.predictor.training.order import Draw, Order
-from das3r_ns.predictor.training.sources import BadDataError, Frame, NothingLeftError, Pair, ProblemLog
-from das3r_ns.predictor.training.strides import pool_of_pairs, stride_frequencies, stride_quotas
-from das3r_ns.predictor.training.views import (
+from das3r_ns.predictor.training.data.loading import PairBatch, PairDataset, collate, make_loader
+from das3r_ns.predictor.training.data.order import Draw, Order
+from das3r_ns.predictor.training.data.sources import BadDataError, Frame, NothingLeftError, Pair, ProblemLog
+from das3r_ns.predictor.training.data.strides import pool_of_pairs, stride_frequencies, stride_quotas
+from das3r_ns.predictor.training.data.views import (
     AugmentConfig,
     brighten,
     crop_box,

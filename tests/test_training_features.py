@@ -16,16 +16,16 @@ from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, 
 
 from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network, save_weights
-from das3r_ns.predictor.training.clips import ClipFolders
-from das3r_ns.predictor.training.config import DataConfig, TrainPredictorConfig
-from das3r_ns.predictor.training.feature_store import FeatureConfig
-from das3r_ns.predictor.training.features import RecordLayout, frozen_loss
-from das3r_ns.predictor.training.feed import LoadedFeed
-from das3r_ns.predictor.training.losses import LossConfig, pair_loss
-from das3r_ns.predictor.training.parts import select_parts
-from das3r_ns.predictor.training.schedule import OptimConfig
-from das3r_ns.predictor.training.step import TrainingStep
-from das3r_ns.predictor.training.train import Run, train_predictor
+from das3r_ns.predictor.training.data.clips import ClipFolders
+from das3r_ns.predictor.training.features.feed import LoadedFeed
+from das3r_ns.predictor.training.features.frozen import RecordLayout, frozen_loss
+from das3r_ns.predictor.training.features.store import FeatureConfig
+from das3r_ns.predictor.training.loop.config import DataConfig, TrainPredictorConfig
+from das3r_ns.predictor.training.loop.losses import LossConfig, pair_loss
+from das3r_ns.predictor.training.loop.parts import select_parts
+from das3r_ns.predictor.training.loop.schedule import OptimConfig
+from das3r_ns.predictor.training.loop.step import TrainingStep
+from das3r_ns.predictor.training.loop.train import Run, train_predictor
 
 KEPT = 2  # epochs of 6 pairs, three steps each
 

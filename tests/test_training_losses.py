@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.predictor.training.losses import (
+from das3r_ns.predictor.training.loop.losses import (
     LossConfig,
     ViewPrediction,
     ViewTruth,
     pair_loss,
     validation_criterion,
 )
-from das3r_ns.predictor.training.schedule import OptimConfig, learning_rate
+from das3r_ns.predictor.training.loop.schedule import OptimConfig, learning_rate
 
 CASES = ["full", "partial"]
 Leaves = dict[str, torch.Tensor]

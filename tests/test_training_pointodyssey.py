@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.training import labelling
-from das3r_ns.predictor.training.labelling import LabelSettings, frame_numbers, label_sequence
-from das3r_ns.predictor.training.pointodyssey import PointOdyssey, depth_path, label_path, rgb_path
-from das3r_ns.predictor.training.prepare import PointOdysseyLabels, prepare
-from das3r_ns.predictor.training.sources import UNKNOWN, NothingLeftError, Pair
-from das3r_ns.predictor.training.tracks import Tracks, label_pixels, moved, pack, strides_of, unpack
+from das3r_ns.predictor.training.data import labelling
+from das3r_ns.predictor.training.data.labelling import LabelSettings, frame_numbers, label_sequence
+from das3r_ns.predictor.training.data.pointodyssey import PointOdyssey, depth_path, label_path, rgb_path
+from das3r_ns.predictor.training.data.prepare import PointOdysseyLabels, prepare
+from das3r_ns.predictor.training.data.sources import UNKNOWN, NothingLeftError, Pair
+from das3r_ns.predictor.training.data.tracks import Tracks, label_pixels, moved, pack, strides_of, unpack
 
 HEIGHT, WIDTH, FOCAL, FRAMES = 54, 96, 100.0, 12
 STEP_M = 0.04

@@ -16,15 +16,15 @@ from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, 
 
 from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs, weights
 from das3r_ns.predictor.network.weights import load_network
-from das3r_ns.predictor.training.averages import WeightAverage
-from das3r_ns.predictor.training.checkpoint import load_checkpoint
-from das3r_ns.predictor.training.config import DataConfig, TrainPredictorConfig
-from das3r_ns.predictor.training.losses import LossConfig, ViewPrediction, pair_loss
-from das3r_ns.predictor.training.parts import parameter_groups, select_parts
-from das3r_ns.predictor.training.schedule import OptimConfig
-from das3r_ns.predictor.training.step import TrainingStep
-from das3r_ns.predictor.training.train import train_predictor
-from das3r_ns.predictor.training.validation import jaccard
+from das3r_ns.predictor.training.loop.averages import WeightAverage
+from das3r_ns.predictor.training.loop.checkpoint import load_checkpoint
+from das3r_ns.predictor.training.loop.config import DataConfig, TrainPredictorConfig
+from das3r_ns.predictor.training.loop.losses import LossConfig, ViewPrediction, pair_loss
+from das3r_ns.predictor.training.loop.parts import parameter_groups, select_parts
+from das3r_ns.predictor.training.loop.schedule import OptimConfig
+from das3r_ns.predictor.training.loop.step import TrainingStep
+from das3r_ns.predictor.training.loop.train import train_predictor
+from das3r_ns.predictor.training.loop.validation import jaccard
 
 _narrow_heads = pytest.fixture(autouse=True)(narrow_heads)
 clip_set = pytest.fixture(scope="module")(clip_set_of_module)

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.training.clips import ClipFolders
-from das3r_ns.predictor.training.prepare import prepare
-from das3r_ns.predictor.training.sintel import Sintel
-from das3r_ns.predictor.training.sources import BadDataError, NothingLeftError, Pair
-from das3r_ns.predictor.training.synthetic_set import SyntheticSet, make_training_clip
-from das3r_ns.predictor.training.validation import validation_plan
+from das3r_ns.predictor.training.data.clips import ClipFolders
+from das3r_ns.predictor.training.data.prepare import prepare
+from das3r_ns.predictor.training.data.sintel import Sintel
+from das3r_ns.predictor.training.data.sources import BadDataError, NothingLeftError, Pair
+from das3r_ns.predictor.training.data.synthetic_set import SyntheticSet, make_training_clip
+from das3r_ns.predictor.training.loop.validation import validation_plan
 
 HEIGHT, WIDTH = 20, 30
 PIEH = 202021.25

@@ -5,10 +5,10 @@ import torch
 from tiny_network import TINY, small_heads
 
 from das3r_ns.predictor.network import PairwiseNetwork
-from das3r_ns.predictor.training.loading import PairBatch, ViewBatch
-from das3r_ns.predictor.training.losses import LossConfig
-from das3r_ns.predictor.training.parts import select_parts
-from das3r_ns.predictor.training.step import TrainingStep
+from das3r_ns.predictor.training.data.loading import PairBatch, ViewBatch
+from das3r_ns.predictor.training.loop.losses import LossConfig
+from das3r_ns.predictor.training.loop.parts import select_parts
+from das3r_ns.predictor.training.loop.step import TrainingStep
 
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 

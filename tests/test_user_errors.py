@@ -11,8 +11,8 @@ from test_video import frame_picture, write_video
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.predict import predict
-from das3r_ns.predictor import auto
-from das3r_ns.video import VideoConfig, read_clip
+from das3r_ns.predictor import registry as auto
+from das3r_ns.video.clip import VideoConfig, read_clip
 
 
 @pytest.fixture(autouse=True)

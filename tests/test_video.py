@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from das3r_ns import pictures
-from das3r_ns.video import VideoConfig, choose_frames, digest, read_clip
+from das3r_ns.video import images as pictures
+from das3r_ns.video.clip import VideoConfig, choose_frames, digest, read_clip
 
 STEP = 6
 """Grey levels between one frame and the next: more than a codec blurs."""
@@ -304,7 +304,7 @@ def test_a_digest_decodes_nothing(counting_video, monkeypatch):
 
 
 def test_frames_past_the_last_choice_are_not_decoded(tmp_path, monkeypatch):
-    from das3r_ns import container
+    from das3r_ns.video import decoding as container
 
     path = write_video(tmp_path / "a.mp4", [frame_picture(i % 40) for i in range(200)], g="10")
     decoded = 0

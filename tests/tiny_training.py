@@ -7,9 +7,9 @@ import torch
 from train_narrow import NARROW
 
 from das3r_ns.predictor.network import PairwiseNetworkConfig, heads
-from das3r_ns.predictor.training.loading import PairBatch, ViewBatch
-from das3r_ns.predictor.training.losses import LossConfig
-from das3r_ns.predictor.training.synthetic_set import SyntheticSet, make_training_clip
+from das3r_ns.predictor.training.data.loading import PairBatch, ViewBatch
+from das3r_ns.predictor.training.data.synthetic_set import SyntheticSet, make_training_clip
+from das3r_ns.predictor.training.loop.losses import LossConfig
 
 SMALL = PairwiseNetworkConfig(
     enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2, image_size=(32, 48)

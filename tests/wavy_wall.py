@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.predictor.pairs import Edge, PairGraph, PairPredictions
-from das3r_ns.predictor.simulated import PairErrors, simulate_pairs
+from das3r_ns.predictor.network.pairs import Edge, PairGraph, PairPredictions
+from das3r_ns.predictor.network.simulated_pairs import PairErrors, simulate_pairs
 
 HEIGHT, WIDTH, FOCAL = 32, 48, 40.0
 SMALL_ERRORS = PairErrors(smooth=0.005, noise=0.001, rotation_deg=0.1, translation=0.002)

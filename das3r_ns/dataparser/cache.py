@@ -21,12 +21,12 @@ from das3r_ns import geometry
 from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
-from das3r_ns.digests import digest_of_file
-from das3r_ns.json_files import plain
-from das3r_ns.predictor.auto import PredictorName, build_predictor, resolve
-from das3r_ns.predictor.progress import recorded_seconds
+from das3r_ns.files.hashing import digest_of_file
+from das3r_ns.files.json_files import plain
+from das3r_ns.predictor.registry import PredictorName, build_predictor, resolve
+from das3r_ns.runtime.progress import recorded_seconds
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 DEFAULT_CACHE = Path("outputs") / "das3r_scenes"
 """Beside nerfstudio's own outputs."""

@@ -13,14 +13,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns import pictures
 from das3r_ns.dataparser.known_cameras import cameras_of_clip, match_cameras, read_cameras, read_json, undistort
 from das3r_ns.dataparser.known_masks import match_masks, read_masks
 from das3r_ns.dataparser.options import PredictionOptions
-from das3r_ns.digests import digest_of_file
+from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.predictor.base import Known
 from das3r_ns.scene import is_scene_folder
-from das3r_ns.video import Clip, choose_frames, digest, read_clip, read_pictures
+from das3r_ns.video import images as pictures
+from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_pictures
 
 FILES_OF_CAMERAS = frozenset(
     {"transforms.json"}

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 PINHOLE_MODELS = frozenset({"SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"})
 """COLMAP's names (nerfstudio's too) of the camera models that become a pinhole once distortion is taken out."""

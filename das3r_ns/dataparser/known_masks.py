@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns import pictures
+from das3r_ns.video import images as pictures
 
 
 def match_masks(paths: list[Path], names: tuple[str, ...], folder: Path) -> list[Path]:

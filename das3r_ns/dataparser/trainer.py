@@ -10,7 +10,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
-from das3r_ns.predictor.auto import resolve
+from das3r_ns.predictor.registry import resolve
 
 
 @dataclass

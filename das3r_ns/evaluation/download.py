@@ -15,8 +15,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from das3r_ns.datasets.tum import SEQUENCES as TUM_SEQUENCES
 from das3r_ns.evaluation.unpack import unpack
-from das3r_ns.fetch import DownloadError, Patience, fetch, sha256_of
-from das3r_ns.json_files import write_json
+from das3r_ns.files.download import DownloadError, Patience, fetch, sha256_of
+from das3r_ns.files.json_files import write_json
 
 RECORDS = ".das3r-download"
 
@@ -184,9 +184,9 @@ PATIENCE = Patience()
 
 
 def _download_weights(out: Path, mirror: str | None) -> Path:
+    from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS
     from das3r_ns.predictor.network.weights import LICENCE_NOTICE
     from das3r_ns.predictor.network.weights_source import download_weights
-    from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
 
     get_console().print(f"[bold]{LICENCE_NOTICE}[/bold]", highlight=False)
     if mirror is None:

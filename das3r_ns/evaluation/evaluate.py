@@ -29,7 +29,7 @@ from das3r_ns.evaluation.report import print_summary
 from das3r_ns.evaluation.resizing import resized_map, resized_picture
 from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
 from das3r_ns.evaluation.truth_options import assemble_truth
-from das3r_ns.json_files import write_json
+from das3r_ns.files.json_files import write_json
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, is_scene_folder, read_scene
 
 Part = Literal["poses", "masks", "psnr"]

@@ -14,7 +14,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from das3r_ns.recording import recording
+from das3r_ns.runtime.cuda_graphs import recording
 
 Function = Callable[..., tuple[Tensor, ...]]
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns.scene import Scene
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from das3r_ns import __version__, geometry
-from das3r_ns.json_files import write_json
+from das3r_ns.files.json_files import write_json
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, frame_name
 
 

@@ -21,9 +21,9 @@ from das3r_ns.evaluation.bench.table import BenchTable, read_row
 from das3r_ns.evaluation.bench.training import BASELINES
 from das3r_ns.evaluation.bench.worker import Job, Stage
 from das3r_ns.evaluation.report import shown
-from das3r_ns.predictor.auto import PredictorChoice, resolve
-from das3r_ns.predictor.geometric import GeometricPredictorConfig
-from das3r_ns.predictor.network_settings import NetworkPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig
+from das3r_ns.predictor.network.settings import NetworkPredictorConfig
+from das3r_ns.predictor.registry import PredictorChoice, resolve
 
 STAGES: tuple[Stage, ...] = ("masks", "poses", "psnr")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from das3r_ns.evaluation.bench.worker import Job, results_folder, run_job
-from das3r_ns.json_files import write_json
+from das3r_ns.files.json_files import write_json
 
 LOG = "log.txt"
 

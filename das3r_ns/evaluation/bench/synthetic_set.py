@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from das3r_ns.predictor.progress import tracked
+from das3r_ns.runtime.progress import tracked
 from das3r_ns.scene import written_whole
 from das3r_ns.synthetic import SyntheticConfig, make_clip, write_clip
 

@@ -9,7 +9,7 @@ from typing import Any
 from das3r_ns.evaluation.bench import published
 from das3r_ns.evaluation.bench.worker import Job, results_folder
 from das3r_ns.evaluation.comparison import THRESHOLDS
-from das3r_ns.json_files import write_json
+from das3r_ns.files.json_files import write_json
 
 WAYS = ("predicted", "trained", "refined")
 """Of placing the test cameras; see `measure_renders`."""

@@ -8,9 +8,9 @@ from das3r_ns.predictor.network.inference import predict_pairs
 from das3r_ns.predictor.network.model import PairPrediction, PairwiseNetwork
 from das3r_ns.predictor.network.predictor import NetworkPredictor
 from das3r_ns.predictor.network.preprocess import Framing, framing, preprocess_frames
+from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS, InferenceConfig, NetworkPredictorConfig
 from das3r_ns.predictor.network.weights import WeightsReport, load_network, save_weights
 from das3r_ns.predictor.network.weights_source import WeightsError, download_weights, weights_available
-from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, InferenceConfig, NetworkPredictorConfig
 
 __all__ = [
     "DEFAULT_WEIGHTS",

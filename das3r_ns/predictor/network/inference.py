@@ -20,10 +20,10 @@ from torch import Tensor
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
+from das3r_ns.predictor.network.pairs import Edge, PairPredictions
+from das3r_ns.predictor.network.settings import InferenceConfig
 from das3r_ns.predictor.network.transformer import grid_positions
-from das3r_ns.predictor.network_settings import InferenceConfig
-from das3r_ns.predictor.pairs import Edge, PairPredictions
-from das3r_ns.predictor.progress import stage
+from das3r_ns.runtime.progress import stage
 
 MIB, GIB = 2**20, 2**30
 FLOATS_PER_PAIR_PIXEL = 9

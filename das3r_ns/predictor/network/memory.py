@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from das3r_ns.predictor.alignment.objective import CHUNK_ELEMENTS
+from das3r_ns.predictor.network.alignment.objective import CHUNK_ELEMENTS
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.inference import (
     GIB,
@@ -16,8 +16,8 @@ from das3r_ns.predictor.network.inference import (
     frame_bytes,
     result_bytes,
 )
-from das3r_ns.predictor.pairs import PairGraph
-from das3r_ns.predictor.windows import WindowConfig, cut, shared_frames
+from das3r_ns.predictor.network.pairs import PairGraph
+from das3r_ns.predictor.network.windows import WindowConfig, cut, shared_frames
 
 CONTEXT_BYTES = 0.6 * GIB
 """What a GPU holds before the first tensor: kernels and workspaces."""

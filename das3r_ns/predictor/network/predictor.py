@@ -12,23 +12,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.json_files import plain
-from das3r_ns.predictor.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
+from das3r_ns.files.json_files import plain
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
+from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.pairs import Edge, PairPredictions
 from das3r_ns.predictor.network.preprocess import Framing, preprocess_frames
+from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS, NetworkPredictorConfig
 from das3r_ns.predictor.network.weights import load_network
-from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS, NetworkPredictorConfig
-from das3r_ns.predictor.pairs import Edge, PairPredictions
-from das3r_ns.predictor.progress import CONSOLE
-from das3r_ns.predictor.raft import RaftFlow, kept_weights
-from das3r_ns.predictor.seeds import no_points, seed_points
-from das3r_ns.predictor.windows import align_clip, cut, shared_frames
+from das3r_ns.predictor.network.windows import align_clip, cut, shared_frames
+from das3r_ns.predictor.seed_points import no_points, seed_points
+from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.scene import Scene
-from das3r_ns.video import Clip
+from das3r_ns.video.clip import Clip
 
 MIN_FRAMES = 2
 

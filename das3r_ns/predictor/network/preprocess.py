@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.predictor.network_settings import LONG_SIDE
+from das3r_ns.predictor.network.settings import LONG_SIDE
 
 PATCH = 16
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.heads import mask_head
 from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS
 from das3r_ns.predictor.network.weights_source import HUB_FILES, WeightsError, locate_weights
-from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
-from das3r_ns.predictor.progress import CONSOLE
+from das3r_ns.runtime.progress import CONSOLE
 
 LICENCE_NOTICE = (
     "The DAS3R, MonST3R and DUSt3R weights are licensed CC BY-NC-SA 4.0: non-commercial use only. "

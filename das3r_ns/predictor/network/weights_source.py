@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from das3r_ns.predictor.network_settings import DEFAULT_WEIGHTS
-from das3r_ns.predictor.progress import CONSOLE
+from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS
+from das3r_ns.runtime.progress import CONSOLE
 
 WEIGHTS_SIZE = "2.4 GB"
 HUB_FILES = ("config.json", "model.safetensors")

@@ -1,0 +1,275 @@
+"""Cameras for a clip: bundle adjustment over flow, and point features wherever that leaves a doubt.
+
+Flow uses the whole picture and every frame. COLMAP (`mapping`) is a second opinion: it maps key frames, flow finds the
+others and refines all, and the cameras that explain more of what was followed are taken. Incremental mapping, the
+slowest by far, comes last. Where flow explains little, things may cover most of the picture: before all that, the
+motion that the others hide is looked for (`bundle.background`). In long clips places that are seen again are brought
+together (`revisits`), for flow joins no frames far apart in time. Clips without parallax and clips of more than one
+shot are recognised first (`motion`), pictures that are shown twice are looked at once (`repeats`), and those that show
+nothing not at all (`blank`).
+
+Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, UInt8
+
+from das3r_ns.predictor.base import PredictionError
+from das3r_ns.predictor.cameras.colmap import CameraPath, Mapper
+from das3r_ns.predictor.cameras.colmap_features import Features
+from das3r_ns.predictor.cameras.loop_closure import close_revisits
+from das3r_ns.predictor.cameras.motion_model import MotionEvidence, classify_motion, find_cameras
+from das3r_ns.predictor.cameras.sfm import (
+    Background,
+    CameraEstimate,
+    CheckedFlow,
+    FocalKnowledge,
+    NoStart,
+    Tracks,
+    agreement_with,
+    background_cameras,
+    follow_grid,
+    refine_cameras,
+    weigh,
+)
+from das3r_ns.predictor.cameras.sfm.focal import UNTOLD
+from das3r_ns.predictor.cameras.sfm.tracks import USED
+from das3r_ns.predictor.preprocess.blank_frames import blank
+from das3r_ns.predictor.preprocess.duplicate_frames import distinct_frames
+from das3r_ns.runtime.progress import CONSOLE, stage
+from das3r_ns.video.clip import Clip
+
+ENOUGH_POSED = 0.7
+"""Share of the frames. When the cameras that were found hold in fewer, the slow mapper is asked too."""
+ALIKE = 0.03
+"""Relative difference in agreement that says nothing: a thing that moves may agree by chance."""
+CONVINCING = 0.82
+"""Agreement of cameras from flow that need no comparison."""
+SHORT = 100
+"""Frames. Twice as far as points are followed: no drift to speak of, and what is seen again after as many is a visit of
+its own."""
+USUAL_DEGREES = (40.0, 85.0)
+"""Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
+twice."""
+DIVIDED = 0.6
+"""With less agreement several things may move, each for itself, and cameras may follow the wrong one."""
+DOUBTFUL = 0.45
+"""With less agreement the user is told."""
+KEY_FRAMES = 16
+"""Fewest key frames: with fewer, one that cannot be placed takes many frames with it."""
+SEEN_AGAIN = 0.5
+"""Share of the points that the next key frame but one must still see: mapping asks for three views of a point."""
+MOST_KEY_FRAMES = 100
+"""Key frames that are mapped. Twice as many take global mapping over ten times as long."""
+
+
+def cameras_of(
+    clip: Clip,
+    flow: CheckedFlow,
+    from_features: Callable[[Mapper, Sequence[int]], CameraPath],
+    features: Callable[[int], Features],
+    focal_px: float | None = None,
+    keep: Bool[np.ndarray, "n h w"] | None = None,
+) -> CameraPath:
+    """Find the camera of every frame.
+
+    A camera that stands still or only turns gets the model that fits it and a warning, for there is no depth to be
+    had from it.
+
+    Args:
+        flow: between frames, with its round-trip error.
+        from_features: gives cameras of the clip by point features of the given key frames and the named mapper, or
+            raises `PredictionError`. Other frames may be left unknown.
+        features: of a frame; asked for in long clips only.
+        focal_px: the true focal length, kept as it is.
+        keep: False where something is known to move.
+
+    Raises:
+        PredictionError: a cut, or nothing that a camera could be found from.
+    """
+    tracks, shown = _follow(clip, flow, keep)
+    focal = FocalKnowledge(focal_px, clip.focal_px)
+    evidence = classify_motion(tracks, clip.size, focal)
+    if evidence.cuts:
+        times = ", ".join(f"{k / clip.fps:.2f} s (frame {k})" for k in (shown[c] for c in evidence.cuts[:5]))
+        raise PredictionError(
+            f"the clip has {len(evidence.cuts) + 1} shots: the picture changes wholly at {times}. Only one shot can be "
+            "reconstructed at a time: choose it with --video.start-s and --video.end-s."
+        )
+    candidates: list[CameraEstimate] = []
+    failures: list[str] = []
+    ample_parallax = evidence.kind == "general"
+    try:
+        evidence, by_flow = find_cameras(tracks, clip.size, focal, evidence)
+        if evidence.kind != "general":
+            _say_no_parallax(evidence)
+            return replace(_path(clip, by_flow, shown), parallax=False)
+        candidates.append(by_flow)
+    except NoStart as e:
+        failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
+
+    keys = key_frames(tracks)
+    if not candidates or candidates[0].agreement < DIVIDED:
+        background = background_cameras(tracks, clip.size, focal)
+        if background is not None and _posed(background.cameras) >= ENOUGH_POSED:
+            _say_much_moves(background)
+            room = _without_drift(background.cameras, tracks, keys, clip, shown, features)
+            return replace(_path(clip, room, shown), sure=True)
+
+    left_out = max(len(keys) - MOST_KEY_FRAMES, 0)
+    mapped = [shown[k] for k in keys[left_out // 2 :][:MOST_KEY_FRAMES]]  # flow grows from the middle both ways
+
+    def by_features(mapper: Mapper) -> None:
+        try:
+            path = from_features(mapper, mapped)
+        except PredictionError as e:
+            failures.insert(0, str(e))
+            return
+        T, known = torch.from_numpy(path.T_world_camera[shown]), torch.from_numpy(path.known[shown])
+        candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, known, focal))
+
+    if not (ample_parallax and candidates and _beyond_doubt(candidates[0], clip.size, focal)):
+        by_features("global")
+    if not any(_posed(c) >= ENOUGH_POSED for c in candidates):
+        by_features("incremental")
+    if not candidates:
+        raise PredictionError(" ".join(failures))
+    best = best_of(candidates)
+    best = _without_drift(best, tracks, keys, clip, shown, features)
+    if best.agreement < DOUBTFUL:
+        CONSOLE.print(
+            f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
+            "wrong.[/yellow] Either things that move cover most of the picture or it is blurred. Give masks of what "
+            "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
+            "(--video.start-s, --video.end-s)."
+        )
+    if best.focal_std > UNTOLD:
+        angle = math.degrees(2 * math.atan(max(clip.size) / (2 * best.focal_px)))
+        CONSOLE.print(
+            f"[yellow]The motion does not tell the focal length[/yellow], as when the camera goes straight ahead: a "
+            f"field of view of {angle:.0f} degrees is taken, {100 * best.focal_std:.0f} % of the focal length unsure. "
+            "Depths are as much too long or too short. Give the true one (--fov-deg) if you know it."
+        )
+    return _path(clip, best, shown)
+
+
+def key_frames(tracks: Tracks) -> list[int]:
+    """Frames that tell nearly as much about the cameras as all of them, the first and the last among them: as far apart
+    as the next but one still sees `SEEN_AGAIN` of the points, but `KEY_FRAMES` of them if there are so many."""
+    n, offset = tracks.num_frames, tracks.target - tracks.anchor[:, None]
+    share = (tracks.weight > USED).mean(axis=2)
+    reach = 0
+    for distance in sorted(set(offset[(tracks.target >= 0) & (offset > 0)].tolist())):
+        if np.median(share[(tracks.target >= 0) & (offset == distance)]) < SEEN_AGAIN:
+            break
+        reach = distance
+    step = max(min(reach // 2, (n - 1) // (KEY_FRAMES - 1)), 1)
+    return sorted({*range(0, n, step), n - 1})
+
+
+def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
+    """The cameras that explain most of what was followed (frames without a pose explain nothing); of those that explain
+    about as much, which may be because of a thing that moves, the ones that put points nearest to where they are seen.
+    """
+    most = max(c.agreement for c in candidates)
+    alike = [c for c in candidates if c.agreement >= (1 - ALIKE) * most]
+    return min(alike, key=lambda c: float(c.noise_px[c.pose_known].median()))
+
+
+def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
+    """Whether features, which take longest, can be saved. With little parallax a wrong focal length and a wrong path
+    explain nearly as much as the right ones: then the field of view gives it away."""
+    angle = math.degrees(2 * math.atan(max(size) / (2 * by_flow.focal_px)))
+    usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
+    return usual and by_flow.agreement > CONVINCING and bool(by_flow.pose_known.all())
+
+
+def _without_drift(
+    cameras: CameraEstimate,
+    tracks: Tracks,
+    keys: list[int],
+    clip: Clip,
+    shown: list[int],
+    features: Callable[[int], Features],
+) -> CameraEstimate:
+    """The cameras with places that are seen again where they were, in clips long enough to drift, unless what was
+    followed speaks against it: places that only look the same bend a path beyond what its neighbours allow."""
+    if len(shown) <= SHORT:
+        return cameras
+    closed = close_revisits(
+        cameras,
+        keys,
+        lambda k: features(shown[k]),
+        lambda k: clip.frames[shown[k]].numpy(),
+        tracks.size,
+        apart=SHORT,
+    )
+    if closed is cameras:
+        return cameras
+    before, after = (agreement_with(tracks, clip.size, c) for c in (cameras, closed))
+    return closed if after >= (1 - ALIKE) * before else cameras
+
+
+def _posed(estimate: CameraEstimate) -> float:
+    return float(estimate.pose_known.float().mean())
+
+
+def _say_much_moves(background: Background) -> None:
+    cameras = background.cameras
+    CONSOLE.print(
+        f"[yellow]The cameras explain {100 * cameras.agreement:.0f} % of what was followed; the rest moves by "
+        f"itself.[/yellow] They are those of what lies behind all else (hidden {background.hidden} times, hiding "
+        f"{background.hides} times). Where this took a thing for the room, give masks of what moves."
+    )
+
+
+def _say_no_parallax(evidence: MotionEvidence) -> None:
+    what = "does not move" if evidence.kind == "static" else "only turns on the spot"
+    CONSOLE.print(
+        f"[yellow]The camera {what} ({evidence}).[/yellow] Depth comes from parallax, so there is none: the scene "
+        "becomes a sphere around the camera, good for a clean background but not for other points of view. Walk "
+        "sideways while filming, or choose a part of the clip where the camera moves (--video.start-s, --video.end-s)."
+    )
+
+
+def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | None) -> tuple[Tracks, list[int]]:
+    """Tracks through the frames that show something and are no repeats, and which frames of the clip those are."""
+    lit = np.flatnonzero(~blank(clip.frames)).tolist()
+    with stage(f"Following points of {len(clip)} frames", len(clip)) as bar:
+        shown = [lit[k] for k in distinct_frames(lambda i, j: flow(lit[i], lit[j]), len(lit))]
+        bar.advance(len(clip) - len(shown))
+        tracks = follow_grid(
+            lambda i, j: flow(shown[i], shown[j]),
+            len(shown),
+            lambda i: clip.frames[shown[i]].numpy(),
+            advance=bar.advance,
+        )
+    return tracks if keep is None else weigh(tracks, torch.from_numpy(keep[shown].astype(np.float32))), shown
+
+
+def _path(clip: Clip, estimate: CameraEstimate, shown: list[int]) -> CameraPath:
+    """Cameras of all frames of the clip, a repeat's being that of the frame it repeats. One that shows nothing has
+    none."""
+    original = np.maximum(np.searchsorted(shown, np.arange(len(clip)), side="right") - 1, 0)
+    frame = np.array(shown)[estimate.point_frame.numpy()]
+    return CameraPath(
+        estimate.T_world_camera.numpy()[original],
+        estimate.pose_known.numpy()[original] & ~blank(clip.frames),
+        estimate.focal_px,
+        estimate.points.numpy(),
+        _colours(clip, frame, estimate.point_pixel.numpy()),
+        float(estimate.noise_px[estimate.pose_known].median()),
+    )
+
+
+def _colours(clip: Clip, frame: np.ndarray, pixel: Float64[np.ndarray, "m 2"]) -> UInt8[np.ndarray, "m 3"]:
+    column = np.clip(np.floor(pixel[:, 0]).astype(int), 0, clip.size[1] - 1)
+    row = np.clip(np.floor(pixel[:, 1]).astype(int), 0, clip.size[0] - 1)
+    return clip.frames[torch.from_numpy(frame), torch.from_numpy(row), torch.from_numpy(column)].numpy()

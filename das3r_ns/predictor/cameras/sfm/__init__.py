@@ -1,0 +1,32 @@
+"""Cameras from optical flow: poses, one focal length and inverse depths, with no feature matching.
+
+In: flow between frames of one shot with its round-trip error, and the pictures. Out: a `CameraEstimate`.
+World axes are those of the first frame with a camera, unless first cameras are given, whose world is kept.
+
+Stages: `tracks` follows a grid of pixels of each frame through its neighbours (`sharpen` makes their positions exact),
+`start` finds first cameras (essential matrices, then resection), `adjust` refines everything together (robust bundle
+adjustment; `normal_equations` and `kernels` hold the derivatives and the Schur complement), `estimate` chains them.
+Where things that move cover most of the picture, `motions` tells them apart, `behind` finds the room, and `background`
+chains those.
+"""
+
+from das3r_ns.predictor.cameras.sfm.background import Background, background_cameras
+from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, agreement_with, estimate_cameras, refine_cameras
+from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge
+from das3r_ns.predictor.cameras.sfm.initialization import NoStart
+from das3r_ns.predictor.cameras.sfm.tracks import CheckedFlow, Tracks, follow_grid, weigh
+
+__all__ = [
+    "Background",
+    "CameraEstimate",
+    "CheckedFlow",
+    "FocalKnowledge",
+    "NoStart",
+    "Tracks",
+    "agreement_with",
+    "background_cameras",
+    "estimate_cameras",
+    "follow_grid",
+    "refine_cameras",
+    "weigh",
+]

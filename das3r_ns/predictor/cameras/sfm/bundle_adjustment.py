@@ -1,0 +1,201 @@
+"""Robust bundle adjustment: all cameras, one focal length and all inverse depths together.
+
+Levenberg-Marquardt on a Geman-McClure cost. The scale of the errors is taken from the data and falls from round to
+round, so the cost is nearly convex at first and cuts outliers sharply at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float64
+from scipy.spatial.transform import Rotation
+
+from das3r_ns.predictor.cameras.sfm.normal_equations import (
+    NormalEquations,
+    RobustScale,
+    State,
+    linearise,
+    point_step,
+    robust_cost,
+    squared_errors,
+)
+from das3r_ns.predictor.cameras.sfm.tracks import Tracks
+
+SIGMA_FLOOR = 0.02
+"""Pixels of the flow. No flow is more accurate, and a scale of zero would make everything an outlier."""
+CORRELATED = 100.0
+"""Neighbouring grid points, offsets and frames err together: this many positions say as much as one."""
+ENOUGH = 100
+"""Positions that a frame's own noise can be told from."""
+MEDIAN_RADIUS = 1.1774
+"""Median distance from the centre of a two-dimensional normal distribution, in standard deviations."""
+
+
+@dataclass(frozen=True)
+class FocalPrior:
+    """What is known about the focal length before looking at the motion."""
+
+    focal: float
+    """Pixels of the flow."""
+    spread: float
+    """Standard deviation of its logarithm; 0 holds it fixed."""
+    bounds: tuple[float, float]
+    """Pixels of the flow. Steps end here."""
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    state: State
+    noise: Float64[np.ndarray, "n"]
+    """Standard deviation of a directly looked up position by frame, pixels of the flow."""
+    focal_std: float
+    """Of the logarithm of the focal length, prior included."""
+    cost: float
+
+
+def adjust(
+    tracks: Tracks,
+    start: State,
+    prior: FocalPrior,
+    held: Bool[np.ndarray, "n"],
+    rounds: int = 6,
+    steps: int = 4,
+    width: float = 3.0,
+    free_depth: bool = True,
+) -> Adjusted:
+    """Refine `start`.
+
+    Args:
+        held: frames whose pose stays as it is: at least one, which fixes the world. The scale is left to damping.
+        rounds: times the scale of the errors is taken anew.
+        steps: most Levenberg-Marquardt steps a round.
+        width: of the robust cost, in standard deviations.
+        free_depth: False holds the inverse depths: all 0 is a camera that only turns.
+    """
+    state, damping = start, 1e-3
+    cost, scale = float("nan"), RobustScale(np.ones(tracks.target.shape), width)
+    noise = np.ones(tracks.num_frames)
+    for _ in range(rounds):
+        errors = squared_errors(tracks, state)
+        noise = noise_by_frame(tracks, errors)
+        scale = RobustScale(pair_noise(tracks, noise), width)
+        cost = robust_cost(tracks, errors, scale) + _prior_cost(state.focal, prior)
+        for _ in range(steps):
+            equations = linearise(tracks, state, scale, damping, free_depth)
+            trial = _step(equations, tracks, state, prior, held, damping)
+            trial_cost = np.inf
+            if trial is not None:
+                trial_cost = robust_cost(tracks, squared_errors(tracks, trial), scale) + _prior_cost(trial.focal, prior)
+            if trial is None or trial_cost >= cost:
+                damping = min(damping * 10, 1e3)
+                continue
+            gain, state, cost = 1 - trial_cost / max(cost, 1e-300), trial, trial_cost
+            damping = max(damping / 5, 1e-7)
+            if gain < 1e-4:
+                break
+    equations = linearise(tracks, state, scale, damping, free_depth)
+    return Adjusted(state, noise, _focal_std(equations, prior, held), cost)
+
+
+def noise_by_frame(tracks: Tracks, errors: Float64[np.ndarray, "a k p"]) -> Float64[np.ndarray, "n"]:
+    """Standard deviation of a directly looked up position, from the median error of all that each frame takes part in.
+
+    By frame, because a frame whose pose is still off must not be shut out by the accuracy of all others, and a
+    blurred frame counts less.
+    """
+    with np.errstate(invalid="ignore"):
+        normalised = np.sqrt(errors / tracks.hops[:, None])
+    noise = np.full(tracks.num_frames, np.nan)
+    for j in range(tracks.num_frames):
+        a, slot = np.nonzero((tracks.target == j) | ((tracks.anchor == j)[:, None] & (tracks.target >= 0)))
+        weight, values = tracks.weight[a, slot], normalised[a, slot]
+        for least in (0.5, 0.0):  # sharp static positions if there are some, else all
+            if (weight > least).sum() >= ENOUGH:
+                noise[j] = np.median(values[weight > least]) / MEDIAN_RADIUS
+                break
+    typical = np.nanmedian(noise) if np.isfinite(noise).any() else SIGMA_FLOOR
+    return np.maximum(np.where(np.isfinite(noise), noise, typical), SIGMA_FLOOR)
+
+
+def pair_noise(tracks: Tracks, noise: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "a k"]:
+    """Standard deviation of the positions that each target sees of each anchor: the noisier frame's, grown with the
+    number of hops."""
+    return np.maximum(noise[tracks.anchor][:, None], noise[tracks.target]) * np.sqrt(tracks.hops)
+
+
+def _prior_cost(focal: float, prior: FocalPrior) -> float:
+    return 0.0 if prior.spread == 0 else CORRELATED * (np.log(focal / prior.focal) / prior.spread) ** 2
+
+
+def _step(
+    equations: NormalEquations,
+    tracks: Tracks,
+    state: State,
+    prior: FocalPrior,
+    held: Bool[np.ndarray, "n"],
+    damping: float,
+) -> State | None:
+    solved = _solve(equations, held, damping)
+    if solved is None:
+        return None
+    from_gradient, from_focal = solved
+    column = np.where(held[:, None], 0, equations.focal_column)
+    focal_step = 0.0
+    if prior.spread > 0:
+        weight = CORRELATED / prior.spread**2
+        diagonal = equations.focal_diagonal * (1 + damping) + weight
+        gradient = equations.focal_gradient + weight * np.log(state.focal / prior.focal)
+        focal_step = -(gradient - (column * from_gradient).sum()) / max(diagonal - (column * from_focal).sum(), 1e-12)
+        focal_step = float(np.clip(focal_step, -0.3, 0.3))
+    focal = float(np.clip(state.focal * np.exp(focal_step), *prior.bounds))
+    focal_step = float(np.log(focal / state.focal))
+    camera_step = -from_gradient - focal_step * from_focal
+    inverse_depth = np.maximum(state.inverse_depth + point_step(equations, tracks, camera_step, focal_step), 0)
+    T = state.T_camera_world.copy()
+    turn = Rotation.from_rotvec(camera_step[:, 3:]).as_matrix()
+    T[:, :3] = turn @ T[:, :3]
+    T[:, :3, 3] += camera_step[:, :3]
+    return replace(state, T_camera_world=T, focal=focal, inverse_depth=inverse_depth)
+
+
+def _solve(
+    equations: NormalEquations, held: Bool[np.ndarray, "n"], damping: float
+) -> tuple[Float64[np.ndarray, "n 6"], Float64[np.ndarray, "n 6"]] | None:
+    """H^-1 times the gradient and times the focal column, camera blocks only; None where H is not positive definite."""
+    n, width = equations.band.shape[:2]
+    band = equations.band.copy()
+    index = np.arange(6)
+    floor = 1e-9 * max(float(equations.diagonal.max()), 1e-12)
+    band[:, 0, index, index] += damping * equations.diagonal + floor
+    band[held] = 0
+    for distance in range(1, width):
+        band[: n - distance][held[distance:], distance] = 0
+    band[held, 0] = np.eye(6)
+    lower = np.zeros((6 * width, 6 * n))
+    for distance in range(width):
+        for row in range(6):
+            for column in range(6):
+                below = 6 * distance + column - row
+                if below >= 0:
+                    lower[below, row : 6 * (n - distance) : 6] = band[: n - distance, distance, row, column]
+    right = np.stack((equations.gradient, equations.focal_column), axis=-1)
+    right[held] = 0
+    try:
+        solution = scipy.linalg.solveh_banded(lower, right.reshape(6 * n, 2), lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    return solution[:, 0].reshape(n, 6), solution[:, 1].reshape(n, 6)
+
+
+def _focal_std(equations: NormalEquations, prior: FocalPrior, held: Bool[np.ndarray, "n"]) -> float:
+    if prior.spread == 0:
+        return 0.0
+    solved = _solve(equations, held, 1e-7)
+    if solved is None:
+        return prior.spread
+    column = np.where(held[:, None], 0, equations.focal_column)
+    information = max(equations.focal_diagonal - float((column * solved[1]).sum()), 0) / CORRELATED
+    return float((information + prior.spread**-2) ** -0.5)

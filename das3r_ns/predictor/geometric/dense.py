@@ -1,0 +1,155 @@
+"""Depth, confidence and moving parts of every frame, given the cameras: the dense half of the geometric predictor.
+
+In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Each frame's depth comes from its own flow
+(`depth`), then frames that see the same point settle on one (`fusion`), and places that other frames see through are
+found (`free_space`). Frames without a pose of their own get depth
+from an interpolated one, but say nothing about motion: the whole picture would seem to move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from das3r_ns.predictor.depth.fusion import fuse_inverse_depth
+from das3r_ns.predictor.depth.inverse_depth import InverseDepth, relative_views
+from das3r_ns.predictor.depth.posed_flow import PosedFlow
+from das3r_ns.predictor.masks import motion_probability as masks
+from das3r_ns.predictor.masks.free_space import add_vacated
+from das3r_ns.predictor.masks.saliency_cues import contrasts
+from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.progress import stage, tracked
+
+FARTHEST = 100.0
+"""Depths beyond this many times the median are cut there: their parallax is noise."""
+MEDIAN_FRAMES = 200
+"""Most frames that a median over the clip is taken of."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Per-frame maps in the cameras' world."""
+
+    depth: Float32[np.ndarray, "n h w"]
+    confidence: Float32[np.ndarray, "n h w"]
+    dynamic_prob: Float32[np.ndarray, "n h w"]
+
+    def median_static_depth(self) -> float:
+        """1 where no static pixel has a depth. Of long clips some frames stand for all."""
+        every = slice(None, None, -(-len(self.depth) // MEDIAN_FRAMES) or 1)
+        depth = self.depth[every]
+        static = (depth > 0) & (self.dynamic_prob[every] < 0.5) & (self.confidence[every] > 0)
+        return float(np.median(depth[static])) if static.any() else 1.0
+
+
+def make_maps(
+    posed: PosedFlow,
+    picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+    offsets: tuple[int, ...],
+    config: masks.MaskConfig,
+    static: Bool[np.ndarray, "n H W"] | None = None,
+    covered: Bool[np.ndarray, "h w"] | None = None,
+) -> Maps:
+    """Maps of all frames.
+
+    Args:
+        picture: RGB frame at map resolution.
+        offsets: distances in frames, both ways, over which depth is fitted.
+        static: what the user knows to stand still, of any resolution; taken as truth.
+        covered: True where something is laid over all pictures: no depth is known there.
+    """
+    n, size = len(posed), posed.flow.map_size
+    depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
+    evidence = np.zeros((n, *size, 4), np.float16)
+    with stage(f"Flow and depth of {n} frames", n) as bar:
+
+        def one_frame(i: int) -> None:
+            fit = posed.fit(i, offsets)
+            if fit is not None:
+                depth[i], confidence[i] = depth_and_confidence(fit)
+                if static is None and posed.pose_known[i]:
+                    evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
+                if covered is not None:
+                    depth[i, covered] = confidence[i, covered] = 0
+            bar.advance()
+
+        in_threads(one_frame, n)
+    _fuse_frames(posed, depth, confidence, offsets)
+    if static is None:
+        with stage(f"Dynamic maps of {n} frames", n) as bar:
+            # Under the same name: of a long clip there is no room for both.
+            evidence = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
+        dynamic = masks.motion_probability(evidence, config, posed.sure)
+        del evidence
+        if config.seen_through > 0:
+            add_vacated(dynamic, posed, depth, confidence, picture, config)
+    else:
+        dynamic = np.stack(
+            [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]
+        )
+    cut = FARTHEST * Maps(depth, confidence, dynamic).median_static_depth()
+    return Maps(np.minimum(depth, cut, out=depth), confidence, dynamic)
+
+
+def depth_and_confidence(
+    fit: InverseDepth,
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """z-depth (0 unknown) and its confidence: depth over its standard deviation, times the share of agreeing views.
+    A pixel that a single view sees, or whose parallax is below the noise, has none."""
+    d = np.nan_to_num(fit.inverse_depth)
+    usable = (d > 0) & (fit.views >= 2)
+    depth = np.where(usable, 1 / np.maximum(d, 1e-12), 0).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        confidence = np.where(usable, fit.agreeing * np.minimum(d / fit.std, 100.0), 0)
+    return depth, confidence.astype(np.float32)
+
+
+def _fuse_frames(
+    posed: PosedFlow,
+    depth: Float32[np.ndarray, "n h w"],
+    confidence: Float32[np.ndarray, "n h w"],
+    offsets: tuple[int, ...],
+) -> None:
+    """Let each frame's depth agree with that of the posed frames at `offsets`, in place: all is averaged from maps as
+    they came in, whose copies are kept until no later frame asks for them."""
+    reach = max(offsets, default=0)
+    before: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def as_it_was(j: int) -> tuple[np.ndarray, np.ndarray]:
+        if j not in before:
+            inverse = np.where(depth[j] > 0, 1 / np.maximum(depth[j], 1e-12), 0).astype(np.float32)
+            before[j] = inverse, confidence[j].copy()
+        return before[j]
+
+    for i in tracked(range(len(posed)), f"One depth from {len(posed)} frames", len(posed)):
+        around = [i + sign * offset for offset in offsets for sign in (-1, 1)]
+        others = [j for j in around if 0 <= j < len(posed) and posed.pose_known[j]]
+        if not others:
+            continue
+        inverse, weight = as_it_was(i)
+        maps = [as_it_was(j) for j in others]
+        fused, agreeing = fuse_inverse_depth(
+            inverse,
+            weight,
+            np.stack([values for values, _ in maps]),
+            np.stack([weights for _, weights in maps]),
+            *relative_views(posed.T_world_camera, posed.K, i, others),
+        )
+        depth[i] = np.where(fused > 0, 1 / np.maximum(fused, 1e-12), 0)
+        confidence[i] = weight * agreeing
+        before.pop(i - reach, None)
+
+
+def on_a_sphere(maps: Maps, K_maps: Float64[np.ndarray, "n 3 3"]) -> Maps:
+    """All pixels at distance 1. From the one place where the camera stands that looks like any true depth, and frames
+    that overlap agree about it."""
+    h, w = maps.depth.shape[1:]
+    v, u = np.mgrid[:h, :w] + 0.5
+    x = (u - K_maps[:, 0, 2, None, None]) / K_maps[:, 0, 0, None, None]
+    y = (v - K_maps[:, 1, 2, None, None]) / K_maps[:, 1, 1, None, None]
+    depth = (1 / np.sqrt(x**2 + y**2 + 1)).astype(np.float32)
+    return replace(maps, depth=depth, confidence=np.ones_like(depth))

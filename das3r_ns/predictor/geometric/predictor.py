@@ -1,0 +1,306 @@
+"""The predictor that needs no weights: structure from motion, optical flow, multi-view depth, motion evidence.
+
+Flow and, in doubt, point features give the cameras (`cameras`), dense flow between frames at several distances gives
+every pixel its inverse depth (`depth`), and what no depth explains moves (`masks`). Everything runs on a CPU. Memory is
+bounded: maps are small, flow is forgotten and computed again when it does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from das3r_ns import geometry
+from das3r_ns.files.json_files import plain
+from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.cameras.colmap import CameraPath, Mapper, MappingConfig, map_cameras
+from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
+from das3r_ns.predictor.cameras.find import cameras_of
+from das3r_ns.predictor.depth.posed_flow import PosedFlow
+from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.geometric.dense import Maps, make_maps, on_a_sphere
+from das3r_ns.predictor.masks.motion_probability import MaskConfig
+from das3r_ns.predictor.masks.refiners import build_refiner, settled
+from das3r_ns.predictor.preprocess.blank_frames import LEAST_CONTRAST, blank, contrast
+from das3r_ns.predictor.preprocess.overlays import find_laid_over, known_inside, with_bars, without
+from das3r_ns.predictor.seed_points import no_points, seed_points
+from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.progress import CONSOLE, stage
+from das3r_ns.scene import PointCloud, Scene
+from das3r_ns.video.clip import Clip
+
+MIN_FRAMES = 3
+"""Two frames leave no view to check a depth with: then nothing could be said to move."""
+MIN_SIDE = 64
+MEDIANS_PX = (1, 3, 5)
+"""Sides of OpenCV's median filter over values that are not 8-bit; 1 is none."""
+
+
+@dataclass
+class GeometricPredictorConfig:
+    """Cameras, depth and moving things from motion and geometry alone: no weights, no GPU."""
+
+    mapping: MappingConfig = field(default_factory=MappingConfig)
+    """Cameras."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """How evidence of motion becomes `dynamic_prob`, and what refines it."""
+    flow: Literal["dis", "raft"] = "dis"
+    """Optical flow: OpenCV's DIS, or torchvision's RAFT, on a GPU when there is one (seconds a pair without)."""
+    raft_weights: Path | None = None
+    """File of torchvision's `raft_large` or `raft_small`, for `flow` raft. None takes what torchvision keeps on this
+    machine, else fetches `raft_large` (21 MB)."""
+    map_longest_side: int = 432
+    """Pixels on the longer side of depth, confidence and dynamic_prob. More is slower and noisier, not sharper:
+    optical flow has no finer detail."""
+    offsets: tuple[int, ...] = (1, 2, 4, 8)
+    """Distances in frames, both ways, over which flow is taken."""
+    flow_memory_mb: int = 1024
+    """Flow kept in memory; what does not fit is computed again."""
+    max_points: int = 150_000
+    """Size of the seed cloud."""
+    laid_over: bool = True
+    """Find black bars, logos and words that stay in place, and leave out what they cover. Turn off if a part of the
+    scene is taken for such a thing."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a value makes no sense; the message names its option.
+        """
+        masks, mapping = self.masks, self.mapping
+        found = {
+            "map-longest-side": (self.map_longest_side, self.map_longest_side >= 1, "1 or more"),
+            "offsets": (self.offsets, bool(self.offsets) and min(self.offsets) >= 1, "distances of 1 or more frames"),
+            "masks.median-px": (masks.median_px, masks.median_px in MEDIANS_PX, "1, 3 or 5"),
+            "masks.softness": (masks.softness, masks.softness > 0, "above 0"),
+            "masks.contrast": (masks.contrast, masks.contrast > 0, "above 0"),
+            "masks.memory": (masks.memory, 0 <= masks.memory <= 1, "between 0 and 1"),
+            "masks.seen-through": (masks.seen_through, 0 <= masks.seen_through <= 1, "between 0 and 1"),
+            "masks.appearance": (masks.appearance, 0 <= masks.appearance <= 1, "between 0 and 1"),
+            "mapping.field-of-view": (
+                mapping.field_of_view,
+                1 < mapping.field_of_view < 170,
+                "between 1 and 170 degrees",
+            ),
+            "mapping.features.overlap": (mapping.features.overlap, mapping.features.overlap >= 1, "1 or more"),
+        }
+        for option, (value, right, expected) in found.items():
+            if not right:
+                raise ValueError(f"--geometric.{option} must be {expected}, got {value}")
+
+    def settled(self) -> GeometricPredictorConfig:
+        """The same with what `auto` means here and now, so that it can be recorded."""
+        return replace(self, masks=replace(self.masks, refiner=settled(self.masks.refiner)))
+
+
+class GeometricPredictor:
+    """See the module. Satisfies `Predictor`."""
+
+    name = "geometric"
+
+    def __init__(self, config: GeometricPredictorConfig | None = None) -> None:
+        self.config = (config or GeometricPredictorConfig()).settled()
+        self.config.check()
+        self._estimator = _flow_estimator(self.config)
+        self._refiner = build_refiner(self.config.masks.refiner)  # a missing extra is said before the long work
+
+    def __call__(self, clip: Clip, known: Known = Known()) -> Scene:  # noqa: B008  (frozen)
+        """See `Predictor`.
+
+        Raises:
+            PredictionError: too few or too small frames, nothing to see in them, more than one shot, or no way to the
+                cameras.
+        """
+        _check_clip(clip)
+        over = find_laid_over(clip.frames) if self.config.laid_over else None
+        if over is None:
+            return self._predict(clip, known)
+        CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
+        scene = self._predict(without(clip, over), known_inside(known, over), over.covered)
+        return with_bars(scene, over)
+
+    def _predict(self, clip: Clip, known: Known, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
+        flow = flow_between(clip, self._estimator, self.config)
+        if covered is not None:
+            covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
+        cameras = self._cameras(clip, flow, known, covered)
+        T_world_camera = torch.from_numpy(cameras.T_world_camera)
+        pose_known = torch.from_numpy(cameras.known)
+        T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
+        K = self._intrinsics(clip, known, cameras.focal_px)
+        K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
+        posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
+        maps = self._maps(clip, posed, _keep(known), covered)
+        if not cameras.parallax:
+            maps = on_a_sphere(maps, K_maps)
+        elif not (maps.confidence > 0).any():
+            raise PredictionError(
+                "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or "
+                "everything in the picture does. Choose a part of the clip where the camera moves past things that "
+                "stand still."
+            )
+        scale = 1.0
+        xyz = torch.from_numpy(cameras.points)
+        if known.T_world_camera is None:
+            T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth())
+            T_world_camera, scale = geometry.apply_similarity(T_level_world, T_world_camera)
+            xyz = geometry.transform(T_level_world, xyz)
+        scene = Scene(
+            T_world_camera=T_world_camera.float(),
+            K=K,
+            image_size=clip.size,
+            depth=torch.from_numpy(maps.depth).mul_(scale),
+            confidence=torch.from_numpy(maps.confidence),
+            dynamic_prob=torch.from_numpy(maps.dynamic_prob),
+            points=no_points(),
+            pose_known=pose_known,
+            names=clip.names,
+            fps=clip.fps,
+            provenance={"predictor": self.name, "settings": plain(self.config)},
+        )
+        dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
+        return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
+
+    def cameras(self, clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
+        """The cameras alone, in the mapper's own world, without depth and masks.
+
+        Raises:
+            PredictionError: see `cameras_of`.
+        """
+        over, covered = find_laid_over(clip.frames) if self.config.laid_over else None, None
+        if over is not None:
+            clip, known, covered = without(clip, over), known_inside(known, over), over.covered
+        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, covered)
+
+    def _cameras(
+        self, clip: Clip, flow: FlowBetweenFrames, known: Known, covered: Bool[np.ndarray, "h w"] | None
+    ) -> CameraPath:
+        if known.T_world_camera is not None and known.K is not None:
+            none = np.zeros((0, 3))
+            T = known.T_world_camera.double().numpy()
+            return CameraPath(T, np.ones(len(T), bool), float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
+        config = self.config.mapping
+        keep = _keep(known)
+        if covered is not None:
+            keep = _and_not(keep, covered, len(clip))
+
+        frames = [frame.numpy() for frame in clip.frames]
+
+        @cache
+        def features(i: int) -> Features:
+            return extract_features(frames[i], config.features, None if keep is None else keep[i])
+
+        def from_features(mapper: Mapper, chosen: Sequence[int]) -> CameraPath:
+            with stage(f"Features of {len(chosen)} frames", len(chosen)) as bar:
+
+                def extract(k: int) -> None:
+                    features(chosen[k])
+                    bar.advance()
+
+                in_threads(extract, len(chosen))
+            pictures, found = [frames[i] for i in chosen], [features(i) for i in chosen]
+            path = map_cameras(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
+            return path.spread(chosen, len(clip))
+
+        return cameras_of(clip, flow.checked, from_features, features, known.focal_px, keep)
+
+    def _intrinsics(self, clip: Clip, known: Known, focal_px: float) -> torch.Tensor:
+        if known.K is not None:
+            return known.K.float()
+        return geometry.intrinsics(focal_px, *clip.size).expand(len(clip), 3, 3).clone()
+
+    def _maps(
+        self,
+        clip: Clip,
+        posed: PosedFlow,
+        keep: Bool[np.ndarray, "n h w"] | None,
+        covered: Bool[np.ndarray, "h w"] | None,
+    ) -> Maps:
+        size = posed.flow.map_size
+
+        def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
+            return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
+
+        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, covered)
+        if self._refiner is not None and keep is None:
+            refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
+            maps = replace(maps, dynamic_prob=refined)
+        if covered is not None:
+            maps.dynamic_prob[:, covered] = 1  # no frame shows there what stands still
+        empty = blank(clip.frames)
+        maps.depth[empty], maps.confidence[empty], maps.dynamic_prob[empty] = 0, 0, 1  # nor do these anywhere
+        return maps
+
+
+def _keep(known: Known) -> Bool[np.ndarray, "n h w"] | None:
+    return None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
+
+
+def _and_not(
+    keep: Bool[np.ndarray, "n H W"] | None, covered: Bool[np.ndarray, "h w"], num_frames: int
+) -> Bool[np.ndarray, "n _ _"]:
+    if keep is None:
+        return np.broadcast_to(~covered, (num_frames, *covered.shape))
+    return keep & (cv2.resize(covered.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
+
+
+def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredictorConfig) -> FlowBetweenFrames:
+    """Flow between any two frames of a clip, at map resolution, as the predictor takes it."""
+    factor = min(1.0, config.map_longest_side / max(clip.size))
+    map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))
+    # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things. Small
+    # pictures are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
+    flow_size = (2 * map_size[0], 2 * map_size[1])
+    interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
+
+    def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
+        return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
+
+    return FlowBetweenFrames(frame, map_size, estimator, config.flow_memory_mb << 20)
+
+
+def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
+    if config.flow == "dis":
+        return DisFlow()
+    from das3r_ns.predictor.flow.raft import RaftFlow  # torchvision is slow to import
+
+    return RaftFlow(config.raft_weights)
+
+
+def _check_clip(clip: Clip) -> None:
+    if len(clip) < MIN_FRAMES:
+        raise PredictionError(
+            f"the clip has {len(clip)} frame{'' if len(clip) == 1 else 's'}, and at least {MIN_FRAMES} are needed to "
+            "tell what moves (12 or more for a good result). Give a longer clip or read more frames per second "
+            "(--video.fps)."
+        )
+    if min(clip.size) < MIN_SIDE:
+        raise PredictionError(
+            f"frames of {clip.size[1]}x{clip.size[0]} pixels are too small: at least {MIN_SIDE} on the shorter side "
+            "are needed to follow anything. Give the footage in its original size (--video.longest-side)."
+        )
+    typical = float(np.median(contrast(clip.frames)))
+    if typical < LEAST_CONTRAST:
+        raise PredictionError(
+            f"the frames are almost of one colour (standard deviation {typical:.1f} of 255): there is "
+            "nothing to follow. Is the lens covered or the exposure wrong? Choose a part of the clip that shows "
+            "something (--video.start-s)."
+        )
+
+
+def _with_points(scene: Scene, dense: PointCloud, xyz: torch.Tensor, rgb: torch.Tensor) -> Scene:
+    points = PointCloud(
+        torch.cat((xyz, dense.xyz)),
+        torch.cat((rgb, dense.rgb)),
+        torch.cat((torch.ones(len(xyz)), dense.staticness)),
+        torch.cat((torch.full((len(xyz),), -1), dense.frame)),
+    )
+    return replace(scene, points=points)

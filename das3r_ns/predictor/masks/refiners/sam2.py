@@ -1,0 +1,165 @@
+"""SAM 2 (Ravi et al., 2024) prompted by the moving parts, carried through the video. Package and weights: Apache-2.0.
+
+The surest moving regions become prompts (a box and a point deep inside); SAM 2 carries each object forwards and
+backwards; what it does not cover yet prompts the next. An object that moves in hardly any frame was a wrong prompt and
+is dropped. Long clips are taken in parts, since SAM 2 keeps all frames of a video in memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.runtime.progress import stage
+
+MODEL = "facebook/sam2.1-hiera-large"
+"""On the Hugging Face hub; fetched by the package itself at the first use, 0.9 GB."""
+PART_FRAMES = 150
+"""Frames that SAM 2 gets at once: 12.6 MB each."""
+MAX_OBJECTS = 6
+"""Objects prompted in a part of a clip."""
+MIN_AREA = 0.001
+"""Share of the picture; smaller regions prompt nothing."""
+COVERED = 0.5
+"""Share of a region that earlier objects must cover for it to prompt no more."""
+MOVES = 0.4
+"""Mean probability of motion within an object's masks, over the clip, below which it is dropped."""
+REMAINS = 0.45
+"""What is left of the probability by motion where no object is: below one half, since SAM 2 knows where objects end,
+but not nothing, since it segments no smoke and no shadows."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A region of one frame to ask for, in pixels of the maps."""
+
+    frame: int
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom."""
+    point: tuple[float, float]
+    """(u, v) of the pixel deepest inside the region."""
+    region: Bool[np.ndarray, "h w"]
+
+
+class Sam2Refiner:
+    """Dynamic maps whose outlines are SAM 2's. Satisfies `Refiner`.
+
+    Raises:
+        ImportError: SAM 2 is not installed.
+    """
+
+    def __init__(self, model: str = MODEL) -> None:
+        try:
+            from sam2.sam2_video_predictor import SAM2VideoPredictor
+        except ImportError as e:
+            raise ImportError(
+                "the mask refiner sam2 needs SAM 2: pip install 'das3r-ns[sam2]'. Without it, refiner salience (which "
+                "is small) or refiner none makes the masks."
+            ) from e
+        self._load: Callable[..., Any] = SAM2VideoPredictor.from_pretrained
+        self._model = model
+
+    def __call__(
+        self,
+        dynamic_prob: Float32[np.ndarray, "n h w"],
+        picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+        flow: FlowBetweenFrames,
+    ) -> Float32[np.ndarray, "n h w"]:
+        """See `Refiner`.
+
+        Raises:
+            OSError: the weights are neither on disk nor to be fetched.
+        """
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        predictor = self._load(self._model, device=device)
+        refined = np.empty_like(dynamic_prob)
+        n = len(dynamic_prob)
+        with stage(f"SAM 2 on {n} frames", n) as bar:
+            for start in range(0, n, PART_FRAMES):
+                part = slice(start, min(start + PART_FRAMES, n))
+                with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                    refined[part] = _refine_part(predictor, dynamic_prob[part], lambda i, s=start: picture(s + i))
+                bar.advance(part.stop - start)
+        return refined
+
+
+def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.ndarray, "n h w"]) -> Prompt | None:
+    """The surest moving region of any frame that is not covered yet; None when nothing is left to ask for.
+
+    A region is the surer the larger it is and the farther its pixels are above one half.
+    """
+    best, best_score = None, 0.0
+    for i, probability in enumerate(dynamic_prob):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((probability > 0.5).astype(np.uint8))
+        for label in range(1, count):
+            if stats[label, cv2.CC_STAT_AREA] < MIN_AREA * probability.size:
+                continue
+            region = labels == label
+            score = float((probability[region] - 0.5).sum())
+            if score > best_score and covered[i][region].mean() < COVERED:
+                best, best_score = (i, region, stats[label]), score
+    if best is None:
+        return None
+    frame, region, stat = best
+    # A border of zeros: a region that leaves the picture is deepest inside it, not at its edge.
+    depth = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), region.shape)
+    left, top, width, height = (int(stat[k]) for k in range(4))
+    return Prompt(frame, (left, top, left + width, top + height), (float(column) + 0.5, float(row) + 0.5), region)
+
+
+def _refine_part(
+    predictor: Any, dynamic_prob: np.ndarray, picture: Callable[[int], UInt8[np.ndarray, "H W 3"]]
+) -> np.ndarray:
+    covered = np.zeros(dynamic_prob.shape, bool)
+    objects = np.zeros_like(dynamic_prob)
+    first = next_prompt(dynamic_prob, covered)
+    if first is None:
+        return dynamic_prob
+    with tempfile.TemporaryDirectory(prefix="das3r-sam2-") as folder:
+        # SAM 2 reads a folder of JPEG files that are numbered.
+        for i in range(len(dynamic_prob)):
+            frame = picture(i)
+            path = Path(folder) / f"{i:05d}.jpg"
+            cv2.imwrite(str(path), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 97])
+            scale = frame.shape[1] / dynamic_prob.shape[2], frame.shape[0] / dynamic_prob.shape[1]
+        state = predictor.init_state(video_path=folder, offload_video_to_cpu=True)
+        prompt: Prompt | None = first
+        for _ in range(MAX_OBJECTS):
+            if prompt is None:
+                break
+            found = _carry(predictor, state, prompt, scale, dynamic_prob.shape)
+            predictor.reset_state(state)
+            inside = found > 0.5
+            if inside.any() and dynamic_prob[inside].mean() >= MOVES:
+                objects = np.maximum(objects, found)
+            covered |= inside
+            covered[prompt.frame] |= prompt.region  # asked once, whatever the answer
+            prompt = next_prompt(dynamic_prob, covered)
+    return np.maximum(objects, np.float32(REMAINS) * dynamic_prob)
+
+
+def _carry(
+    predictor: Any, state: Any, prompt: Prompt, scale: tuple[float, float], shape: tuple[int, ...]
+) -> np.ndarray:
+    """Probability of one object in every frame, at map resolution."""
+    box = np.array(prompt.box, np.float32).reshape(2, 2) * np.array(scale, np.float32)
+    point = np.array([prompt.point], np.float32) * np.array(scale, np.float32)
+    predictor.add_new_points_or_box(
+        state, frame_idx=prompt.frame, obj_id=1, points=point, labels=np.array([1], np.int32), box=box.reshape(4)
+    )
+    out = np.zeros(shape, np.float32)
+    for reverse in (False, True):
+        for frame, _, logits in predictor.propagate_in_video(state, start_frame_idx=prompt.frame, reverse=reverse):
+            probability = torch.sigmoid(logits[0, 0].float()).cpu().numpy()
+            out[frame] = cv2.resize(probability, shape[:0:-1], interpolation=cv2.INTER_AREA)
+    return out

@@ -1,0 +1,289 @@
+"""A video file or a folder of pictures in, frames out.
+
+The frames are chosen by time before any is decoded, resized while they are read, and held once. Everything that can
+be said against an input (missing, no video, cut short, too few frames, too small, all black) is said here, before
+the long work starts.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from rich.progress import track
+from torch import Tensor
+
+from das3r_ns.files.hashing import digest_of_file
+from das3r_ns.video import images as pictures
+
+MIN_SIDE = 32
+"""Pixels. In smaller pictures there are no features to follow."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one camera in order of time."""
+
+    frames: UInt8[Tensor, "n h w 3"]
+    """RGB."""
+    fps: float
+    """Frames per second of these frames (after every k-th was taken). Folders of pictures say 30 unless told."""
+    names: tuple[str, ...]
+    """One name a frame: the picture's file name, or `frame_00001` with the 1-based number in the video."""
+    source: Path | None = None
+    """Where the frames came from; None for frames made in memory."""
+    focal_px: float | None = None
+    """Focal length in pixels of these frames by the pictures' EXIF data: a hint, often some per cent wrong."""
+
+    def __len__(self) -> int:
+        return self.frames.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.frames.shape[1], self.frames.shape[2]
+
+
+@dataclass
+class VideoConfig:
+    """Which frames of a video or of a folder of pictures are read, and how large."""
+
+    fps: float | None = None
+    """Frames per second to read. None reads all; a value above the video's own rate changes nothing."""
+    every: int = 1
+    """Read every k-th of the frames that `fps` leaves. 1 reads all of them."""
+    start_s: float = 0.0
+    """Begin at this time, seconds from the first frame."""
+    end_s: float | None = None
+    """Stop before this time, seconds from the first frame. None reads to the end."""
+    max_frames: int | None = 150
+    """At most this many frames, spread evenly over the chosen time. Time and memory grow with it. None takes all."""
+    longest_side: int | None = 1280
+    """Larger pictures are reduced to this many pixels on the longer side. None keeps their size; none is enlarged."""
+    folder_fps: float = 30.0
+    """Rate at which the pictures of a folder were taken: it gives `fps`, `start_s` and `end_s` their meaning there."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a value makes no sense; the message names its option.
+        """
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"--video.fps must be above 0, got {self.fps}")
+        if not self.folder_fps > 0:
+            raise ValueError(f"--video.folder-fps must be above 0, got {self.folder_fps}")
+        if self.every < 1:
+            raise ValueError(f"--video.every must be 1 or more, got {self.every}")
+        if self.start_s < 0:
+            raise ValueError(f"--video.start-s must not be negative, got {self.start_s}")
+        if self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"--video.end-s ({self.end_s}) must be after --video.start-s ({self.start_s})")
+        if self.max_frames is not None and self.max_frames < 2:
+            raise ValueError(f"--video.max-frames must be 2 or more, got {self.max_frames}")
+        if self.longest_side is not None and self.longest_side < MIN_SIDE:
+            raise ValueError(f"--video.longest-side must be {MIN_SIDE} or more, got {self.longest_side}")
+
+
+def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = True) -> Clip:
+    """Read a video file (mp4, mov, webm, avi, mkv, gif, ...) or a folder of pictures.
+
+    Videos are turned upright by their display matrix, pictures by their EXIF orientation.
+
+    Args:
+        upright: of pictures. Off takes them as they are stored.
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: it is no video, is cut short, gives fewer than 2 frames, or its frames are of different sizes, too
+            small or all of one colour. The message says what to do.
+    """
+    config = config or VideoConfig()
+    config.check()
+    _check_exists(path)
+    return _read_folder(path, config, upright) if path.is_dir() else _read_video(path, config)
+
+
+def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright: bool = True) -> Clip:
+    """Read the given pictures, all of them, as the frames of a clip.
+
+    Args:
+        upright: turn them as their EXIF orientation says.
+    Raises:
+        ValueError: they differ in size, or one cannot be read.
+    """
+    size = _common_size(paths, upright)
+    target = shrunk_size(size, config.longest_side)
+    frames = np.empty((len(paths), *target, 3), np.uint8)
+    for i, path in enumerate(track(paths, description=f"Reading {len(paths)} pictures")):
+        frames[i] = pictures.read_picture(path, target, upright)
+    _check_frames(frames, source)
+    focal = pictures.exif_focal_px(paths[0])
+    if focal is not None and pictures.exif_focal_px(paths[-1]) != focal:
+        focal = None  # zoomed on the way
+    return Clip(
+        frames=torch.from_numpy(frames),
+        fps=config.folder_fps,
+        names=tuple(path.name for path in paths),
+        source=source,
+        focal_px=None if focal is None else focal * max(target) / max(size),
+    )
+
+
+def choose_frames(times_s: tuple[float, ...], config: VideoConfig) -> list[int]:
+    """Numbers of the frames to read, ascending, from the times at which they are shown."""
+    times = np.asarray(times_s) - times_s[0]
+    numbers = np.arange(len(times))
+    end_s = np.inf if config.end_s is None else config.end_s
+    inside = (times >= config.start_s - 1e-6) & (times < end_s - 1e-6)
+    times, numbers = times[inside], numbers[inside]
+    if len(times) == 0:
+        return []
+    if config.fps is not None:
+        # The nearest frame to each tick of the wished-for clock; a clock faster than the video hits every frame.
+        ticks = np.arange(times[0], times[-1] + 1e-6, 1 / config.fps)
+        between = (times[:-1] + times[1:]) / 2
+        numbers = numbers[np.unique(np.searchsorted(between, ticks))]
+    numbers = numbers[:: config.every]
+    if config.max_frames is not None and len(numbers) > config.max_frames:
+        numbers = numbers[np.round(np.linspace(0, len(numbers) - 1, config.max_frames)).astype(int)]
+    return numbers.tolist()
+
+
+def shrunk_size(size: tuple[int, int], longest_side: int | None) -> tuple[int, int]:
+    """Height and width after the longer side was reduced to `longest_side`; never larger than before."""
+    if longest_side is None or max(size) <= longest_side:
+        return size
+    factor = longest_side / max(size)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def digest(path: Path, config: VideoConfig) -> str:
+    """Hexadecimal digest of what `read_clip` would read: file contents and options. Decodes nothing.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: a folder holds no pictures, or an option makes no sense.
+    """
+    config.check()
+    _check_exists(path)
+    total = hashlib.sha256(repr(sorted(asdict(config).items())).encode())
+    if path.is_dir():
+        for picture in _chosen_pictures(path, config):
+            total.update(f"{picture.name}\0{digest_of_file(picture)}\0".encode())
+    else:
+        total.update(digest_of_file(path).encode())
+    return total.hexdigest()
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        beside = f" (relative to {Path.cwd()})" if not path.is_absolute() else ""
+        raise FileNotFoundError(
+            f"{path}{beside} does not exist. Give a video file, a folder of pictures or a scene folder."
+        )
+
+
+def _read_video(path: Path, config: VideoConfig) -> Clip:
+    from das3r_ns import container  # PyAV: folders of pictures and everything behind them do without
+
+    index = container.index_video(path)
+    chosen = choose_frames(index.times_s, config)
+    duration_s = index.times_s[-1] - index.times_s[0]
+    reads_to_end = config.end_s is None or config.end_s > duration_s + 1.5 / index.fps
+    if index.is_cut_short and reads_to_end:
+        tail = list(range(max(0, len(index.times_s) - 200), len(index.times_s)))
+        good = tail[0] + sum(1 for _ in container.decode(path, index, tail, (MIN_SIDE, MIN_SIDE)))
+        raise _cut_short(path, good, index.declared_frames, index.times_s[max(good - 1, 0)] - index.times_s[0])
+    _check_count(path, len(chosen), config, duration_s, index.fps)
+    size = shrunk_size(index.size, config.longest_side)
+    frames = np.empty((len(chosen), *size, 3), np.uint8)
+    count = 0
+    decoded: Iterator[np.ndarray] = container.decode(path, index, chosen, size)
+    for frame in track(decoded, description=f"Reading {len(chosen)} frames", total=len(chosen)):
+        frames[count] = frame
+        count += 1
+    times = np.asarray(index.times_s)[chosen]
+    if count < len(chosen):
+        readable_s = float(times[count - 1] - index.times_s[0]) if count else 0.0
+        raise _cut_short(path, chosen[count - 1] + 1 if count else 0, len(index.times_s), readable_s)
+    _check_frames(frames, path)
+    return Clip(
+        frames=torch.from_numpy(frames),
+        fps=(len(times) - 1) / float(times[-1] - times[0]),
+        names=tuple(f"frame_{number + 1:05d}" for number in chosen),
+        source=path,
+    )
+
+
+def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
+    paths = pictures.list_pictures(folder)
+    chosen = choose_frames(_times_of_pictures(paths, config), config)
+    _check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
+    clip = read_pictures([paths[i] for i in chosen], config, folder, upright)
+    return replace(clip, fps=config.folder_fps * (len(chosen) - 1) / (chosen[-1] - chosen[0]))
+
+
+def _chosen_pictures(folder: Path, config: VideoConfig) -> list[Path]:
+    paths = pictures.list_pictures(folder)
+    return [paths[i] for i in choose_frames(_times_of_pictures(paths, config), config)]
+
+
+def _times_of_pictures(paths: list[Path], config: VideoConfig) -> tuple[float, ...]:
+    return tuple(i / config.folder_fps for i in range(len(paths)))
+
+
+def _common_size(paths: list[Path], upright: bool) -> tuple[int, int]:
+    first = pictures.picture_size(paths[0], upright)
+    for path in paths[1:]:
+        size = pictures.picture_size(path, upright)
+        if size != first:
+            raise ValueError(
+                f"pictures of one clip must have one size: {paths[0].name} has {first[1]}x{first[0]} pixels, "
+                f"{path.name} {size[1]}x{size[0]}. Take out or resize the odd ones in {path.parent}."
+            )
+    return first
+
+
+def _cut_short(path: Path, readable: int, promised: int | None, readable_s: float) -> ValueError:
+    of_how_many = f" of {promised}" if promised is not None and promised > readable else ""
+    return ValueError(
+        f"{path} is cut short: {readable}{of_how_many} frames can be read ({readable_s:.2f} s). "
+        + (
+            f"Copy it again, or use what is there with --video.end-s {readable_s:.2f}."
+            if readable_s
+            else "Copy it again."
+        )
+    )
+
+
+def _check_count(path: Path, count: int, config: VideoConfig, duration_s: float, fps: float) -> None:
+    if count >= 2:
+        return
+    options = [f"--video.start-s {config.start_s:g}"] if config.start_s else []
+    options += [f"--video.end-s {config.end_s:g}"] if config.end_s is not None else []
+    options += [f"--video.fps {config.fps:g}"] if config.fps is not None else []
+    options += [f"--video.every {config.every}"] if config.every > 1 else []
+    raise ValueError(
+        f"{path} lasts {duration_s:.2f} s at {fps:.3g} frames per second and gives {count} "
+        f"frame{'' if count == 1 else 's'}, but camera motion needs at least 2"
+        + (f". Change {' or '.join(options)}." if options else ": give a longer clip.")
+    )
+
+
+def _check_frames(frames: UInt8[np.ndarray, "n h w 3"], path: Path) -> None:
+    height, width = frames.shape[1:3]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"{path} has frames of {width}x{height} pixels, and at least {MIN_SIDE} on the shorter side are needed to "
+            "find anything in them. Give the footage in its original size, or raise --video.longest-side if that made "
+            "it small."
+        )
+    spread = max(int(np.ptp(frame[::2, ::2])) for frame in frames)
+    if spread < 8:
+        kind = "black" if int(frames[0].max()) < 16 else "of one even colour"
+        raise ValueError(
+            f"all {len(frames)} frames of {path} are {kind}: there is nothing to reconstruct. Play it: was the lens "
+            "covered, or did an export fail? --video.start-s and --video.end-s choose a part."
+        )
