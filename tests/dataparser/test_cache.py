@@ -184,7 +184,7 @@ SLOW_RUN = """
 def test_a_run_killed_on_the_way_leaves_no_half_scene_and_the_next_works(tmp_path, shots, predictor, during):
     place = tmp_path / "cache"
     script = textwrap.dedent(SLOW_RUN).format(
-        tests=str(Path(__file__).parent), during=during, shots=str(shots), cache=str(place)
+        tests=str(Path(__file__).parents[1]), during=during, shots=str(shots), cache=str(place)
     )
     run = subprocess.Popen(
         [sys.executable, "-c", script],

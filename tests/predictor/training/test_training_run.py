@@ -237,7 +237,7 @@ def two_processes(clip_set: Path, out: Path, pairs: int, *options: str) -> dict:
     """What `subprocess` needs to train a tiny network in two processes, two pairs a step."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *(str(Path(__file__).with_name("train_narrow.py")), "train-predictor", "--out", str(out)),
+        *(str(Path(__file__).parents[2].joinpath("train_narrow.py")), "train-predictor", "--out", str(out)),
         *("--weights", "scratch", "--train", "all", "--device", "cpu", "--batch-size", "1", "--log-every", "1"),
         *("--data.clips", str(clip_set), "--data.sizes", "32", "48", "--data.pairs-per-epoch", str(pairs)),
         *("--data.val-pairs", "2", "--data.workers", "0", "--data.max-stride", "3"),

@@ -232,7 +232,7 @@ def test_gsplats_default_strategy_runs_on_the_info(absgrad):
 
 
 def test_the_benchmark_runs():
-    script = Path(__file__).parents[1] / "benchmarks" / "rasterizer.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "rasterizer.py"
     options = ["--size", "48", "32", "--gaussians", "300", "--seconds", "0.05", "--threads", "1"]
     result = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr

@@ -254,7 +254,12 @@ def test_two_processes_keep_features_and_one_goes_on_with_them(clip_set, tmp_pat
     def run(out: str, processes: int, *options: str) -> str:
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)),
-            *(str(Path(__file__).with_name("train_narrow.py")), "train-predictor", "--out", str(tmp_path / out)),
+            *(
+                str(Path(__file__).parents[2].joinpath("train_narrow.py")),
+                "train-predictor",
+                "--out",
+                str(tmp_path / out),
+            ),
             *("--weights", "scratch", "--device", "cpu", "--batch-size", str(2 // processes), "--log-every", "1"),
             *("--data.clips", str(clip_set), "--data.sizes", "32", "48", "--data.pairs-per-epoch", "6"),
             *("--data.val-pairs", "2", "--data.workers", "0", "--data.max-stride", "3", "--features.epochs", "1"),
