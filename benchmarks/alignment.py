@@ -19,11 +19,12 @@ from measure import measured, pick_device, report
 from torch import Tensor
 
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.network.alignment import Alignment, AlignmentConfig, align
+from das3r_ns.predictor.network.alignment import Alignment, align
 from das3r_ns.predictor.network.alignment.objective import observe
 from das3r_ns.predictor.network.alignment.optimise import descend
 from das3r_ns.predictor.network.alignment.start import initial_state, start_from_tree
-from das3r_ns.predictor.network.pairs import PairGraph, PairPredictions
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import AlignmentConfig, PairGraph
 from das3r_ns.predictor.network.simulated_pairs import simulate_pairs
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 

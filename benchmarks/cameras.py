@@ -26,7 +26,8 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.synthetic import SyntheticConfig, make_clip
-from das3r_ns.video.clip import Clip, VideoConfig, read_clip
+from das3r_ns.video.clip import Clip, read_clip
+from das3r_ns.video.config import VideoConfig
 
 SYNTHETIC = {
     **{

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool
 
 from das3r_ns.synthetic import SyntheticClip
-from das3r_ns.video.clip import VideoConfig, read_clip
+from das3r_ns.video.clip import read_clip
+from das3r_ns.video.config import VideoConfig
 
 PICTURES = ("frames", "clean", "dynamic_mask", "depth", "clean_depth")
 

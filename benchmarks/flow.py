@@ -24,7 +24,8 @@ from torchvision.models.optical_flow import raft_large, raft_small
 
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow
-from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig, flow_between
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import flow_between
 from das3r_ns.runtime.parallel import in_threads
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video.clip import Clip

@@ -23,8 +23,9 @@ import tyro
 from das3r_ns.evaluation.bench.meter import metered
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import Known
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.runtime.progress import recorded_seconds
 from das3r_ns.scene import Scene
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip

@@ -20,13 +20,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from das3r_ns import geometry
-from das3r_ns.predictor.network import InferenceConfig, PairwiseNetwork, PairwiseNetworkConfig, predict_pairs
-from das3r_ns.predictor.network.alignment import AlignmentConfig, KnownGeometry
-from das3r_ns.predictor.network.inference import FrameMemory, product_type
+from das3r_ns.predictor.network.alignment import KnownGeometry
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
+from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
-from das3r_ns.predictor.network.pairs import PairGraph, PairPredictions
+from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import AlignmentConfig, InferenceConfig, PairGraph, WindowConfig
 from das3r_ns.predictor.network.simulated_pairs import simulate_pairs
-from das3r_ns.predictor.network.windows import WindowConfig, align_clip, cut, shared_frames
+from das3r_ns.predictor.network.windows import align_clip, cut, shared_frames
 
 TINY = PairwiseNetworkConfig(
     enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32, dec_depth=4, dec_num_heads=2

@@ -24,7 +24,7 @@ import psutil
 import tyro
 from training_speed import NARROW, TINY, Throughput, throughput
 
-from das3r_ns.predictor.network import PairwiseNetworkConfig
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 
 SMALL = PairwiseNetworkConfig(
     enc_embed_dim=384, enc_depth=6, enc_num_heads=6, dec_embed_dim=256, dec_depth=4, dec_num_heads=4

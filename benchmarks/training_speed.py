@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from das3r_ns.predictor.network import PairwiseNetwork, PairwiseNetworkConfig, heads, transformer
+from das3r_ns.predictor.network import heads, transformer
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.training.data.loading import PairBatch, ViewBatch
 from das3r_ns.predictor.training.data.order import Order
 from das3r_ns.predictor.training.features.feed import FeatureFeed

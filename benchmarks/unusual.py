@@ -45,8 +45,9 @@ from jaxtyping import Bool
 from das3r_ns.evaluation.metrics.masks import mask_scores
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import PredictionError
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.scene import Scene
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip

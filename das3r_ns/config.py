@@ -15,7 +15,7 @@ from das3r_ns.model.schedules import FusedAdamConfig, GatedAdamConfig, LogLinear
 from das3r_ns.model.start import StartConfig
 from das3r_ns.model.staticness import StaticnessConfig
 from das3r_ns.pipeline import Das3rPipelineConfig, Das3rRunConfig
-from das3r_ns.video.clip import VideoConfig
+from das3r_ns.video.config import VideoConfig
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

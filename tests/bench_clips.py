@@ -12,7 +12,7 @@ from das3r_ns.datasets import read_picture
 from das3r_ns.evaluation.bench.prepared import prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
 from das3r_ns.evaluation.bench.worker import Job
-from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.scene import PointCloud, Scene
 

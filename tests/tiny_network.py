@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from das3r_ns.predictor.network import PairwiseNetworkConfig, heads
+from das3r_ns.predictor.network import heads
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 
 TINY = PairwiseNetworkConfig(
     enc_embed_dim=16, enc_depth=2, enc_num_heads=2, dec_embed_dim=16, dec_depth=4, dec_num_heads=2, image_size=(32, 48)

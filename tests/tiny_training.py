@@ -6,7 +6,8 @@ import pytest
 import torch
 from train_narrow import NARROW
 
-from das3r_ns.predictor.network import PairwiseNetworkConfig, heads
+from das3r_ns.predictor.network import heads
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.training.data.loading import PairBatch, ViewBatch
 from das3r_ns.predictor.training.data.synthetic_set import SyntheticSet, make_training_clip
 from das3r_ns.predictor.training.loop.losses import LossConfig

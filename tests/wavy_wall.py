@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.predictor.network.pairs import Edge, PairGraph, PairPredictions
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import Edge, PairGraph
 from das3r_ns.predictor.network.simulated_pairs import PairErrors, simulate_pairs
 
 HEIGHT, WIDTH, FOCAL = 32, 48, 40.0

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.predictor.registry import PredictorChoice
-from das3r_ns.video.clip import VideoConfig
+from das3r_ns.video.config import VideoConfig
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from das3r_ns.predictor.base import Predictor
-    from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig
+    from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
     from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 
 PredictorChoice = Literal["auto", "geometric", "network"]
@@ -65,7 +65,7 @@ def build_predictor(
     """
     name, reason = resolve(choice, network.weights)
     if name == "network":
-        from das3r_ns.predictor.network import NetworkPredictor
+        from das3r_ns.predictor.network.predictor import NetworkPredictor
         from das3r_ns.predictor.network.weights_source import locate_weights
 
         locate_weights(network.weights)  # before the long work; fetches them, or says how to bring them

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.video import images as pictures
-
-MIN_SIDE = 32
-"""Pixels. In smaller pictures there are no features to follow."""
+from das3r_ns.video.config import MIN_SIDE, VideoConfig
 
 
 @dataclass(frozen=True)
@@ -45,46 +43,6 @@ class Clip:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.frames.shape[1], self.frames.shape[2]
-
-
-@dataclass
-class VideoConfig:
-    """Which frames of a video or of a folder of pictures are read, and how large."""
-
-    fps: float | None = None
-    """Frames per second to read. None reads all; a value above the video's own rate changes nothing."""
-    every: int = 1
-    """Read every k-th of the frames that `fps` leaves. 1 reads all of them."""
-    start_s: float = 0.0
-    """Begin at this time, seconds from the first frame."""
-    end_s: float | None = None
-    """Stop before this time, seconds from the first frame. None reads to the end."""
-    max_frames: int | None = 150
-    """At most this many frames, spread evenly over the chosen time. Time and memory grow with it. None takes all."""
-    longest_side: int | None = 1280
-    """Larger pictures are reduced to this many pixels on the longer side. None keeps their size; none is enlarged."""
-    folder_fps: float = 30.0
-    """Rate at which the pictures of a folder were taken: it gives `fps`, `start_s` and `end_s` their meaning there."""
-
-    def check(self) -> None:
-        """
-        Raises:
-            ValueError: a value makes no sense; the message names its option.
-        """
-        if self.fps is not None and not self.fps > 0:
-            raise ValueError(f"--video.fps must be above 0, got {self.fps}")
-        if not self.folder_fps > 0:
-            raise ValueError(f"--video.folder-fps must be above 0, got {self.folder_fps}")
-        if self.every < 1:
-            raise ValueError(f"--video.every must be 1 or more, got {self.every}")
-        if self.start_s < 0:
-            raise ValueError(f"--video.start-s must not be negative, got {self.start_s}")
-        if self.end_s is not None and self.end_s <= self.start_s:
-            raise ValueError(f"--video.end-s ({self.end_s}) must be after --video.start-s ({self.start_s})")
-        if self.max_frames is not None and self.max_frames < 2:
-            raise ValueError(f"--video.max-frames must be 2 or more, got {self.max_frames}")
-        if self.longest_side is not None and self.longest_side < MIN_SIDE:
-            raise ValueError(f"--video.longest-side must be {MIN_SIDE} or more, got {self.longest_side}")
 
 
 def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = True) -> Clip:

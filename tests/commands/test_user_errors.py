@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from fakes import FakePredictor, texture, write_pictures
 from PIL import Image
-from test_video import frame_picture, write_video
+from written_videos import frame_picture, write_video
 
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.predict import predict
 from das3r_ns.predictor import registry as auto
-from das3r_ns.video.clip import VideoConfig, read_clip
+from das3r_ns.video.clip import read_clip
+from das3r_ns.video.config import VideoConfig
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.predict import predict
 from das3r_ns.files import hashing as digests
 from das3r_ns.scene import is_scene_folder, read_scene
-from das3r_ns.video.clip import VideoConfig
+from das3r_ns.video.config import VideoConfig
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from das3r_ns.dataparser import cache, start_points
 from das3r_ns.dataparser.outputs import outputs_of_scene, split_frames
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.start_points import start_points as make_start
-from das3r_ns.predictor.geometric import predictor as geometric
+from das3r_ns.predictor.geometric import config as geometric
 from das3r_ns.scene import image_paths, read_scene, write_scene
 
 N, SIZE = 6, (48, 64)

@@ -20,7 +20,8 @@ from das3r_ns.dataparser.known_masks import match_masks, read_masks
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.scene import read_scene
 from das3r_ns.video import images as pictures
-from das3r_ns.video.clip import Clip, VideoConfig
+from das3r_ns.video.clip import Clip
+from das3r_ns.video.config import VideoConfig
 
 N, SIZE = 6, (48, 64)
 

@@ -1,7 +1,6 @@
 """Frames of a video or folder: which ones, which way up, how large; the truth is written into their colours."""
 
 import struct
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,42 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from written_videos import STEP, frame_picture, write_video
 
 from das3r_ns.video import images as pictures
-from das3r_ns.video.clip import VideoConfig, choose_frames, digest, read_clip
+from das3r_ns.video.clip import choose_frames, digest, read_clip
+from das3r_ns.video.config import VideoConfig
 
-STEP = 6
 """Grey levels between one frame and the next: more than a codec blurs."""
-
-
-def frame_picture(i: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """Frame number i: its left half says i in grey, its right upper quarter is red, its right lower one blue."""
-    picture = np.full((height, width, 3), 10 + STEP * i, np.uint8)
-    picture[: height // 2, width // 2 :] = (200, 20, 20)
-    picture[height // 2 :, width // 2 :] = (20, 20, 200)
-    return picture
 
 
 def numbers_of(frames: torch.Tensor) -> list[int]:
     left = frames[:, 8:-8, 4 : frames.shape[2] // 2 - 4].float().mean(dim=(1, 2, 3))
     return torch.round((left - 10) / STEP).int().tolist()
-
-
-def write_video(path: Path, frames: list[np.ndarray], rate: int = 10, codec: str = "libx264", times_ms=None, **options):
-    pixels = {"gif": "rgb8"}.get(codec, "yuv420p")
-    with av.open(str(path), "w", options=options.pop("container", {})) as file:
-        stream = file.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        if times_ms is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for i, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if times_ms is not None:
-                frame.pts, frame.time_base = times_ms[i], stream.codec_context.time_base
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="session")

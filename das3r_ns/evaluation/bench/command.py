@@ -21,7 +21,7 @@ from das3r_ns.evaluation.bench.table import BenchTable, read_row
 from das3r_ns.evaluation.bench.training import BASELINES
 from das3r_ns.evaluation.bench.worker import Job, Stage
 from das3r_ns.evaluation.report import shown
-from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.predictor.registry import PredictorChoice, resolve
 

@@ -29,11 +29,11 @@ from das3r_ns.evaluation.bench.true_masks import write_with_true_masks
 from das3r_ns.evaluation.evaluate import Evaluation
 from das3r_ns.evaluation.runs import load_run
 from das3r_ns.files.json_files import plain, write_json
-from das3r_ns.predictor.geometric.predictor import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.predictor.registry import PredictorName
 from das3r_ns.scene import read_scene
-from das3r_ns.video.clip import VideoConfig
+from das3r_ns.video.config import VideoConfig
 
 Stage = Literal["masks", "poses", "psnr"]
 MAKE_THE_SCENE = ("prepare", "predict", "true-masks")

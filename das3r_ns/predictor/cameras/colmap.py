@@ -10,9 +10,8 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pycolmap
@@ -21,36 +20,17 @@ from jaxtyping import Bool, Float64, UInt8
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.cameras.colmap_features import (
     CAMERA_ID,
-    FeatureConfig,
     Features,
     match_features,
     pairs_to_match,
     write_database,
 )
+from das3r_ns.predictor.cameras.config import Mapper, MappingConfig
 from das3r_ns.runtime.parallel import thread_count
 from das3r_ns.runtime.progress import CONSOLE, stage
 
-Mapper = Literal["global", "incremental"]
-"""Global mapping places all frames at once; incremental mapping, one after the other, is slower but needs less."""
-
 FOCAL_RANGE_DEGREES = (15.0, 120.0)
 """Fields of view of the longer side that a video camera may have; outside, the focal length has run away."""
-
-
-@dataclass
-class MappingConfig:
-    """Cameras from point features."""
-
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    """Point features and which frames are matched."""
-    field_of_view: float = 60.0
-    """Angle in degrees that the longer side of the picture is first taken to cover; phones have 45 to 75."""
-    max_error_px: float = 3.0
-    """Matches further than this many pixels from the epipolar line are dropped."""
-    min_posed_share: float = 0.5
-    """A mapper that poses less than this share of the frames is taken to have failed."""
-    threads: int = 1
-    """Threads of the mapper. With more than one, the last digits of the cameras differ from run to run."""
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,10 @@ import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float32, UInt8
 
+from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.runtime.progress import stage
 
 CAMERA_ID = 1
-
-
-@dataclass
-class FeatureConfig:
-    """Point features and which frames are matched."""
-
-    longest_side: int = 1024
-    """Frames are reduced to this many pixels on the longer side before features are sought."""
-    max_features: int = 1500
-    """At most this many a frame, the strongest first."""
-    overlap: int = 5
-    """Each key frame is matched with this many that follow it, and with those 2, 4, 8, ... times as far."""
-    loop_period: int = 5
-    """Every so many key frames one is matched with all others of its kind, which closes loops. 0 turns it off."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ import torch
 from jaxtyping import Bool, Float64, UInt8
 
 from das3r_ns.predictor.base import PredictionError
-from das3r_ns.predictor.cameras.colmap import CameraPath, Mapper
+from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
+from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.loop_closure import close_revisits
 from das3r_ns.predictor.cameras.motion_model import MotionEvidence, classify_motion, find_cameras
 from das3r_ns.predictor.cameras.sfm import (

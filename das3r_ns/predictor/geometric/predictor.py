@@ -8,10 +8,8 @@ bounded: maps are small, flow is forgotten and computed again when it does not f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,14 +19,15 @@ from jaxtyping import Bool, UInt8
 from das3r_ns import geometry
 from das3r_ns.files.json_files import plain
 from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.cameras.colmap import CameraPath, Mapper, MappingConfig, map_cameras
+from das3r_ns.predictor.cameras.colmap import CameraPath, map_cameras
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
+from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.find import cameras_of
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import Maps, make_maps, on_a_sphere
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
-from das3r_ns.predictor.masks.refiners import build_refiner, settled
+from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.preprocess.blank_frames import LEAST_CONTRAST, blank, contrast
 from das3r_ns.predictor.preprocess.overlays import find_laid_over, known_inside, with_bars, without
 from das3r_ns.predictor.seed_points import no_points, seed_points
@@ -40,65 +39,6 @@ from das3r_ns.video.clip import Clip
 MIN_FRAMES = 3
 """Two frames leave no view to check a depth with: then nothing could be said to move."""
 MIN_SIDE = 64
-MEDIANS_PX = (1, 3, 5)
-"""Sides of OpenCV's median filter over values that are not 8-bit; 1 is none."""
-
-
-@dataclass
-class GeometricPredictorConfig:
-    """Cameras, depth and moving things from motion and geometry alone: no weights, no GPU."""
-
-    mapping: MappingConfig = field(default_factory=MappingConfig)
-    """Cameras."""
-    masks: MaskConfig = field(default_factory=MaskConfig)
-    """How evidence of motion becomes `dynamic_prob`, and what refines it."""
-    flow: Literal["dis", "raft"] = "dis"
-    """Optical flow: OpenCV's DIS, or torchvision's RAFT, on a GPU when there is one (seconds a pair without)."""
-    raft_weights: Path | None = None
-    """File of torchvision's `raft_large` or `raft_small`, for `flow` raft. None takes what torchvision keeps on this
-    machine, else fetches `raft_large` (21 MB)."""
-    map_longest_side: int = 432
-    """Pixels on the longer side of depth, confidence and dynamic_prob. More is slower and noisier, not sharper:
-    optical flow has no finer detail."""
-    offsets: tuple[int, ...] = (1, 2, 4, 8)
-    """Distances in frames, both ways, over which flow is taken."""
-    flow_memory_mb: int = 1024
-    """Flow kept in memory; what does not fit is computed again."""
-    max_points: int = 150_000
-    """Size of the seed cloud."""
-    laid_over: bool = True
-    """Find black bars, logos and words that stay in place, and leave out what they cover. Turn off if a part of the
-    scene is taken for such a thing."""
-
-    def check(self) -> None:
-        """
-        Raises:
-            ValueError: a value makes no sense; the message names its option.
-        """
-        masks, mapping = self.masks, self.mapping
-        found = {
-            "map-longest-side": (self.map_longest_side, self.map_longest_side >= 1, "1 or more"),
-            "offsets": (self.offsets, bool(self.offsets) and min(self.offsets) >= 1, "distances of 1 or more frames"),
-            "masks.median-px": (masks.median_px, masks.median_px in MEDIANS_PX, "1, 3 or 5"),
-            "masks.softness": (masks.softness, masks.softness > 0, "above 0"),
-            "masks.contrast": (masks.contrast, masks.contrast > 0, "above 0"),
-            "masks.memory": (masks.memory, 0 <= masks.memory <= 1, "between 0 and 1"),
-            "masks.seen-through": (masks.seen_through, 0 <= masks.seen_through <= 1, "between 0 and 1"),
-            "masks.appearance": (masks.appearance, 0 <= masks.appearance <= 1, "between 0 and 1"),
-            "mapping.field-of-view": (
-                mapping.field_of_view,
-                1 < mapping.field_of_view < 170,
-                "between 1 and 170 degrees",
-            ),
-            "mapping.features.overlap": (mapping.features.overlap, mapping.features.overlap >= 1, "1 or more"),
-        }
-        for option, (value, right, expected) in found.items():
-            if not right:
-                raise ValueError(f"--geometric.{option} must be {expected}, got {value}")
-
-    def settled(self) -> GeometricPredictorConfig:
-        """The same with what `auto` means here and now, so that it can be recorded."""
-        return replace(self, masks=replace(self.masks, refiner=settled(self.masks.refiner)))
 
 
 class GeometricPredictor:

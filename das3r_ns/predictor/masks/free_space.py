@@ -20,8 +20,9 @@ from jaxtyping import Float16, Float32, UInt8
 from das3r_ns.predictor.depth.inverse_depth import relative_views
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.masks.bilateral_grid import lab
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
-from das3r_ns.predictor.masks.motion_probability import MaskConfig, remember_along_flow
+from das3r_ns.predictor.masks.temporal import remember_along_flow
 from das3r_ns.runtime.numba_jit import compiled
 from das3r_ns.runtime.parallel import in_threads
 from das3r_ns.runtime.progress import stage

@@ -20,8 +20,8 @@ from torch import Tensor
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import FEATURES
 from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probability, points_and_confidence
-from das3r_ns.predictor.network.pairs import Edge, PairPredictions
-from das3r_ns.predictor.network.settings import InferenceConfig
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import Edge, InferenceConfig
 from das3r_ns.predictor.network.transformer import grid_positions
 from das3r_ns.runtime.progress import stage
 

@@ -16,8 +16,8 @@ from das3r_ns.predictor.network.inference import (
     frame_bytes,
     result_bytes,
 )
-from das3r_ns.predictor.network.pairs import PairGraph
-from das3r_ns.predictor.network.windows import WindowConfig, cut, shared_frames
+from das3r_ns.predictor.network.settings import PairGraph, WindowConfig
+from das3r_ns.predictor.network.windows import cut, shared_frames
 
 CONTEXT_BYTES = 0.6 * GIB
 """What a GPU holds before the first tensor: kernels and workspaces."""

@@ -8,67 +8,12 @@ detail and far ones for parallax at half the price of a full window.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Edge = tuple[int, int]
-"""A directed pair of frame indices: both predictions are in the camera frame of the first."""
-
-
-@dataclass(frozen=True)
-class PairGraph:
-    """Which frames are paired. The default suits clips of any length."""
-
-    kind: Literal["swinstride", "swin", "logspaced", "complete"] = "swinstride"
-    """swinstride: every other distance, 1, 3, 5, ...; swin: every distance, 1, 2, 3, ...; logspaced: distances
-    1, 2, 4, 8, ...; complete: all frames with all (short clips only: pairs grow with the square)."""
-    window: int = 5
-    """How many distances each frame looks ahead. No effect on `complete`."""
-    cyclic: bool = False
-    """Whether the clip closes on itself, so that the last frames pair with the first."""
-
-    def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"window is {self.window}; every frame needs at least 1 distance to look ahead")
-
-    def distances(self) -> list[int]:
-        """Distances in frames; of no meaning for `complete`."""
-        if self.kind == "swinstride":
-            return [2 * k + 1 for k in range(self.window)]
-        if self.kind == "swin":
-            return [k + 1 for k in range(self.window)]
-        return [2**k for k in range(self.window)]
-
-    def edges(self, num_frames: int, loops: tuple[Edge, ...] = ()) -> list[Edge]:
-        """Directed pairs of a clip, forward ones first and in order of time, then the same reversed.
-
-        Args:
-            loops: further pairs of frames that see the same place at different times (see `loop_pairs`).
-
-        Raises:
-            ValueError: fewer than two frames, or a loop names a frame that is not there.
-        """
-        if num_frames < 2:
-            raise ValueError(f"{num_frames} frame: pairs need at least 2. Give a longer clip or a higher frame rate.")
-        forward: set[Edge] = set()
-        for i in range(num_frames):
-            ahead = range(1, num_frames) if self.kind == "complete" else self.distances()
-            for distance in ahead:
-                j = i + distance
-                if j >= num_frames and not (self.cyclic and self.kind != "complete"):
-                    continue
-                j %= num_frames
-                if j != i:
-                    forward.add((min(i, j), max(i, j)))
-        for i, j in loops:
-            if not (0 <= i < num_frames and 0 <= j < num_frames and i != j):
-                raise ValueError(f"loop pair ({i}, {j}) does not fit a clip of {num_frames} frames")
-            forward.add((min(i, j), max(i, j)))
-        ordered = sorted(forward)
-        return ordered + [(j, i) for i, j in ordered]
+from das3r_ns.predictor.network.settings import Edge
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, Chec
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
-from das3r_ns.predictor.network.pairs import Edge, PairPredictions
+from das3r_ns.predictor.network.pairs import PairPredictions
 from das3r_ns.predictor.network.preprocess import Framing, preprocess_frames
-from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS, NetworkPredictorConfig
+from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS, Edge, NetworkPredictorConfig
 from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.network.windows import align_clip, cut, shared_frames
 from das3r_ns.predictor.seed_points import no_points, seed_points

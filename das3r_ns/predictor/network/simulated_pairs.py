@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.predictor.network.pairs import Edge, PairPredictions
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import Edge
 
 
 @dataclass(frozen=True)

@@ -19,35 +19,17 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops
-from das3r_ns.predictor.network.alignment import Alignment, AlignmentConfig, CheckedFlow, KnownGeometry, align
+from das3r_ns.predictor.network.alignment import Alignment, CheckedFlow, KnownGeometry, align
 from das3r_ns.predictor.network.alignment.objective import pixel_subset
 from das3r_ns.predictor.network.alignment.start import register
-from das3r_ns.predictor.network.pairs import Edge, PairGraph, PairPredictions, loop_pairs
+from das3r_ns.predictor.network.pairs import PairPredictions, loop_pairs
+from das3r_ns.predictor.network.settings import AlignmentConfig, Edge, PairGraph, WindowConfig
 
 REGISTRATION_ROUNDS = 10
 JOIN_STRIDE = 4
 
 PredictPairs = Callable[[Sequence[int], list[Edge]], PairPredictions]
 """Runs the network on some frames of the clip; edges count within these frames."""
-
-
-@dataclass(frozen=True)
-class WindowConfig:
-    """How long clips are cut."""
-
-    frames: int = 80
-    """Frames aligned at once, at most. Longer clips are cut into windows. Fewer need less memory and drift more."""
-    overlap: int = 12
-    """Frames that two neighbouring windows share, at least."""
-    max_loops: int = 20
-    """Pairs of far frames that look alike, tried to tie windows together. 0 looks for none."""
-
-    def __post_init__(self) -> None:
-        if self.overlap < 2 or self.frames < 3 * self.overlap:
-            raise ValueError(
-                f"windows of {self.frames} frames with an overlap of {self.overlap}: the overlap must be at least 2 "
-                "and at most a third of the window"
-            )
 
 
 @dataclass(frozen=True)

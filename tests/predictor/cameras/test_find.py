@@ -13,11 +13,13 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.cameras import find as cameras
 from das3r_ns.predictor.cameras.colmap import CameraPath
-from das3r_ns.predictor.cameras.colmap_features import FeatureConfig, Features, extract_features
+from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
+from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.predictor.cameras.find import best_of, cameras_of, key_frames
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, CheckedFlow, Tracks
 from das3r_ns.predictor.flow.clip_flow import DisFlow
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig, flow_between
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor, flow_between
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.synthetic.world import camera_path, rotation
 from das3r_ns.video.clip import Clip

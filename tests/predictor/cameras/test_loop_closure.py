@@ -10,7 +10,8 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.cameras.colmap_features import FeatureConfig, Features, extract_features
+from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
+from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.predictor.cameras.loop_closure import _bent, close_revisits
 from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops
 from das3r_ns.predictor.cameras.retrieval import describe, look_alikes

@@ -9,7 +9,7 @@ from das3r_ns import geometry
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.geometric.dense import _fuse_frames, make_maps
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 OFFSETS = (1, 2, 4)

@@ -8,8 +8,9 @@ import torch
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.geometric import predictor as geometric
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video.clip import Clip
 

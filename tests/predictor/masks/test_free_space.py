@@ -7,8 +7,8 @@ import pytest
 
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.free_space import add_vacated, frames_to_ask
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
 
 NUM_FRAMES, LEAVES = 20, 10
 HEIGHT, WIDTH, FOCAL = 60, 80, 100.0

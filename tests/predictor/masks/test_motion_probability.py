@@ -5,15 +5,10 @@ import pytest
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
-from das3r_ns.predictor.masks.motion_probability import (
-    MaskConfig,
-    average_along_flow,
-    frame_evidence,
-    motion_probability,
-    pool_evidence,
-    remember_along_flow,
-)
+from das3r_ns.predictor.masks.motion_probability import frame_evidence, motion_probability, pool_evidence
+from das3r_ns.predictor.masks.temporal import average_along_flow, remember_along_flow
 
 
 def still(picture):

@@ -15,9 +15,12 @@ import pytest
 import torch
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, GeometricPredictorConfig
-from das3r_ns.predictor.masks.motion_probability import MaskConfig
-from das3r_ns.predictor.masks.refiners import build_refiner, salience, sam2, settled
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
+from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.predictor.masks.refiners import salience, sam2
+from das3r_ns.predictor.masks.refiners.build import build_refiner
+from das3r_ns.predictor.masks.refiners.choice import settled
 from das3r_ns.predictor.masks.refiners.salience import combine
 from das3r_ns.predictor.masks.refiners.sam2 import Sam2Refiner, next_prompt
 

@@ -8,7 +8,7 @@ import torch
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.network.alignment import AlignmentConfig, AlignmentError
+from das3r_ns.predictor.network.alignment import AlignmentError
 from das3r_ns.predictor.network.alignment.objective import (
     FlowObservations,
     Observations,
@@ -31,6 +31,7 @@ from das3r_ns.predictor.network.alignment.start import (
 )
 from das3r_ns.predictor.network.alignment.state import AlignmentState, decode_translation, encode_translation
 from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import AlignmentConfig
 
 FRAMES, HEIGHT, WIDTH = 7, 32, 48
 # The recorded run counts pixels from 0 and has the principal point at (W/2, H/2); our first pixel is at (0.5, 0.5).

@@ -9,11 +9,11 @@ from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.network.alignment import AlignmentConfig, KnownGeometry, align, optimise
+from das3r_ns.predictor.network.alignment import KnownGeometry, align, optimise
 from das3r_ns.predictor.network.alignment.align import flow_measurement
 from das3r_ns.predictor.network.alignment.objective import flow_disagreement, observe
 from das3r_ns.predictor.network.alignment.state import AlignmentState, encode_translation
-from das3r_ns.predictor.network.pairs import PairGraph
+from das3r_ns.predictor.network.settings import AlignmentConfig, PairGraph
 from das3r_ns.predictor.network.simulated_pairs import PairErrors, simulate_pairs
 
 FRAMES = 6

@@ -16,14 +16,14 @@ from pretend_cuda import CUDA, PretendedTensor, on_gpu, pretended_gpu
 from tiny_network import TINY, small_heads
 from tiny_training import MASKS_ALONE, SMALL, make_clip_set, random_batch
 
-from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs
-from das3r_ns.predictor.network.alignment import AlignmentConfig, KnownGeometry, align
+from das3r_ns.predictor.network.alignment import KnownGeometry, align
 from das3r_ns.predictor.network.alignment.objective import FlowObservations, Observations, evaluate
 from das3r_ns.predictor.network.alignment.optimise import Descent
 from das3r_ns.predictor.network.alignment.state import AlignmentState
-from das3r_ns.predictor.network.inference import FrameMemory
+from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.pairs import PairPredictions
-from das3r_ns.predictor.network.settings import InferenceConfig
+from das3r_ns.predictor.network.settings import AlignmentConfig, InferenceConfig
 from das3r_ns.predictor.training.data.clips import ClipFolders
 from das3r_ns.predictor.training.data.loading import Loaded
 from das3r_ns.predictor.training.data.order import Order

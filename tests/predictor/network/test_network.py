@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.network import PairwiseNetwork, PairwiseNetworkConfig
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.transformer import grid_positions, rope_table, rotate
 
 CASES = ["landscape", "portrait", "mixed", "odd"]

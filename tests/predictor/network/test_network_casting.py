@@ -9,9 +9,9 @@ import torch
 from tiny_network import TINY, small_heads
 from torch import nn
 
-from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import Float32Conv, upsample_twice
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.rope_kernel import kernel_works, lies_packed
 from das3r_ns.predictor.network.transformer import LayerNorm, grid_positions, rope_table, rotate
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny_network import TINY, small_heads
 
-from das3r_ns.predictor.network import InferenceConfig, PairwiseNetwork, predict_pairs
 from das3r_ns.predictor.network import inference as module
-from das3r_ns.predictor.network.pairs import PairGraph
+from das3r_ns.predictor.network.inference import predict_pairs
+from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.settings import InferenceConfig, PairGraph
 
 narrow = pytest.fixture(scope="module", autouse=True)(small_heads)
 

@@ -13,20 +13,14 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.files.download import DownloadError, Patience
 from das3r_ns.predictor.base import Known, PredictionError
 from das3r_ns.predictor.flow import raft
-from das3r_ns.predictor.network import (
-    NetworkPredictor,
-    NetworkPredictorConfig,
-    PairwiseNetwork,
-    PairwiseNetworkConfig,
-    WeightsError,
-    predictor,
-    save_weights,
-)
-from das3r_ns.predictor.network.alignment import AlignmentConfig
+from das3r_ns.predictor.network import predictor
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.memory import memory_need
-from das3r_ns.predictor.network.pairs import PairGraph
-from das3r_ns.predictor.network.weights import WeightsReport
-from das3r_ns.predictor.network.windows import WindowConfig
+from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.predictor import NetworkPredictor
+from das3r_ns.predictor.network.settings import AlignmentConfig, NetworkPredictorConfig, PairGraph, WindowConfig
+from das3r_ns.predictor.network.weights import WeightsReport, save_weights
+from das3r_ns.predictor.network.weights_source import WeightsError
 from das3r_ns.predictor.seed_points import seed_points
 from das3r_ns.scene import read_scene, write_scene
 from das3r_ns.video.clip import Clip

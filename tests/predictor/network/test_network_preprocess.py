@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.network import framing, preprocess_frames
+from das3r_ns.predictor.network.preprocess import framing, preprocess_frames
 
 
 @pytest.fixture(scope="module")

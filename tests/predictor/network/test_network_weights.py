@@ -8,15 +8,10 @@ import pytest
 import torch
 from tiny_network import TINY, small_heads
 
-from das3r_ns.predictor.network import (
-    PairwiseNetwork,
-    WeightsError,
-    load_network,
-    save_weights,
-    weights,
-    weights_available,
-    weights_source,
-)
+from das3r_ns.predictor.network import weights, weights_source
+from das3r_ns.predictor.network.model import PairwiseNetwork
+from das3r_ns.predictor.network.weights import load_network, save_weights
+from das3r_ns.predictor.network.weights_source import WeightsError, weights_available
 
 CONSTRUCTOR = (
     "AsymmetricCroCo3DStereo(pos_embed='RoPE100', patch_embed_cls='ManyAR_PatchEmbed', img_size=(32, 48), "

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.network.pairs import PairGraph, loop_pairs
+from das3r_ns.predictor.network.pairs import loop_pairs
+from das3r_ns.predictor.network.settings import PairGraph
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,10 @@ from wavy_wall import FOCAL, World
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops, similarity_exp, similarity_log
-from das3r_ns.predictor.network.alignment import Alignment, AlignmentConfig, KnownGeometry
+from das3r_ns.predictor.network.alignment import Alignment, KnownGeometry
 from das3r_ns.predictor.network.alignment.objective import Objective
-from das3r_ns.predictor.network.pairs import PairGraph
-from das3r_ns.predictor.network.windows import (
-    Window,
-    WindowConfig,
-    align_clip,
-    cut,
-    join,
-    robust_similarity,
-    tie_neighbours,
-)
+from das3r_ns.predictor.network.settings import AlignmentConfig, PairGraph, WindowConfig
+from das3r_ns.predictor.network.windows import Window, align_clip, cut, join, robust_similarity, tie_neighbours
 
 SMALL = WindowConfig(frames=12, overlap=4, max_loops=0)
 QUICK = AlignmentConfig(num_steps=100, flow_weight=0.0)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, random_batch
 
-from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network, save_weights
 from das3r_ns.predictor.training.data.clips import ClipFolders
 from das3r_ns.predictor.training.features.feed import LoadedFeed

@@ -14,7 +14,9 @@ import pytest
 import torch
 from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, random_batch
 
-from das3r_ns.predictor.network import PairwiseNetwork, predict_pairs, weights
+from das3r_ns.predictor.network import weights
+from das3r_ns.predictor.network.inference import predict_pairs
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network
 from das3r_ns.predictor.training.loop.averages import WeightAverage
 from das3r_ns.predictor.training.loop.checkpoint import load_checkpoint

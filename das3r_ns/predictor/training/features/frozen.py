@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from das3r_ns.predictor.network import PairwiseNetworkConfig
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.training.data.sources import UNKNOWN
 from das3r_ns.predictor.training.loop.losses import (
     LossConfig,

@@ -12,7 +12,7 @@ import torch
 from rich import get_console
 from torch import nn
 
-from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.training.data.order import Order
 from das3r_ns.predictor.training.data.sources import BadDataError, PairSource
 from das3r_ns.predictor.training.data.views import AugmentConfig

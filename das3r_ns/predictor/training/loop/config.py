@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from das3r_ns.predictor.network import PairwiseNetworkConfig
+from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.training.data.views import AugmentConfig
 from das3r_ns.predictor.training.features.store import FeatureConfig
 from das3r_ns.predictor.training.loop.losses import LossConfig

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.model import PairwiseNetwork
 
 TrainedPart = Literal["heads", "decoder", "all"]
 """heads: the two mask heads (published); decoder: everything but the encoder; all: everything."""

@@ -16,10 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from das3r_ns.predictor.network import PairwiseNetwork
 from das3r_ns.predictor.network.casting import bfloat16_copy
 from das3r_ns.predictor.network.heads import DptHead
-from das3r_ns.predictor.network.model import points_and_confidence
+from das3r_ns.predictor.network.model import PairwiseNetwork, points_and_confidence
 from das3r_ns.predictor.training.data.loading import PairBatch
 from das3r_ns.predictor.training.features.frozen import FeatureBatch, FrozenFeatures, frozen_loss, frozen_views
 from das3r_ns.predictor.training.loop.losses import LossConfig, ViewLoss, ViewPrediction, pair_loss

@@ -25,7 +25,7 @@ from rich import get_console
 from rich.pretty import pprint
 from torch import Tensor
 
-from das3r_ns.predictor.network import PairwiseNetwork
+from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network, save_weights
 from das3r_ns.predictor.training.data.loading import PairBatch, PairDataset
 from das3r_ns.predictor.training.data.order import Order

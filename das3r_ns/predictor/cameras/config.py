@@ -1,0 +1,40 @@
+"""Settings of the cameras, apart from what finds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class FeatureConfig:
+    """Point features and which frames are matched."""
+
+    longest_side: int = 1024
+    """Frames are reduced to this many pixels on the longer side before features are sought."""
+    max_features: int = 1500
+    """At most this many a frame, the strongest first."""
+    overlap: int = 5
+    """Each key frame is matched with this many that follow it, and with those 2, 4, 8, ... times as far."""
+    loop_period: int = 5
+    """Every so many key frames one is matched with all others of its kind, which closes loops. 0 turns it off."""
+
+
+Mapper = Literal["global", "incremental"]
+"""Global mapping places all frames at once; incremental mapping, one after the other, is slower but needs less."""
+
+
+@dataclass
+class MappingConfig:
+    """Cameras from point features."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """Point features and which frames are matched."""
+    field_of_view: float = 60.0
+    """Angle in degrees that the longer side of the picture is first taken to cover; phones have 45 to 75."""
+    max_error_px: float = 3.0
+    """Matches further than this many pixels from the epipolar line are dropped."""
+    min_posed_share: float = 0.5
+    """A mapper that poses less than this share of the frames is taken to have failed."""
+    threads: int = 1
+    """Threads of the mapper. With more than one, the last digits of the cameras differ from run to run."""
