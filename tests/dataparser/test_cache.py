@@ -273,7 +273,9 @@ def test_a_hit_imports_no_network(tmp_path, shots, predictor):
         "from das3r_ns.dataparser.parser import Das3rDataParserConfig\n"
         f"config = Das3rDataParserConfig(data=Path({str(shots)!r}), cache_dir=Path({str(tmp_path / 'cache')!r}))\n"
         "config.setup().get_dataparser_outputs(split='train')\n"
-        "assert not [m for m in sys.modules if m.startswith('das3r_ns.predictor.network.')]\n"
+        "ours = {m for m in sys.modules if m.startswith('das3r_ns.predictor.network.')}\n"
+        "assert ours <= {'das3r_ns.predictor.network.settings'}, ours\n"
+        "assert not {'pycolmap', 'numba'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
 

@@ -18,7 +18,7 @@ from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig
-from das3r_ns.predictor.masks.refiners import salience, sam2
+from das3r_ns.predictor.masks.refiners import choice, salience, sam2
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.masks.refiners.choice import settled
 from das3r_ns.predictor.masks.refiners.salience import combine
@@ -45,13 +45,13 @@ def test_none_builds_nothing():
 
 
 def test_auto_is_salience_where_its_weights_are_and_the_config_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(salience.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     assert settled("auto") == "none"
     assert build_refiner("auto") is None
     assert GeometricPredictor().config.masks.refiner == "none"
     (tmp_path / "u2netp.onnx").touch()
     found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(salience.importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: found)
     assert settled("auto") == "salience"
     assert GeometricPredictorConfig().settled().masks.refiner == "salience"
     assert settled("none") == "none"
@@ -59,7 +59,7 @@ def test_auto_is_salience_where_its_weights_are_and_the_config_says_so(monkeypat
 
 
 def test_a_missing_package_is_told_when_the_predictor_is_built(monkeypatch):
-    monkeypatch.setattr(salience.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"das3r-ns\[salience\].*refiner none"):
         GeometricPredictor(GeometricPredictorConfig(masks=MaskConfig(refiner="salience")))
     monkeypatch.setitem(sys.modules, "sam2", None)
