@@ -144,21 +144,21 @@ def _check_exists(path: Path) -> None:
 
 
 def _read_video(path: Path, config: VideoConfig) -> Clip:
-    from das3r_ns import container  # PyAV: folders of pictures and everything behind them do without
+    from das3r_ns.video import decoding  # PyAV: folders of pictures and everything behind them do without
 
-    index = container.index_video(path)
+    index = decoding.index_video(path)
     chosen = choose_frames(index.times_s, config)
     duration_s = index.times_s[-1] - index.times_s[0]
     reads_to_end = config.end_s is None or config.end_s > duration_s + 1.5 / index.fps
     if index.is_cut_short and reads_to_end:
         tail = list(range(max(0, len(index.times_s) - 200), len(index.times_s)))
-        good = tail[0] + sum(1 for _ in container.decode(path, index, tail, (MIN_SIDE, MIN_SIDE)))
+        good = tail[0] + sum(1 for _ in decoding.decode(path, index, tail, (MIN_SIDE, MIN_SIDE)))
         raise _cut_short(path, good, index.declared_frames, index.times_s[max(good - 1, 0)] - index.times_s[0])
     _check_count(path, len(chosen), config, duration_s, index.fps)
     size = shrunk_size(index.size, config.longest_side)
     frames = np.empty((len(chosen), *size, 3), np.uint8)
     count = 0
-    decoded: Iterator[np.ndarray] = container.decode(path, index, chosen, size)
+    decoded: Iterator[np.ndarray] = decoding.decode(path, index, chosen, size)
     for frame in track(decoded, description=f"Reading {len(chosen)} frames", total=len(chosen)):
         frames[count] = frame
         count += 1
