@@ -6,7 +6,6 @@ the long work starts.
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -35,6 +34,11 @@ class Clip:
     """Where the frames came from; None for frames made in memory."""
     focal_px: float | None = None
     """Focal length in pixels of these frames by the pictures' EXIF data: a hint, often some per cent wrong."""
+    times_s: tuple[float, ...] | None = None
+    """When each frame is shown, seconds from the first frame of the video; None where only `fps` is known."""
+    alpha: UInt8[Tensor, "n h w"] | None = None
+    """How opaque each pixel is (255 fully), where the frames have transparency and `VideoConfig.alpha` takes it as a
+    mask. `frames` then holds the colours as they are stored below it."""
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -44,11 +48,24 @@ class Clip:
         """Height and width in pixels."""
         return self.frames.shape[1], self.frames.shape[2]
 
+    def take(self, kept: list[int]) -> "Clip":
+        """The clip of some of the frames, given by their places, ascending."""
+        fps = self.fps * (len(kept) - 1) / (kept[-1] - kept[0]) if len(kept) > 1 else self.fps
+        return replace(
+            self,
+            frames=self.frames[kept],
+            fps=fps,
+            names=tuple(self.names[i] for i in kept),
+            times_s=None if self.times_s is None else tuple(self.times_s[i] for i in kept),
+            alpha=None if self.alpha is None else self.alpha[kept],
+        )
+
 
 def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = True) -> Clip:
     """Read a video file (mp4, mov, webm, avi, mkv, gif, ...) or a folder of pictures.
 
-    Videos are turned upright by their display matrix, pictures by their EXIF orientation.
+    Videos are turned upright by their display matrix, pictures by their EXIF orientation. Only the named file is
+    opened. What is assumed, converted or left out is said in one line each (see docs/inputs.md for the rules).
 
     Args:
         upright: of pictures. Off takes them as they are stored.
@@ -60,7 +77,11 @@ def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = Tru
     config = config or VideoConfig()
     config.check()
     _check_exists(path)
-    return _read_folder(path, config, upright) if path.is_dir() else _read_video(path, config)
+    if path.is_dir():
+        return _read_folder(path, config, upright)
+    from das3r_ns.video.video_file import read_video  # PyAV: folders of pictures and everything behind them do without
+
+    return read_video(path, config)
 
 
 def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright: bool = True) -> Clip:
@@ -76,7 +97,7 @@ def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright:
     frames = np.empty((len(paths), *target, 3), np.uint8)
     for i, path in enumerate(track(paths, description=f"Reading {len(paths)} pictures")):
         frames[i] = pictures.read_picture(path, target, upright)
-    _check_frames(frames, source)
+    check_frames(frames, source)
     focal = pictures.exif_focal_px(paths[0])
     if focal is not None and pictures.exif_focal_px(paths[-1]) != focal:
         focal = None  # zoomed on the way
@@ -126,7 +147,10 @@ def digest(path: Path, config: VideoConfig) -> str:
     """
     config.check()
     _check_exists(path)
-    total = hashlib.sha256(repr(sorted(asdict(config).items())).encode())
+    options = asdict(config)
+    if config.alpha == "over-white":
+        del options["alpha"]  # scenes that were predicted before there was a choice are found again
+    total = hashlib.sha256(repr(sorted(options.items())).encode())
     if path.is_dir():
         for picture in _chosen_pictures(path, config):
             total.update(f"{picture.name}\0{digest_of_file(picture)}\0".encode())
@@ -143,42 +167,10 @@ def _check_exists(path: Path) -> None:
         )
 
 
-def _read_video(path: Path, config: VideoConfig) -> Clip:
-    from das3r_ns.video import decoding  # PyAV: folders of pictures and everything behind them do without
-
-    index = decoding.index_video(path)
-    chosen = choose_frames(index.times_s, config)
-    duration_s = index.times_s[-1] - index.times_s[0]
-    reads_to_end = config.end_s is None or config.end_s > duration_s + 1.5 / index.fps
-    if index.is_cut_short and reads_to_end:
-        tail = list(range(max(0, len(index.times_s) - 200), len(index.times_s)))
-        good = tail[0] + sum(1 for _ in decoding.decode(path, index, tail, (MIN_SIDE, MIN_SIDE)))
-        raise _cut_short(path, good, index.declared_frames, index.times_s[max(good - 1, 0)] - index.times_s[0])
-    _check_count(path, len(chosen), config, duration_s, index.fps)
-    size = shrunk_size(index.size, config.longest_side)
-    frames = np.empty((len(chosen), *size, 3), np.uint8)
-    count = 0
-    decoded: Iterator[np.ndarray] = decoding.decode(path, index, chosen, size)
-    for frame in track(decoded, description=f"Reading {len(chosen)} frames", total=len(chosen)):
-        frames[count] = frame
-        count += 1
-    times = np.asarray(index.times_s)[chosen]
-    if count < len(chosen):
-        readable_s = float(times[count - 1] - index.times_s[0]) if count else 0.0
-        raise _cut_short(path, chosen[count - 1] + 1 if count else 0, len(index.times_s), readable_s)
-    _check_frames(frames, path)
-    return Clip(
-        frames=torch.from_numpy(frames),
-        fps=(len(times) - 1) / float(times[-1] - times[0]),
-        names=tuple(f"frame_{number + 1:05d}" for number in chosen),
-        source=path,
-    )
-
-
 def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
     paths = pictures.list_pictures(folder)
     chosen = choose_frames(_times_of_pictures(paths, config), config)
-    _check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
+    check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
     clip = read_pictures([paths[i] for i in chosen], config, folder, upright)
     return replace(clip, fps=config.folder_fps * (len(chosen) - 1) / (chosen[-1] - chosen[0]))
 
@@ -204,19 +196,7 @@ def _common_size(paths: list[Path], upright: bool) -> tuple[int, int]:
     return first
 
 
-def _cut_short(path: Path, readable: int, promised: int | None, readable_s: float) -> ValueError:
-    of_how_many = f" of {promised}" if promised is not None and promised > readable else ""
-    return ValueError(
-        f"{path} is cut short: {readable}{of_how_many} frames can be read ({readable_s:.2f} s). "
-        + (
-            f"Copy it again, or use what is there with --video.end-s {readable_s:.2f}."
-            if readable_s
-            else "Copy it again."
-        )
-    )
-
-
-def _check_count(path: Path, count: int, config: VideoConfig, duration_s: float, fps: float) -> None:
+def check_count(path: Path, count: int, config: VideoConfig, duration_s: float, fps: float) -> None:
     if count >= 2:
         return
     options = [f"--video.start-s {config.start_s:g}"] if config.start_s else []
@@ -230,7 +210,7 @@ def _check_count(path: Path, count: int, config: VideoConfig, duration_s: float,
     )
 
 
-def _check_frames(frames: UInt8[np.ndarray, "n h w 3"], path: Path) -> None:
+def check_frames(frames: UInt8[np.ndarray, "n h w 3"], path: Path) -> None:
     height, width = frames.shape[1:3]
     if min(height, width) < MIN_SIDE:
         raise ValueError(

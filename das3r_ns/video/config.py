@@ -1,6 +1,7 @@
 """Which frames of a clip are read: settings alone, so that help and saved runs import nothing heavy."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 MIN_SIDE = 32
 """Pixels. In smaller pictures there are no features to follow."""
@@ -24,6 +25,9 @@ class VideoConfig:
     """Larger pictures are reduced to this many pixels on the longer side. None keeps their size; none is enlarged."""
     folder_fps: float = 30.0
     """Rate at which the pictures of a folder were taken: it gives `fps`, `start_s` and `end_s` their meaning there."""
+    alpha: Literal["over-white", "transparent-moves", "opaque-moves"] = "over-white"
+    """What transparency (alpha) means. `over-white` lays transparent parts over white. `transparent-moves` and
+    `opaque-moves` take it as the mask of what moves, and use the colours as they are stored below it."""
 
     def check(self) -> None:
         """

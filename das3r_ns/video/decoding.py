@@ -1,256 +1,334 @@
-"""Video files by PyAV: when every frame is shown, and the chosen frames themselves, upright and resized.
+"""The chosen frames of a video file: decoded, upright, with square pixels, as 8-bit RGB of ordinary screens.
 
-Two passes. The first reads packets without decoding them, so the choice of frames (by time: phones write videos of
-variable rate) is made before any is decoded. The second decodes from the last key frame before the first choice to
-the last choice, and keeps nothing else in memory.
+Decoding runs from the keyframe before the first choice to the last choice and keeps the chosen frames only. Some
+things are known only from decoded frames: whether their times ascend, whether they are interlaced, whether their size
+stays. Reading starts over with what was learned (`Plan`), mostly after a few frames.
 """
 
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-_NO_VIDEO_FORMATS = frozenset({"tty", "image2"})
-"""What FFmpeg makes of text files and single pictures."""
+from das3r_ns.video.colour import ColourSpace, to_bt709
+from das3r_ns.video.index import VideoIndex, decoded_frames
+from das3r_ns.video.interlacing import MAX_PAIRS, FieldOrder, InterlaceDetector, deinterlaced
+from das3r_ns.video.opening import open_video, video_stream
+from das3r_ns.video.orientation import is_sideways, orientation, shown_size, turned
+from das3r_ns.video.transparency import over_white
 
-_SEEK_FROM_S = 2.0
+SEEK_FROM_S = 2.0
 """Seconds that must lie before the first chosen frame to make seeking worth it."""
+
+SAME_SHAPE = 0.015
+"""Relative difference of the aspect below which frames of another size are frames of the same camera."""
+
+_UNSPECIFIED, _BT2020 = 2, 9
+"""Numbers of ITU-T H.273, for primaries and matrices alike."""
 
 
 @dataclass(frozen=True)
-class VideoIndex:
-    """What a video file says about itself without decoding a frame."""
+class Plan:
+    """How a video is decoded."""
 
-    times_s: tuple[float, ...]
-    """When each frame is shown, in order, seconds; the first is not always 0."""
     size: tuple[int, int]
-    """Height and width of a frame as it is meant to be seen: rotated, with square pixels."""
-    declared_end_s: float | None
-    """End of the video by the file's header, on the clock of `times_s`; None where it does not say."""
-    declared_frames: int | None
-    """Number of frames to be shown by the file's header; None where it does not say."""
-    lacks_trailer: bool = False
-    """Whether the mark that ends a file of this kind is missing (only GIF has one)."""
-
-    @property
-    def fps(self) -> float:
-        """Mean frame rate."""
-        if len(self.times_s) < 2:
-            return 30.0
-        return (len(self.times_s) - 1) / (self.times_s[-1] - self.times_s[0])
-
-    @property
-    def is_cut_short(self) -> bool:
-        """Whether the header promises more than the file holds."""
-        if self.lacks_trailer or (self.declared_frames is not None and len(self.times_s) < self.declared_frames):
-            return True
-        if self.declared_end_s is None:
-            return False
-        missing_s = self.declared_end_s - self.times_s[-1]
-        return missing_s > max(0.5, 0.02 * self.declared_end_s, 3 / self.fps)
+    """Height and width as most frames are seen. Frames of another shape are left out."""
+    by_order: bool = False
+    """See `VideoIndex`."""
+    field_order: FieldOrder | None = None
+    """Order of the fields of interlaced video, which are rebuilt; None for progressive video."""
 
 
-def index_video(path: Path) -> VideoIndex:
-    """Read the times of all frames of a video file.
+class _BetterPlan(Exception):
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+
+@dataclass(frozen=True)
+class DecodedFrames:
+    """The frames that could be read of those that were chosen."""
+
+    frames: UInt8[np.ndarray, "n h w 3"]
+    """RGB."""
+    numbers: list[int]
+    """Number of each in the video, ascending."""
+    alpha: UInt8[np.ndarray, "n h w"] | None
+    """How opaque each pixel is, 255 fully; None if the video has no transparency or it was not asked for."""
+    transparent: float
+    """Share of all pixels that are more transparent than opaque."""
+    plan: Plan
+    odd_shape: int
+    """Chosen frames left out because they are of another shape than most."""
+    colours: ColourSpace | None
+    """Colours that were converted; None where none had to be."""
+
+
+def read_frames(
+    path: Path,
+    index: VideoIndex,
+    chosen: list[int],
+    target: Callable[[tuple[int, int]], tuple[int, int]],
+    keep_alpha: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> DecodedFrames:
+    """Read frames number `chosen` (ascending).
+
+    Frames that cannot be decoded are missing in the result, without an error.
+
+    Args:
+        target: from height and width as seen to those wanted.
+        keep_alpha: give transparency as it is, with the colours as they are stored below it. Otherwise transparent
+            parts are laid over white.
+        advance: called whenever a frame is there.
+    """
+    plan = Plan(size=index.size, by_order=index.by_order)
+    told = 0
+
+    def advance_to(count: int) -> None:
+        nonlocal told
+        while told < count:  # not again for frames that are read again
+            advance()
+            told += 1
+
+    while True:
+        try:
+            return _read(path, index, chosen, plan, target(plan.size), keep_alpha, advance_to)
+        except _BetterPlan as better:
+            plan = better.plan
+
+
+def count_readable(path: Path, index: VideoIndex, numbers: list[int]) -> int:
+    """How many of the frames `numbers` (ascending) can be decoded before the data end."""
+    wanted, plan = set(numbers), Plan(index.size, index.by_order)
+    try:
+        return len({number for number, _ in _numbered(path, index, plan, numbers) if number in wanted})
+    except _BetterPlan:
+        return len(numbers)
+
+
+def _read(
+    path: Path,
+    index: VideoIndex,
+    chosen: list[int],
+    plan: Plan,
+    size: tuple[int, int],
+    keep_alpha: bool,
+    advance_to: Callable[[int], None],
+) -> DecodedFrames:
+    frames = np.empty((len(chosen), *size, 3), np.uint8)
+    alpha: np.ndarray | None = None
+    transparent = 0
+    numbers: list[int] = []
+    shapes: Counter[tuple[int, int]] = Counter()
+    colours: ColourSpace | None = None
+    wanted = set(chosen)
+    detector = InterlaceDetector(chosen[:: max(1, len(chosen) // MAX_PAIRS)]) if plan.field_order is None else None
+    convert = Converter(size)
+    for number, seen in _numbered(path, index, plan, chosen):
+        if detector is not None:
+            detector.look(number, seen.frame)
+            _check_fields(plan, detector.verdict())
+        if number not in wanted or (numbers and number <= numbers[-1]):
+            continue
+        shapes[seen.size] += 1
+        if _same_shape(seen.size, plan.size):
+            row = len(numbers)
+            frames[row], opaque = convert(seen.frame, keep_alpha)
+            colours = colours or convert.converted
+            if opaque is not None:
+                transparent += int((opaque < 128).sum())
+                if keep_alpha:
+                    alpha = np.full(frames.shape[:3], 255, np.uint8) if alpha is None else alpha
+                    alpha[row] = opaque
+            numbers.append(number)
+        advance_to(shapes.total())
+    if detector is not None:
+        _check_fields(plan, detector.verdict(final=True))
+    most = max(shapes, key=lambda shape: shapes[shape], default=plan.size)
+    if shapes and most != plan.size and shapes[most] > shapes[plan.size]:
+        raise _BetterPlan(replace(plan, size=most))
+    count = len(numbers)
+    return DecodedFrames(
+        frames=frames[:count],
+        numbers=numbers,
+        alpha=None if alpha is None else alpha[:count],
+        transparent=transparent / max(1, frames[:count, ..., 0].size),
+        plan=plan,
+        odd_shape=sum(shapes.values()) - count,
+        colours=colours,
+    )
+
+
+def _check_fields(plan: Plan, order: FieldOrder | None) -> None:
+    if order is not None:
+        raise _BetterPlan(replace(plan, field_order=order))
+
+
+def _same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    return size == other or abs(size[0] * other[1] / (size[1] * other[0]) - 1) < SAME_SHAPE
+
+
+class _Seen(NamedTuple):
+    frame: av.VideoFrame
+    size: tuple[int, int]
+    """Height and width as it is meant to be seen."""
+
+
+def _numbered(path: Path, index: VideoIndex, plan: Plan, chosen: list[int]) -> Iterator[tuple[int, _Seen]]:
+    """Decoded frames with their numbers, from at latest `chosen[0]` to the first behind `chosen[-1]`.
 
     Raises:
-        ValueError: the file is no video or has no frame that can be decoded.
+        _BetterPlan: times do not ascend.
     """
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
-        base = float(stream.time_base)
-        times: set[float] = set()
-        unshown = 0
-        last_s = -np.inf
-        try:
-            for packet in container.demux():
-                tick = packet.pts if packet.pts is not None else packet.dts
-                if tick is None or packet.size == 0:
-                    continue
-                end_s = (tick + (packet.duration or 0)) * float(packet.time_base)
-                last_s = max(last_s, end_s)
-                if packet.stream.index == stream.index:
-                    unshown += packet.is_discard or tick * base in times
-                    if not packet.is_discard:
-                        times.add(tick * base)
-        except av.error.FFmpegError:
-            pass  # the file ends in the middle of a packet: `is_cut_short` judges what is there
-        declared = _promised_frames(container, stream)
-        declared = None if declared is None else declared - unshown
-        # A container's duration spans all its streams, so it says something about the picture only where no other
-        # stream is the longer one.
-        alone = max(times, default=0.0) + 1 >= last_s
-        start_s = (container.start_time or 0) / av.time_base
-        end_s = start_s + container.duration / av.time_base if container.duration and alone else None
-        lacks_trailer = container.format.name == "gif" and not path.read_bytes().endswith(b"\x3b")
-    if not times:
-        raise ValueError(f"{path} holds no frames: the file is empty or cut short. Copy or export it again.")
-    return VideoIndex(tuple(sorted(times)), _shown_size(path), end_s, declared, lacks_trailer)
-
-
-def decode(
-    path: Path, index: VideoIndex, chosen: list[int], size: tuple[int, int]
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Frames number `chosen` (ascending) of a video as RGB at `size` (height, width), one at a time.
-
-    Ends early, without an error, where the file's data end; frames that are damaged in the middle are replaced by
-    the next good one.
-    """
-    with _opened(path) as container:
-        by_order = _has_unreliable_times(container)
-    seek_s = index.times_s[chosen[0]]
-    if by_order or seek_s - index.times_s[0] < _SEEK_FROM_S:
+    if plan.by_order:
+        # A frame more than the last choice, so that pairs of frames can be looked at.
+        for number, seen in enumerate(_frames(path, plan, None)):
+            if number <= chosen[-1] + 1:
+                yield number, seen
+            if number > chosen[-1]:
+                return
+        return
+    seek_s: float | None = index.times_s[chosen[0]]
+    if seek_s - index.times_s[0] < SEEK_FROM_S:
         seek_s = None
-    if seek_s is not None:
-        first = next(_frames(path, seek_s), None)
-        if first is None or float(first.time or 0) > seek_s + 0.25 / index.fps:
-            seek_s = None  # landed behind the place: some containers have no reliable index
-    wanted = iter(chosen)
-    target = next(wanted, None)
-    for count, frame in enumerate(_frames(path, seek_s)):
-        while target is not None:
-            reached = count >= target if by_order else _time(frame) >= _not_before(index, target)
-            if not reached:
-                break
-            yield _picture(frame, size)
-            target = next(wanted, None)
-        if target is None:
+    number_at = _Numbers(index)
+    before: Fraction | None = None
+    for seen in _frames(path, plan, seek_s):
+        time = _time(seen.frame)
+        if time is None or (before is not None and time < before):
+            raise _BetterPlan(replace(plan, by_order=True))
+        number = number_at(time)
+        if before is None and seek_s is not None and (number is None or number > chosen[0]):
+            # Landed behind the place: some containers have no reliable index. Then from the beginning.
+            yield from _numbered(path, index, plan, [0, *chosen])
             return
+        before = time
+        if number is not None:
+            yield number, seen
+            if number > chosen[-1]:
+                return
 
 
-def _not_before(index: VideoIndex, number: int) -> float:
-    """Seconds: halfway from the frame before to frame `number`. In a video of variable rate frames may follow one
-    another in a small part of the mean interval."""
-    if number == 0:
-        return -np.inf
-    return (index.times_s[number - 1] + index.times_s[number]) / 2
+class _Numbers:
+    """From the time of a decoded frame to its number in the video."""
+
+    def __init__(self, index: VideoIndex) -> None:
+        self._time_base = index.time_base
+        self._numbers = {tick: number for number, tick in enumerate(index.ticks)}
+        self._times_s = np.asarray(index.times_s)
+        self._tolerance_s = 0.5 / index.fps
+
+    def __call__(self, time: Fraction) -> int | None:
+        """The number; None if the file's packets know of no frame near that time."""
+        exact = self._numbers.get(round(time / self._time_base))
+        if exact is not None:
+            return exact
+        distance_s = np.abs(self._times_s - float(time))
+        nearest = int(distance_s.argmin())
+        return nearest if distance_s[nearest] < self._tolerance_s else None
 
 
-def _frames(path: Path, seek_s: float | None) -> Iterator[av.VideoFrame]:
-    """Decoded frames in order of display, damaged ones left out, from the key frame before `seek_s`."""
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
-        stream.thread_type = "AUTO"
-        if seek_s is not None:
-            container.seek(int(seek_s / stream.time_base), stream=stream, backward=True)
-        try:
-            for packet in container.demux(stream):
-                try:
-                    for frame in packet.decode():
-                        if not frame.is_corrupt:
-                            yield frame
-                except av.error.InvalidDataError:
-                    continue  # one damaged packet; the next key frame sets things right
-        except av.error.FFmpegError:
-            return  # the data end here; the caller counts what came
-
-
-def _time(frame: av.VideoFrame) -> float:
+def _time(frame: av.VideoFrame) -> Fraction | None:
     tick = frame.pts if frame.pts is not None else frame.dts
-    return float(tick * frame.time_base) if tick is not None and frame.time_base is not None else 0.0
+    return None if tick is None or frame.time_base is None else tick * frame.time_base
 
 
-def _opened(path: Path) -> "av.container.InputContainer":
-    try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as error:
-        raise ValueError(
-            f"{path} is no video that can be read ({error.strerror}): another kind of file, or cut short so that its "
-            "index is missing. Give an mp4, mov, webm, avi, mkv or gif, or copy it again."
-        ) from error
-    if container.format.name in _NO_VIDEO_FORMATS or container.format.name.endswith("_pipe"):
-        container.close()
-        raise ValueError(f"{path} is no video but a single picture or text. Give a video file or a folder of pictures.")
-    return container
+def _frames(path: Path, plan: Plan, seek_s: float | None) -> Iterator[_Seen]:
+    """Decoded frames in order of display, damaged ones left out, from the keyframe before `seek_s`."""
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        stream.thread_type = "AUTO"
+        if seek_s is not None and stream.time_base:
+            container.seek(int(seek_s / stream.time_base), stream=stream, backward=True)
+        frames = decoded_frames(container, stream)
+        if plan.field_order is not None:
+            frames = deinterlaced(frames, plan.field_order)
+        aspect = stream.sample_aspect_ratio  # the container's, which goes before the stream's
+        stored: Fraction | None = None
+        for frame in frames:
+            # The decoder runs ahead of the frames that it hands out, but not past a keyframe.
+            if stored is None or frame.key_frame:
+                now = stream.codec_context.sample_aspect_ratio
+                aspect = aspect if stored is None or now == stored else now
+                stored = now
+            yield _Seen(frame, shown_size(frame, aspect))
 
 
-def _video_stream(container: "av.container.InputContainer", path: Path) -> "av.video.stream.VideoStream":
-    def area(stream: "av.video.stream.VideoStream") -> int:
-        return (stream.codec_context.width or 0) * (stream.codec_context.height or 0)
+class Converter:
+    """Decoded frames to upright 8-bit RGB of one size. Keeps the tables of the scaler from frame to frame."""
 
-    # The cover of a music file is a video stream of one picture; of several others the largest is the video.
-    streams = [s for s in container.streams.video if s.codec_context is not None and not _is_cover(s)]
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise ValueError(
-            f"{path} holds no video (but {kinds}): another kind of file, or cut short. Give a video, or copy it again."
+    def __init__(self, size: tuple[int, int]) -> None:
+        """
+        Args:
+            size: height and width as seen.
+        """
+        self._size = size
+        self._scaler = VideoReformatter()
+        self.converted: ColourSpace | None = None
+        """Colours that were converted to BT.709, if some were."""
+
+    def __call__(
+        self, frame: av.VideoFrame, keep_alpha: bool
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
+        """RGB, and how opaque each pixel is (None if all of them are).
+
+        Args:
+            keep_alpha: leave the colours of transparent parts as they are stored. Else they are laid over white.
+        """
+        matrix = orientation(frame)
+        size = self._size[::-1] if is_sideways(matrix) else self._size
+        opaque = None
+        if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
+            frame, opaque = self._without_alpha(frame, keep_alpha)
+            opaque = None if opaque is None else turned(self._scaled(opaque, size, "gray", "gray"), matrix)
+        space = _colour_space(frame)
+        if space.needs_conversion:
+            self.converted = space
+            matrix_of_luma = _BT2020 if frame.colorspace == _UNSPECIFIED and space.is_hdr else frame.colorspace
+            image = to_bt709(self._scaled(frame, size, "rgb48le", matrix_of_luma), space)
+        else:
+            image = self._scaled(frame, size, "rgb24", frame.colorspace)
+        return turned(image, matrix), opaque
+
+    def _scaled(
+        self, frame: av.VideoFrame | np.ndarray, size: tuple[int, int], format_name: str, colorspace: int | None = None
+    ) -> np.ndarray:
+        if isinstance(frame, np.ndarray):
+            frame = av.VideoFrame.from_ndarray(frame, format=format_name)
+        scaled = self._scaler.reformat(
+            frame,
+            width=size[1],
+            height=size[0],
+            format=format_name,
+            src_colorspace=colorspace,
+            interpolation="AREA" if size[0] < frame.height else "BICUBIC",
         )
-    return max(streams, key=area)
+        return scaled.to_ndarray()
+
+    def _without_alpha(
+        self, frame: av.VideoFrame, keep_alpha: bool
+    ) -> tuple[av.VideoFrame, UInt8[np.ndarray, "h w"] | None]:
+        """The frame without transparency, and how opaque it was."""
+        rgba = frame.reformat(format="rgba", src_colorspace=frame.colorspace).to_ndarray()
+        rgb, opaque = rgba[..., :3], rgba[..., 3]
+        if int(opaque.min()) == 255:
+            opaque = None
+        elif not keep_alpha:
+            rgb = over_white(rgb, opaque)
+        flat = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        return flat, opaque
 
 
-def _is_cover(stream: "av.video.stream.VideoStream") -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _promised_frames(container: "av.container.InputContainer", stream: "av.video.stream.VideoStream") -> int | None:
-    """Number of frames that the file's header says can be read; None where it does not say."""
-    is_mp4 = "mp4" in container.format.name
-    if not stream.frames or not (is_mp4 or "avi" in container.format.name):
-        return None
-    # A phone trims a video by an edit list (ISO/IEC 14496-12): what is cut off stays in the file and is counted in its
-    # header, but FFmpeg reads only what it has kept in its index.
-    indexed = len(getattr(stream, "index_entries", ())) if is_mp4 else 0
-    return min(stream.frames, indexed) if indexed else stream.frames
-
-
-def _has_unreliable_times(container: "av.container.InputContainer") -> bool:
-    """AVI stores no times of display; FFmpeg's guess is wrong for videos with B-frames, their order is right."""
-    return container.format.name == "avi"
-
-
-def _shown_size(path: Path) -> tuple[int, int]:
-    first = next(_frames(path, None), None)
-    if first is None:
-        raise ValueError(f"{path}: not one frame can be decoded. The file is damaged; copy or export it again.")
-    height, width = first.height, round(first.width * _pixel_aspect(first, path))
-    return (width, height) if abs(_orientation(first)[0, 1]) == 1 else (height, width)
-
-
-def _pixel_aspect(frame: av.VideoFrame, path: Path) -> float:
-    with _opened(path) as container:
-        aspect = _video_stream(container, path).sample_aspect_ratio
-    return float(aspect) if aspect else 1.0
-
-
-def _orientation(frame: av.VideoFrame) -> np.ndarray:
-    """The 2x2 matrix of the display matrix (rows a b, c d; see libavutil/display.h) in units of 1, entries 0 or +-1.
-
-    A pixel at (x, y) is shown at (a x + c y, b x + d y), y down.
-    """
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = struct.unpack_from("=5i", memoryview(data))  # pyright: ignore[reportArgumentType]
-            matrix = np.array([[a, b], [c, d]]) / 65536.0
-            rounded = np.round(matrix)
-            if np.abs(matrix - rounded).max() < 0.1 and abs(np.linalg.det(rounded)) == 1:
-                return rounded
-    return np.eye(2)
-
-
-def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    orientation = _orientation(frame)
-    sideways = abs(orientation[0, 1]) == 1
-    height, width = (size[1], size[0]) if sideways else size
-    shrinks = height < frame.height
-    picture = frame.reformat(
-        width=width,
-        height=height,
-        format="rgb24",
-        src_colorspace=frame.colorspace,
-        interpolation="AREA" if shrinks else "BICUBIC",
-    ).to_ndarray()
-    if sideways:
-        # Shown column = c y, shown row = b x: the axes change places, then each may run backwards.
-        picture = picture.transpose(1, 0, 2)
-        columns, rows = orientation[1, 0], orientation[0, 1]
-    else:
-        columns, rows = orientation[0, 0], orientation[1, 1]
-    if rows < 0:
-        picture = picture[::-1]
-    if columns < 0:
-        picture = picture[:, ::-1]
-    return np.ascontiguousarray(picture)
+def _colour_space(frame: av.VideoFrame) -> ColourSpace:
+    space = ColourSpace(int(frame.color_trc), int(frame.color_primaries))
+    # HDR is defined for BT.2020 only.
+    return space._replace(primaries=_BT2020) if space.is_hdr and space.primaries == _UNSPECIFIED else space

@@ -1,0 +1,160 @@
+"""Interlaced video: found by its content, and rebuilt one full image a frame.
+
+An interlaced frame is woven from two fields, the even and the odd rows, taken half a frame's time apart. Where
+anything moves the rows do not fit each other ("combs"), and features and flow follow the combs. What a file says
+about itself is wrong both ways (progressive film in an interlaced container, interlaced recordings encoded without
+the flag), so the rows decide.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import av
+import numpy as np
+from jaxtyping import Float, Integer
+
+FieldOrder = Literal["tff", "bff"]
+"""Which field of a frame was taken first: top (rows 0, 2, ...) or bottom."""
+
+MAX_PAIRS = 24
+"""Pairs of consecutive frames that are looked at in one clip."""
+
+MAX_HEIGHT = 1200
+"""Rows. No camera or broadcast interlaces taller frames."""
+
+COLUMNS = 240
+"""About so many columns of a frame are looked at."""
+
+MIN_MISFIT = 0.3
+"""Grey levels. Below this the motion between two frames says nothing about their fields."""
+
+MIN_VOTES = 2
+INTERLACED_SHARE = 0.4
+"""Share of the pairs with motion that must look interlaced. In films brought to 60 fields a second (3:2 pulldown) two
+of five frames are woven from two images."""
+
+
+class InterlaceDetector:
+    """Looks at pairs of consecutive frames until it is sure.
+
+    For two frames with fields t0 b0, t1 b1 (top, bottom) the misfit between rows is measured within the first frame
+    (t0 with b0) and across frames (t0 with b1, t1 with b0). In progressive video the first is small and the others
+    alike. When the top fields come first, t0 b0 t1 b1 are taken at times 0, 1/2, 1, 3/2: t1 with b0 fits as well as
+    t0 with b0, and t0 with b1 is three times as far apart. Detail of the scene (blinds, roofs) adds to all three.
+    """
+
+    def __init__(self, sampled: Iterable[int]) -> None:
+        """
+        Args:
+            sampled: numbers of frames to look at, each together with the frame after it.
+        """
+        self._sampled = set(sampled)
+        self._before: Integer[np.ndarray, "h w"] | None = None
+        self._votes: list[int] = []
+
+    def look(self, number: int, frame: av.VideoFrame) -> None:
+        """Take the next decoded frame."""
+        if self._before is None and number not in self._sampled:
+            return
+        rows = luma_rows(frame)
+        if self._before is not None and rows is not None and rows.shape == self._before.shape:
+            vote = vote_on_fields(self._before, rows)
+            if vote is not None:
+                self._votes.append(vote)
+        self._before = rows.copy() if rows is not None and number in self._sampled else None
+
+    def verdict(self, final: bool = False) -> FieldOrder | None:
+        """The order of the fields if the clip is interlaced.
+
+        Args:
+            final: nothing more will be looked at. Before, twice as many votes are asked for.
+        """
+        interlaced = [vote for vote in self._votes if vote]
+        enough = MIN_VOTES if final else 2 * MIN_VOTES
+        if len(interlaced) < enough or len(interlaced) < INTERLACED_SHARE * len(self._votes):
+            return None
+        return "tff" if sum(interlaced) > 0 else "bff"
+
+
+def luma_rows(frame: av.VideoFrame) -> Integer[np.ndarray, "h w"] | None:
+    """Rows of brightness of a frame, with some of its columns; a view of the frame's memory.
+
+    None for formats that no interlaced video has (RGB, palettes) and for frames that are too large.
+    """
+    if not frame.format.name.startswith(("yuv", "nv12", "p010", "gray")) or not 64 <= frame.height <= MAX_HEIGHT:
+        return None
+    if frame.format.name.startswith(("yuyv", "yuva")):
+        return None
+    plane = frame.planes[0]
+    wide = frame.format.components[0].bits > 8
+    dtype = np.dtype("<u2" if wide else "u1")
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(frame.height, plane.line_size // dtype.itemsize)
+    step = max(1, frame.width // COLUMNS)
+    return rows[: frame.height // 2 * 2, : frame.width : step]
+
+
+def vote_on_fields(first: Integer[np.ndarray, "h w"], second: Integer[np.ndarray, "h w"]) -> int | None:
+    """What two consecutive frames say: 1 interlaced with the top field first, -1 with the bottom field first,
+    0 progressive, None nothing (no motion, or a cut)."""
+    scale = np.float32(1.0 if first.dtype == np.uint8 else 255.0 / max(int(first.max()), int(second.max()), 255))
+    t0, b0, t1, b1 = (rows.astype(np.float32) * scale for rows in (first[::2], first[1::2], second[::2], second[1::2]))
+    within, top_with_next, next_with_bottom = _misfit(t0, b0), _misfit(t0, b1), _misfit(t1, b0)
+    near, far = sorted((top_with_next, next_with_bottom))
+    motion = far - within
+    if motion < max(MIN_MISFIT, 0.08 * within):
+        return None
+    # 1 in progressive video, where both pairs across frames are one frame apart; 0 in interlaced video.
+    if (near - within) / motion > 0.4:
+        return 0
+    return 1 if top_with_next > next_with_bottom else -1
+
+
+def _misfit(top: Float[np.ndarray, "h w"], bottom: Float[np.ndarray, "h w"]) -> float:
+    """Mean distance of each row from the mean of its neighbours, which are of the other field."""
+    of_bottom = np.abs(bottom[:-1] - 0.5 * (top[:-1] + top[1:]))
+    of_top = np.abs(top[1:] - 0.5 * (bottom[:-1] + bottom[1:]))
+    return float(of_bottom.mean() + of_top.mean()) / 2
+
+
+def deinterlaced(frames: Iterable[av.VideoFrame], order: FieldOrder) -> Iterator[av.VideoFrame]:
+    """Rebuild a full image from the first field of each frame (FFmpeg's bwdif: rows of the other field where nothing
+    moves, interpolated where something does), with the frame's own time.
+
+    The frames may change in size or format on the way.
+    """
+    graph, shape = None, None
+    for frame in frames:
+        if frame.pts is None:
+            frame.pts = 0  # only the order counts then, and FFmpeg's filter asks for a number
+        now = (frame.width, frame.height, frame.format.name, frame.time_base)
+        if graph is not None and now != shape:
+            yield from _flushed(graph)
+            graph = None
+        if graph is None:
+            graph, shape = _graph(frame, order), now
+        graph.vpush(frame)
+        yield from _pulled(graph)
+    if graph is not None:
+        yield from _flushed(graph)
+
+
+def _graph(frame: av.VideoFrame, order: FieldOrder) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    name = "bwdif" if "bwdif" in av.filter.filters_available else "yadif"
+    deinterlace = graph.add(name, f"mode=send_frame:parity={order}:deint=all")
+    graph.link_nodes(source, deinterlace, graph.add("buffersink")).configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+
+
+def _flushed(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    graph.vpush(None)
+    yield from _pulled(graph)
