@@ -54,7 +54,9 @@ def open_video(path: Path) -> InputContainer:
         ValueError: it is not a regular file, names other files, is not a video, or is damaged. The message says which.
     """
     _check_regular(path)
-    kind = _kind_of_list(path)
+    with path.open("rb") as file:
+        beginning = file.read(4096)
+    kind = _kind_of_list(beginning)
     if kind is not None:
         raise ValueError(
             f"{path} is not a video but {kind}, which names other files or addresses; those are never opened. Give the "
@@ -70,6 +72,8 @@ def open_video(path: Path) -> InputContainer:
         # `file:` keeps colons in the name from being read as a protocol. Tags are free text in any encoding.
         container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
     except (av.error.FFmpegError, UnicodeError) as error:
+        if _is_text(beginning):
+            raise ValueError(f"{path} is not a video but text. Give a video file or a folder of images.") from error
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(
             f"{path} is not a video that can be read ({reason}): another kind of file, or cut short so that its index "
@@ -123,10 +127,8 @@ def _check_regular(path: Path) -> None:
         raise ValueError(f"{path} is not a video that can be read: it is empty (0 bytes). Copy it again.")
 
 
-def _kind_of_list(path: Path) -> str | None:
-    """Which kind of list or description a file is; None for everything else."""
-    with path.open("rb") as file:
-        content = file.read(4096)
+def _kind_of_list(content: bytes) -> str | None:
+    """Which kind of list or description begins like that; None for everything else."""
     text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith((b"<?xml", b"<!")):
         text = text[text.find(b">") + 1 :].lstrip()
@@ -137,6 +139,11 @@ def _kind_of_list(path: Path) -> str | None:
         if folded.startswith(beginning.lower()):
             return kind
     return None
+
+
+def _is_text(content: bytes) -> bool:
+    """Whether what a file begins with are words."""
+    return b"\0" not in content and sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in content) > 0.9 * len(content)
 
 
 def _formats() -> str:

@@ -48,10 +48,10 @@ def test_nothing_there(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.mp4", b"just some words\n" * 100, "no video that can be read"),
-        ("a.txt", b"just some words\n" * 100, "a single picture or text"),
-        ("a.mp4", b"", "no video that can be read"),
-        ("a.mp4", bytes(1000), "no video that can be read"),
+        ("a.mp4", b"just some words\n" * 100, "not a video but text"),
+        ("a.txt", b"just some words\n" * 100, "not a video but text"),
+        ("a.mp4", b"", "not a video that can be read"),
+        ("a.mp4", bytes(1000), "not a video that can be read"),
     ],
 )
 def test_a_file_that_is_no_video(tmp_path, name, content, message):
@@ -62,7 +62,7 @@ def test_a_file_that_is_no_video(tmp_path, name, content, message):
 
 def test_a_single_picture(tmp_path):
     Image.fromarray(texture(1, (48, 64))[0]).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"single picture.*folder of pictures"):
+    with pytest.raises(ValueError, match=r"single image.*folder of images"):
         read_clip(tmp_path / "a.png")
 
 

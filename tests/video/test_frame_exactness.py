@@ -146,10 +146,8 @@ def second_decoder(path: Path, size: tuple[int, int], stream: int) -> tuple[np.n
     """Frames at height and width `size`, and the times at which they are shown."""
     height, width = size
     filters = f"showinfo=checksum=0,scale={width}:{height}"
-    done = ffmpeg(
-        ["-i", str(path), "-map", f"0:v:{stream}", "-fps_mode", "passthrough", "-vf", filters]
-        + ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
-    )
+    output = f"-map 0:v:{stream} -fps_mode passthrough -vf {filters} -f rawvideo -pix_fmt rgb24 pipe:1"
+    done = ffmpeg(["-i", str(path), *output.split()])
     frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
     times = [float(time) for time in re.findall(r"n: *\d+ pts: *\S+ +pts_time:(\S+)", done.stderr.decode())]
     return frames, times
