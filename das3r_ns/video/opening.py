@@ -53,7 +53,7 @@ def open_video(path: Path) -> InputContainer:
     Raises:
         ValueError: it is not a regular file, names other files, is not a video, or is damaged. The message says which.
     """
-    _check_regular(path)
+    check_regular(path)
     with path.open("rb") as file:
         beginning = file.read(4096)
     kind = _kind_of_list(beginning)
@@ -117,7 +117,11 @@ def too_large(path: Path, width: int, height: int) -> ValueError:
     )
 
 
-def _check_regular(path: Path) -> None:
+def check_regular(path: Path) -> None:
+    """
+    Raises:
+        ValueError: not a regular file, or an empty one.
+    """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}

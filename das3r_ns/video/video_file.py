@@ -15,6 +15,7 @@ from das3r_ns.video.config import VideoConfig
 from das3r_ns.video.decoding import DecodedFrames, count_readable, read_frames
 from das3r_ns.video.index import VideoIndex, index_video
 from das3r_ns.video.memory import check_memory_of_frames
+from das3r_ns.video.opening import check_regular
 
 TAIL_FRAMES = 200
 """Frames at the end in which it is looked for where the data of a file that is cut short end."""
@@ -26,6 +27,7 @@ stream that was stopped ends within a frame or lacks what its last B-frames refe
 
 def read_video(path: Path, config: VideoConfig) -> Clip:
     """Read the chosen frames of a video file. See `read_clip`."""
+    check_regular(path)
     webp = is_animated_webp(path)
     index = index_animated_webp(path) if webp else index_video(path)
     chosen = choose_frames(index.times_s, config)
