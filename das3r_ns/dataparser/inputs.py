@@ -6,7 +6,6 @@ cameras, and masks or not), and a scene folder, which needs no prediction at all
 
 import hashlib
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,8 +67,7 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
     if len(kept) < len(clip):
         gone = [clip.names[i] for i in range(len(clip)) if i not in set(kept)]
         print(f"{len(gone)} of {len(clip)} frames have no camera in {cameras_file} and are left out: {gone[0]}, ...")
-        fps = clip.fps * (len(kept) - 1) / (kept[-1] - kept[0])
-        clip = replace(clip, frames=clip.frames[kept], names=tuple(clip.names[i] for i in kept), fps=fps)
+        clip = clip.take(kept)
         masks = None if masks is None else [masks[i] for i in kept]
     T_world_camera, K, distortion = cameras_of_clip(cameras, [row for row in matched if row is not None], clip.size)
     dynamic_mask = _mask_maps(masks, clip, data, options)
@@ -135,9 +133,16 @@ def _mask_maps(
     paths: list[Path] | None, clip: Clip, data: Path, options: PredictionOptions
 ) -> Float[Tensor, "n h w"] | None:
     if paths is None:
-        return None
+        return _mask_of_alpha(clip, options.video.alpha == "opaque-moves")
     from_dataset = options.masks is None and kind_of(data) == "dataset"  # then they have nerfstudio's meaning
     return read_masks(paths, clip.size, white_is_static=from_dataset or options.masks_white_is_static)
+
+
+def _mask_of_alpha(clip: Clip, opaque_moves: bool) -> Float[Tensor, "n h w"] | None:
+    if clip.alpha is None:
+        return None
+    opaque = clip.alpha.float() / 255
+    return opaque if opaque_moves else 1 - opaque
 
 
 def _focal_px(fov_deg: float | None, clip: Clip) -> float | None:

@@ -86,6 +86,7 @@ def read_animated_webp(
         transparent=float((alpha[:count] < 128).mean()) if count else 0.0,
         plan=Plan(index.size, by_order=True),
         odd_shape=0,
+        resized=0,
         colours=None,
     )
 

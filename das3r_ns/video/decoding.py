@@ -16,24 +16,20 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from das3r_ns.video.colour import ColourSpace, to_bt709
+from das3r_ns.video.colour import ColourSpace
+from das3r_ns.video.conversion import Converter
 from das3r_ns.video.index import VideoIndex, decoded_frames
 from das3r_ns.video.interlacing import MAX_PAIRS, FieldOrder, InterlaceDetector, deinterlaced
 from das3r_ns.video.opening import open_video, video_stream
-from das3r_ns.video.orientation import is_sideways, orientation, shown_size, turned
-from das3r_ns.video.transparency import over_white
+from das3r_ns.video.orientation import shown_size
 
 SEEK_FROM_S = 2.0
 """Seconds that must lie before the first chosen frame to make seeking worth it."""
 
 SAME_SHAPE = 0.015
 """Relative difference of the aspect below which frames of another size are frames of the same camera."""
-
-_UNSPECIFIED, _BT2020 = 2, 9
-"""Numbers of ITU-T H.273, for primaries and matrices alike."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,8 @@ class DecodedFrames:
     plan: Plan
     odd_shape: int
     """Chosen frames left out because they are of another shape than most."""
+    resized: int
+    """Frames of another size than `plan.size`, but of the same shape."""
     colours: ColourSpace | None
     """Colours that were converted; None where none had to be."""
 
@@ -163,7 +161,8 @@ def _read(
         alpha=None if alpha is None else alpha[:count],
         transparent=transparent / max(1, frames[:count, ..., 0].size),
         plan=plan,
-        odd_shape=sum(shapes.values()) - count,
+        odd_shape=shapes.total() - count,
+        resized=count - shapes[plan.size],
         colours=colours,
     )
 
@@ -261,74 +260,3 @@ def _frames(path: Path, plan: Plan, seek_s: float | None) -> Iterator[_Seen]:
                 aspect = aspect if stored is None or now == stored else now
                 stored = now
             yield _Seen(frame, shown_size(frame, aspect))
-
-
-class Converter:
-    """Decoded frames to upright 8-bit RGB of one size. Keeps the tables of the scaler from frame to frame."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        """
-        Args:
-            size: height and width as seen.
-        """
-        self._size = size
-        self._scaler = VideoReformatter()
-        self.converted: ColourSpace | None = None
-        """Colours that were converted to BT.709, if some were."""
-
-    def __call__(
-        self, frame: av.VideoFrame, keep_alpha: bool
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
-        """RGB, and how opaque each pixel is (None if all of them are).
-
-        Args:
-            keep_alpha: leave the colours of transparent parts as they are stored. Else they are laid over white.
-        """
-        matrix = orientation(frame)
-        size = self._size[::-1] if is_sideways(matrix) else self._size
-        opaque = None
-        if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
-            frame, opaque = self._without_alpha(frame, keep_alpha)
-            opaque = None if opaque is None else turned(self._scaled(opaque, size, "gray", "gray"), matrix)
-        space = _colour_space(frame)
-        if space.needs_conversion:
-            self.converted = space
-            matrix_of_luma = _BT2020 if frame.colorspace == _UNSPECIFIED and space.is_hdr else frame.colorspace
-            image = to_bt709(self._scaled(frame, size, "rgb48le", matrix_of_luma), space)
-        else:
-            image = self._scaled(frame, size, "rgb24", frame.colorspace)
-        return turned(image, matrix), opaque
-
-    def _scaled(
-        self, frame: av.VideoFrame | np.ndarray, size: tuple[int, int], format_name: str, colorspace: int | None = None
-    ) -> np.ndarray:
-        if isinstance(frame, np.ndarray):
-            frame = av.VideoFrame.from_ndarray(frame, format=format_name)
-        scaled = self._scaler.reformat(
-            frame,
-            width=size[1],
-            height=size[0],
-            format=format_name,
-            src_colorspace=colorspace,
-            interpolation="AREA" if size[0] < frame.height else "BICUBIC",
-        )
-        return scaled.to_ndarray()
-
-    def _without_alpha(
-        self, frame: av.VideoFrame, keep_alpha: bool
-    ) -> tuple[av.VideoFrame, UInt8[np.ndarray, "h w"] | None]:
-        """The frame without transparency, and how opaque it was."""
-        rgba = frame.reformat(format="rgba", src_colorspace=frame.colorspace).to_ndarray()
-        rgb, opaque = rgba[..., :3], rgba[..., 3]
-        if int(opaque.min()) == 255:
-            opaque = None
-        elif not keep_alpha:
-            rgb = over_white(rgb, opaque)
-        flat = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        return flat, opaque
-
-
-def _colour_space(frame: av.VideoFrame) -> ColourSpace:
-    space = ColourSpace(int(frame.color_trc), int(frame.color_primaries))
-    # HDR is defined for BT.2020 only.
-    return space._replace(primaries=_BT2020) if space.is_hdr and space.primaries == _UNSPECIFIED else space

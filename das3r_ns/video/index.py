@@ -22,6 +22,7 @@ from das3r_ns.video.orientation import shown_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
 HEAD_FRAMES = 12
@@ -261,16 +262,28 @@ def _decode_head(path: Path) -> _Head:
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Decoded frames in order of display, from where the container stands, damaged ones left out."""
+    decoder = _decoder_with_alpha(stream)
     try:
         for packet in container.demux(stream):
             try:
-                for frame in packet.decode():
+                for frame in packet.decode() if decoder is None else decoder.decode(packet):
                     if not frame.is_corrupt:
                         yield frame
             except av.error.InvalidDataError:
                 continue  # one damaged packet; the next keyframe sets things right
     except av.error.FFmpegError:
         return  # the data end here; the caller counts what came
+
+
+def _decoder_with_alpha(stream: VideoStream) -> VideoCodecContext | None:
+    """A decoder for VP8 and VP9 with transparency, which is a second video beside the first in each packet; FFmpeg's
+    own decoders pass it over. None where the stream's own decoder does."""
+    if stream.metadata.get("alpha_mode") != "1":
+        return None
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name is None or name not in av.codecs_available:
+        return None
+    return av.CodecContext.create(name, "r")  # pyright: ignore[reportCallIssue, reportArgumentType, reportReturnType]
 
 
 def _promised_frames(container: InputContainer, stream: VideoStream) -> int | None:

@@ -47,7 +47,7 @@ class InterlaceDetector:
     (t0 with b0) and across frames (t0 with b1, t1 with b0). In progressive video the first is small and the others
     alike. When the top fields come first, t0 b0 t1 b1 are taken at times 0, 1/2, 1, 3/2: t1 with b0 fits as well as
     t0 with b0, and t0 with b1 is three times as far apart. Detail of the scene (blinds, roofs) adds to all three.
-    On the 14 sequences of DAVIS no pair of frames votes for interlaced; woven from consecutive frames, 94 % do.
+    On the 14 sequences of DAVIS no pair of frames votes for interlaced; woven from consecutive frames, 95 % do.
     """
 
     def __init__(self, sampled: Iterable[int]) -> None:

@@ -97,7 +97,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if found and not streams:
         raise ValueError(f"{path} is coded in a way that this FFmpeg cannot decode. Convert it to H.264 in an mp4.")
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        kinds = sorted({"a cover image" if s.type == "video" else s.type for s in container.streams})
+        kinds = " and ".join(kinds) or "nothing"
         raise ValueError(
             f"{path} holds no video (but {kinds}): another kind of file, or cut short. Give a video, or copy it again."
         )

@@ -39,14 +39,14 @@ def read_video(path: Path, config: VideoConfig) -> Clip:
     target = partial(shrunk_size, longest_side=config.longest_side)
     check_memory_of_frames(len(chosen), target(index.size), path.name)
     for note in index.notes:
-        CONSOLE.print(note, markup=False, highlight=False)
+        _tell(note)
     read = read_animated_webp if webp else read_frames
     keep_alpha = config.alpha != "over-white"
     with stage(f"Reading {len(chosen)} frames", len(chosen)) as bar:
         decoded = read(path, index, chosen, target, keep_alpha, bar.advance)
     _check_end(path, index, chosen, decoded)
     for note in _notes(path, chosen, decoded, config):
-        CONSOLE.print(note, markup=False, highlight=False)
+        _tell(note)
     check_count(path, len(decoded.numbers), config, duration_s, index.fps)
     check_frames(decoded.frames, path)
     times_s = np.asarray(index.times_s)[decoded.numbers] - index.times_s[0]
@@ -75,6 +75,10 @@ def _check_end(path: Path, index: VideoIndex, chosen: list[int], decoded: Decode
     raise _cut_short_error(path, last + 1, len(index.times_s), readable_s)
 
 
+def _tell(note: str) -> None:
+    CONSOLE.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
 def _notes(path: Path, chosen: list[int], decoded: DecodedFrames, config: VideoConfig) -> list[str]:
     notes: list[str] = []
     missing = len(chosen) - len(decoded.numbers) - decoded.odd_shape
@@ -90,6 +94,12 @@ def _notes(path: Path, chosen: list[int], decoded: DecodedFrames, config: VideoC
         notes.append(
             f"The frames of {path.name} change their shape: {decoded.odd_shape} of {len(chosen)} are not "
             f"{width}x{height} and are left out. --video.start-s and --video.end-s choose another part."
+        )
+    if decoded.resized:
+        height, width = decoded.plan.size
+        notes.append(
+            f"The frames of {path.name} change their size: {decoded.resized} of {len(chosen)} are scaled to "
+            f"{width}x{height}, as most are."
         )
     if decoded.plan.field_order is not None:
         first = "top" if decoded.plan.field_order == "tff" else "bottom"
