@@ -26,7 +26,7 @@ from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import flow_between
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video.clip import Clip
 
@@ -99,7 +99,7 @@ def take(clip: Clip, estimator: FlowEstimator, sources: range) -> tuple[int, dic
         if pairs[k][1] == pairs[k][0] + 1:
             kept[pairs[k]] = forward
 
-    in_threads(one, len(pairs))
+    parallel_for(one, len(pairs))
     return len(pairs), kept
 
 

@@ -22,7 +22,7 @@ import tyro
 
 from das3r_ns.evaluation.bench.meter import metered
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.base import Known
+from das3r_ns.predictor.base import UserPriors
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig
@@ -99,14 +99,14 @@ def walk(distinct: int, num_frames: int) -> torch.Tensor:
     return torch.from_numpy(np.array([min(i % period, period - i % period) for i in range(num_frames)]))
 
 
-def there_and_back(truth: SyntheticClip, num_frames: int, known_cameras: bool) -> tuple[Clip, Known]:
+def there_and_back(truth: SyntheticClip, num_frames: int, known_cameras: bool) -> tuple[Clip, UserPriors]:
     """The clip walked through until it has `num_frames` frames, neighbours always neighbours."""
     index = walk(len(truth), num_frames)
     clip = Clip(truth.frames[index], truth.fps, tuple(f"{i:05d}" for i in range(num_frames)))
     if not known_cameras:
-        return clip, Known()
+        return clip, UserPriors()
     K = truth.K.expand(num_frames, 3, 3).clone()
-    return clip, Known(T_world_camera=truth.T_world_camera[index], K=K)
+    return clip, UserPriors(T_world_camera=truth.T_world_camera[index], K=K)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from das3r_ns import geometry
-from das3r_ns.predictor.base import Known
+from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import PointCloud, Scene
 from das3r_ns.video.clip import Clip
 
@@ -25,16 +25,16 @@ class FakePredictor:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.known: list[Known] = []
+        self.known: list[UserPriors] = []
 
-    def __call__(self, clip: Clip, known: Known = Known()) -> Scene:  # noqa: B008  (frozen)
+    def __call__(self, clip: Clip, known: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
         self.calls += 1
         self.known.append(known)
         return wall_scene(len(clip), clip.size, clip.names, known)
 
 
 def wall_scene(
-    n: int, size: tuple[int, int], names: tuple[str, ...] | None = None, known: Known | None = None
+    n: int, size: tuple[int, int], names: tuple[str, ...] | None = None, known: UserPriors | None = None
 ) -> Scene:
     """What `FakePredictor` says."""
     h, w = size[0] // 2, size[1] // 2

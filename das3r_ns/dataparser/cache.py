@@ -22,7 +22,7 @@ from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.files.hashing import digest_of_file
-from das3r_ns.files.json_files import plain
+from das3r_ns.files.json_files import to_jsonable
 from das3r_ns.predictor.registry import PredictorName, build_predictor, resolve
 from das3r_ns.runtime.progress import recorded_seconds
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
@@ -59,7 +59,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
             _tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
             _tell_of_other_weights(folder, _digests_of_weights(options, name))
             return folder
-    name = settled(options)
+    name = resolve_auto(options)
     folder = cache / _folder_name(data, content, options, name)
     check_writable(cache)
     with only_one_at_a_time(folder):
@@ -68,14 +68,14 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
     return folder
 
 
-def settled(options: PredictionOptions) -> PredictorName:
+def resolve_auto(options: PredictionOptions) -> PredictorName:
     """The predictor that the options mean; says which `auto` came to mean, and why."""
     name, reason = resolve(options.predictor, options.network.weights)
     if options.predictor == "auto":
         print(f"Predictor: {name}, {reason}.")
     masks = options.geometric.masks.refiner
     if name == "geometric" and masks == "auto" and options.masks is None:
-        found = options.geometric.settled().masks.refiner
+        found = options.geometric.resolve_auto().masks.refiner
         without = "motion alone (pip install 'das3r-ns[salience]' makes them sharper)"
         print(f"Masks: from {without if found == 'none' else f'motion and {found}'}.")
     return name
@@ -108,7 +108,7 @@ def predict_scene(
         "input_digest": content or digest_of_inputs(data, options),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
-        "options": {o.name: plain(getattr(options, o.name)) for o in fields(PredictionOptions)},
+        "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
     scene = replace(scene, provenance=provenance)
     write_scene(scene, clip.frames, folder, overwrite=overwrite)
@@ -204,7 +204,7 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
     settings = {
         "format": FORMAT_VERSION,
         "predictor": predictor,
-        "settings": asdict(options.geometric.settled() if predictor == "geometric" else options.network),
+        "settings": asdict(options.geometric.resolve_auto() if predictor == "geometric" else options.network),
         "video": asdict(options.video),
         "masks": options.masks is not None,
         "masks_white_is_static": options.masks_white_is_static,

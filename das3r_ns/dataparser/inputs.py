@@ -16,7 +16,7 @@ from das3r_ns.dataparser.known_cameras import cameras_of_clip, match_cameras, re
 from das3r_ns.dataparser.known_masks import match_masks, read_masks
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.files.hashing import digest_of_file
-from das3r_ns.predictor.base import Known
+from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import is_scene_folder
 from das3r_ns.video import images as pictures
 from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_pictures
@@ -39,7 +39,7 @@ def kind_of(data: Path) -> DataKind:
     return "clip"
 
 
-def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
+def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPriors]:
     """Read the frames and everything the user brings along.
 
     Frames for which a given file of cameras has no camera are left out, with a line that says so.
@@ -60,7 +60,9 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
         clip = read_clip(data, options.video, upright)
         masks = match_masks(pictures.list_pictures(options.masks), clip.names, options.masks) if options.masks else None
     if cameras is None:
-        known = Known(focal_px=_focal_px(options.fov_deg, clip), dynamic_mask=_mask_maps(masks, clip, data, options))
+        known = UserPriors(
+            focal_px=_focal_px(options.fov_deg, clip), dynamic_mask=_mask_maps(masks, clip, data, options)
+        )
         return clip, known
     matched = match_cameras(cameras, clip.names)
     kept = [i for i, row in enumerate(matched) if row is not None]
@@ -72,7 +74,7 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, Known]:
     T_world_camera, K, distortion = cameras_of_clip(cameras, [row for row in matched if row is not None], clip.size)
     dynamic_mask = _mask_maps(masks, clip, data, options)
     clip, K, dynamic_mask = undistort(clip, K, distortion, dynamic_mask)
-    return clip, Known(T_world_camera=T_world_camera, K=K, dynamic_mask=dynamic_mask)
+    return clip, UserPriors(T_world_camera=T_world_camera, K=K, dynamic_mask=dynamic_mask)
 
 
 def digest_of_inputs(data: Path, options: PredictionOptions) -> str:

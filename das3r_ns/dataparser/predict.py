@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from das3r_ns.dataparser.cache import check_writable, only_one_at_a_time, predict_scene, settled
+from das3r_ns.dataparser.cache import check_writable, only_one_at_a_time, predict_scene, resolve_auto
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.scene import is_scene_folder
@@ -43,7 +43,7 @@ def predict(
         raise ValueError(f"--data {data} is a scene folder already. Train from it: ns-train das3r --data {data}")
     _check_place(out, overwrite)
     check_writable(out.parent)
-    name = settled(options)
+    name = resolve_auto(options)
     with only_one_at_a_time(out):
         _check_place(out, overwrite)  # another run may have written it while this one waited
         predict_scene(data, replace(options, predictor=name), out, overwrite=overwrite)

@@ -33,5 +33,5 @@ class Das3rTrainerConfig(TrainerConfig):
             if dataparser.predictor == "auto" and data.exists():  # else a scene of the lost clip says which it was
                 dataparser.predictor, reason = resolve("auto", dataparser.network.weights)
                 print(f"Predictor: {dataparser.predictor}, {reason}.")
-            dataparser.geometric = dataparser.geometric.settled()
+            dataparser.geometric = dataparser.geometric.resolve_auto()
         super().save_config()

@@ -14,7 +14,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from das3r_ns.runtime.cuda_graphs import recording
+from das3r_ns.runtime.cuda_graphs import capture
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -47,5 +47,5 @@ class Graphed:
 
     def _record(self, arguments: tuple[Tensor, ...]) -> Function:
         samples = tuple(a.detach().clone().requires_grad_(a.requires_grad) for a in arguments)
-        with recording(samples[0].device):
+        with capture(samples[0].device):
             return torch.cuda.make_graphed_callables(self._function, samples, allow_unused_input=True)  # type: ignore[return-value]

@@ -96,7 +96,7 @@ def _optional(metadata: Mapping[str, Any], key: str) -> Tensor | None:
     return None if value is None else value.cpu()
 
 
-def first_gaussians(
+def initialize_gaussians(
     seeds: Seeds, config: StartConfig, num_frames: int, sh_degree: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """Values of `gauss_params` for the seeds, in nerfstudio's form: logarithms of scales, logits of opacities.

@@ -26,7 +26,7 @@ from das3r_ns.model.hidden import HiddenGround
 from das3r_ns.model.poses import PoseRefinement, refined_view, view_matrix
 from das3r_ns.model.rendering import Splats, View
 from das3r_ns.model.shutter import Shutter
-from das3r_ns.model.start import first_gaussians, random_seeds, read_seeds
+from das3r_ns.model.start import initialize_gaussians, random_seeds, read_seeds
 from das3r_ns.model.staticness import StaticnessMaps
 
 CULLED_LOGIT = -20.0
@@ -92,7 +92,7 @@ class Das3rState(SplatfactoModel):
         if seeds is None or len(seeds) == 0:
             seeds = random_seeds(config.num_random, config.random_scale)
         device = self.kwargs.get("device", "cpu")
-        values = first_gaussians(seeds, config.start, self.num_train_data, config.sh_degree, device)
+        values = initialize_gaussians(seeds, config.start, self.num_train_data, config.sh_degree, device)
         source: Int[Tensor, "n"] | None = None
         if config.staticness.learn == "clip" and self.maps is not None and seeds.pixel is not None:
             if config.densify:

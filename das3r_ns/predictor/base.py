@@ -15,7 +15,7 @@ from das3r_ns.video.clip import Clip
 
 
 @dataclass(frozen=True)
-class Known:
+class UserPriors:
     """What the user brings along; None where the predictor has to find out itself."""
 
     T_world_camera: Float[Tensor, "n 4 4"] | None = None
@@ -37,7 +37,7 @@ class Predictor(Protocol):
 
     name: str
 
-    def __call__(self, clip: Clip, known: Known = ...) -> Scene:
+    def __call__(self, clip: Clip, known: UserPriors = ...) -> Scene:
         """Predict cameras, depth and dynamic maps.
 
         Returns:

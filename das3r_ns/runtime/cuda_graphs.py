@@ -10,7 +10,7 @@ import torch
 
 
 @contextmanager
-def recording(device: torch.device) -> Iterator[None]:
+def capture(device: torch.device) -> Iterator[None]:
     """Within it a CUDA graph may be recorded.
 
     Objects that Python's collector finds meanwhile stay until the end: an older graph among them would be destroyed,

@@ -15,7 +15,7 @@ def thread_count() -> int:
     return min(torch.get_num_threads(), os.cpu_count() or 1)
 
 
-def in_threads(work: Callable[[int], None], count: int) -> None:
+def parallel_for(work: Callable[[int], None], count: int) -> None:
     """Call `work` for 0 .. count - 1, about in this order, on `thread_count` threads.
 
     Each call must write only what is its own, so that the number of threads changes nothing. It pays where `work`
@@ -49,7 +49,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
 
 
 def in_parts(work: Callable[[int, int], None], count: int) -> None:
-    """Call `work(first, last)` for ranges that cover 0 .. count - 1: `in_threads` for work of a few milliseconds each,
-    whose calls would take as long as the work. The same rules hold, whatever the ranges."""
+    """Call `work(first, last)` for ranges that cover 0 .. count - 1: `parallel_for` for work of a few milliseconds
+    each, whose calls would take as long as the work. The same rules hold, whatever the ranges."""
     parts = max(min(4 * thread_count(), count), 1) if thread_count() > 1 else 1
-    in_threads(lambda k: work(count * k // parts, count * (k + 1) // parts), parts)
+    parallel_for(lambda k: work(count * k // parts, count * (k + 1) // parts), parts)

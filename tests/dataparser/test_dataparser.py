@@ -316,7 +316,7 @@ def test_a_scene_is_found_by_what_refined_its_masks(tmp_path, monkeypatch):
     shots = write_pictures(tmp_path / "shots")
     folders = []
     for meaning in ("none", "salience", "none"):
-        monkeypatch.setattr(geometric, "settled", lambda name, meaning=meaning: meaning)
+        monkeypatch.setattr(geometric, "resolve_auto", lambda name, meaning=meaning: meaning)
         outputs = parse(shots, cache_dir=tmp_path / "cache", predictor="geometric")
         folders.append(outputs.metadata["scene_folder"])
     assert folders[0] == folders[2] != folders[1]

@@ -35,7 +35,7 @@ def test_a_run_is_called_after_its_clip_and_its_config_says_what_auto_meant(tmp_
     saved = yaml.load((config.get_base_dir() / "config.yml").read_text(), Loader=yaml.Loader)
     assert saved.experiment_name == "holiday"
     assert saved.pipeline.datamanager.dataparser.predictor == resolve("auto")[0]
-    assert saved.pipeline.datamanager.dataparser.geometric.masks.refiner == choice.settled("auto") != "auto"
+    assert saved.pipeline.datamanager.dataparser.geometric.masks.refiner == choice.resolve_auto("auto") != "auto"
 
 
 def test_weights_of_ones_own_decide_what_auto_means_in_a_run(tmp_path, monkeypatch):

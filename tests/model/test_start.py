@@ -3,7 +3,7 @@
 import torch
 
 from das3r_ns.model.neighbours import morton_code, rms_neighbour_distance
-from das3r_ns.model.start import StartConfig, first_gaussians, read_seeds
+from das3r_ns.model.start import StartConfig, initialize_gaussians, read_seeds
 
 
 def test_neighbour_distances_of_a_grid_are_its_spacing():
@@ -48,7 +48,7 @@ def seed_metadata(count: int = 50) -> dict:
 def test_gaussians_start_with_the_colour_size_opacity_and_staticness_of_their_pixel():
     seeds = read_seeds(seed_metadata(), None, StartConfig(min_staticness=0.0))
     assert seeds is not None
-    values = first_gaussians(seeds, StartConfig(scale="pixel"), num_frames=25, sh_degree=2)
+    values = initialize_gaussians(seeds, StartConfig(scale="pixel"), num_frames=25, sh_degree=2)
     torch.testing.assert_close(values["scales"].exp(), torch.full((50, 3), 0.01))
     torch.testing.assert_close(values["opacities"].sigmoid(), torch.full((50, 1), 1 / 25))
     torch.testing.assert_close(values["features_dc"] * 0.28209479 + 0.5, seeds.rgb / 255, atol=1e-5, rtol=0)
@@ -63,7 +63,7 @@ def test_neighbour_sizes_never_exceed_the_pixel():
     metadata["points3D_xyz"][:2] = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5001]])
     seeds = read_seeds(metadata, None, StartConfig(min_staticness=0.0))
     assert seeds is not None
-    size = first_gaussians(seeds, StartConfig(), 2, 0)["scales"].exp()
+    size = initialize_gaussians(seeds, StartConfig(), 2, 0)["scales"].exp()
     assert size.max() <= 0.01 + 1e-6
 
 

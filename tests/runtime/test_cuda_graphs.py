@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from das3r_ns.model.graphed import Graphed
-from das3r_ns.runtime.cuda_graphs import recording
+from das3r_ns.runtime.cuda_graphs import capture
 
 
 @pytest.mark.parametrize("collects", [True, False])
@@ -14,10 +14,10 @@ def test_nothing_is_collected_meanwhile_and_afterwards_all_is_as_before(collects
     was = gc.isenabled()
     try:
         (gc.enable if collects else gc.disable)()
-        with recording(torch.device("cpu")):
+        with capture(torch.device("cpu")):
             assert not gc.isenabled()
         assert gc.isenabled() == collects
-        with pytest.raises(RuntimeError, match="cannot"), recording(torch.device("cpu")):
+        with pytest.raises(RuntimeError, match="cannot"), capture(torch.device("cpu")):
             raise RuntimeError("cannot be recorded")
         assert gc.isenabled() == collects
     finally:
@@ -34,7 +34,7 @@ def test_what_became_garbage_before_is_collected_before():
     graph = Graph()
     graph.itself = graph
     del graph
-    with recording(torch.device("cpu")):
+    with capture(torch.device("cpu")):
         assert Graph.freed == 1
 
 
@@ -43,7 +43,7 @@ def test_after_a_recording_that_fails_work_goes_on_where_it_was(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[-1])
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     monkeypatch.setattr("das3r_ns.runtime.cuda_graphs._renew_generator", lambda device: None)
-    with recording(device):
+    with capture(device):
         streams.append("of the recording")
         streams.append("of the caller")  # as PyTorch does where all goes well
     assert len(streams) == 3
@@ -52,7 +52,7 @@ def test_after_a_recording_that_fails_work_goes_on_where_it_was(monkeypatch):
         streams.append("of the recording")
         raise RuntimeError("cannot be recorded")
 
-    with pytest.raises(RuntimeError), recording(device):
+    with pytest.raises(RuntimeError), capture(device):
         fails()
     assert streams[-1] == "of the caller"
 

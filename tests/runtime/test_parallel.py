@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.runtime.parallel import in_parts, in_threads
+from das3r_ns.runtime.parallel import in_parts, parallel_for
 
 
 @pytest.fixture(params=[1, 3])
@@ -26,7 +26,7 @@ def test_all_is_done_once(count):
     def part(first: int, last: int) -> None:
         parts[first:last] += 1
 
-    in_threads(one, count)
+    parallel_for(one, count)
     in_parts(part, count)
     assert (done == 1).all()
     assert (parts == 1).all()
@@ -43,5 +43,5 @@ def test_an_error_is_raised_and_stops_the_rest():
         done.append(i)
 
     with pytest.raises(ValueError, match="two"):
-        in_threads(work, 5_000)
+        parallel_for(work, 5_000)
     assert len(done) < 1_000

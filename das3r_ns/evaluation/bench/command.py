@@ -111,7 +111,7 @@ def bench(
             longest_side,
             chosen,
             name,
-            geometric.settled(),
+            geometric.resolve_auto(),
             network,
             trained,
             steps,

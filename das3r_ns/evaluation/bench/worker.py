@@ -28,7 +28,7 @@ from das3r_ns.evaluation.bench.training import BASELINES, train
 from das3r_ns.evaluation.bench.true_masks import write_with_true_masks
 from das3r_ns.evaluation.evaluate import Evaluation
 from das3r_ns.evaluation.runs import load_run
-from das3r_ns.files.json_files import plain, write_json
+from das3r_ns.files.json_files import to_jsonable, write_json
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.predictor.registry import PredictorName
@@ -116,12 +116,12 @@ class _Stages:
         """Values of a stage, from an earlier time or from now; None if it failed."""
         path = results_folder(self._job.out) / f"{name}.json"
         kept = None if self._job.again or self._redone else _read(path)
-        if kept is not None and kept["settings"] == plain(settings) and "values" in kept:
+        if kept is not None and kept["settings"] == to_jsonable(settings) and "values" in kept:
             return kept["values"]
         self._redone = self._redone or name in MAKE_THE_SCENE
         path.parent.mkdir(exist_ok=True)
         self._forget_from(name)
-        record: dict[str, Any] = {"settings": plain(settings), "das3r_ns_version": __version__}
+        record: dict[str, Any] = {"settings": to_jsonable(settings), "das3r_ns_version": __version__}
         get_console().rule(f"{self._job.source.name}: {name}")
         try:
             with metered() as cost:

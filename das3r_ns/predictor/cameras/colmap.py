@@ -66,7 +66,7 @@ def default_focal(size: tuple[int, int], field_of_view: float) -> float:
     return max(size) / (2 * math.tan(math.radians(field_of_view) / 2))
 
 
-def map_cameras(
+def reconstruct_with_colmap(
     frames: Sequence[UInt8[np.ndarray, "h w 3"]],
     features: Sequence[Features],
     config: MappingConfig,

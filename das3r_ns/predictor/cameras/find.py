@@ -25,14 +25,14 @@ from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
 from das3r_ns.predictor.cameras.config import Mapper
-from das3r_ns.predictor.cameras.loop_closure import close_revisits
-from das3r_ns.predictor.cameras.motion_model import MotionEvidence, classify_motion, find_cameras
+from das3r_ns.predictor.cameras.loop_closure import close_loops
+from das3r_ns.predictor.cameras.motion_model import MotionEvidence, cameras_from_tracks, select_motion_model
 from das3r_ns.predictor.cameras.sfm import (
     Background,
     CameraEstimate,
     CheckedFlow,
     FocalKnowledge,
-    NoStart,
+    InitializationError,
     Tracks,
     agreement_with,
     background_cameras,
@@ -43,7 +43,7 @@ from das3r_ns.predictor.cameras.sfm import (
 from das3r_ns.predictor.cameras.sfm.focal import UNTOLD
 from das3r_ns.predictor.cameras.sfm.tracks import USED
 from das3r_ns.predictor.preprocess.blank_frames import blank
-from das3r_ns.predictor.preprocess.duplicate_frames import distinct_frames
+from das3r_ns.predictor.preprocess.duplicate_frames import unique_frames
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.video.clip import Clip
 
@@ -71,7 +71,7 @@ MOST_KEY_FRAMES = 100
 """Key frames that are mapped. Twice as many take global mapping over ten times as long."""
 
 
-def cameras_of(
+def find_cameras(
     clip: Clip,
     flow: CheckedFlow,
     from_features: Callable[[Mapper, Sequence[int]], CameraPath],
@@ -97,7 +97,7 @@ def cameras_of(
     """
     tracks, shown = _follow(clip, flow, keep)
     focal = FocalKnowledge(focal_px, clip.focal_px)
-    evidence = classify_motion(tracks, clip.size, focal)
+    evidence = select_motion_model(tracks, clip.size, focal)
     if evidence.cuts:
         times = ", ".join(f"{k / clip.fps:.2f} s (frame {k})" for k in (shown[c] for c in evidence.cuts[:5]))
         raise PredictionError(
@@ -108,12 +108,12 @@ def cameras_of(
     failures: list[str] = []
     ample_parallax = evidence.kind == "general"
     try:
-        evidence, by_flow = find_cameras(tracks, clip.size, focal, evidence)
+        evidence, by_flow = cameras_from_tracks(tracks, clip.size, focal, evidence)
         if evidence.kind != "general":
             _say_no_parallax(evidence)
             return replace(_path(clip, by_flow, shown), parallax=False)
         candidates.append(by_flow)
-    except NoStart as e:
+    except InitializationError as e:
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
 
     keys = key_frames(tracks)
@@ -181,7 +181,7 @@ def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
     """
     most = max(c.agreement for c in candidates)
     alike = [c for c in candidates if c.agreement >= (1 - ALIKE) * most]
-    return min(alike, key=lambda c: float(c.noise_px[c.pose_known].median()))
+    return min(alike, key=lambda c: float(c.reprojection_error_px[c.pose_known].median()))
 
 
 def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
@@ -204,7 +204,7 @@ def _without_drift(
     followed speaks against it: places that only look the same bend a path beyond what its neighbours allow."""
     if len(shown) <= SHORT:
         return cameras
-    closed = close_revisits(
+    closed = close_loops(
         cameras,
         keys,
         lambda k: features(shown[k]),
@@ -244,7 +244,7 @@ def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | Non
     """Tracks through the frames that show something and are no repeats, and which frames of the clip those are."""
     lit = np.flatnonzero(~blank(clip.frames)).tolist()
     with stage(f"Following points of {len(clip)} frames", len(clip)) as bar:
-        shown = [lit[k] for k in distinct_frames(lambda i, j: flow(lit[i], lit[j]), len(lit))]
+        shown = [lit[k] for k in unique_frames(lambda i, j: flow(lit[i], lit[j]), len(lit))]
         bar.advance(len(clip) - len(shown))
         tracks = follow_grid(
             lambda i, j: flow(shown[i], shown[j]),
@@ -266,7 +266,7 @@ def _path(clip: Clip, estimate: CameraEstimate, shown: list[int]) -> CameraPath:
         estimate.focal_px,
         estimate.points.numpy(),
         _colours(clip, frame, estimate.point_pixel.numpy()),
-        float(estimate.noise_px[estimate.pose_known].median()),
+        float(estimate.reprojection_error_px[estimate.pose_known].median()),
     )
 
 

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.predictor.cameras.colmap_features import Features
-from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops, similarity_exp, similarity_log
-from das3r_ns.predictor.cameras.retrieval import describe, look_alikes
+from das3r_ns.predictor.cameras.pose_graph import PoseGraphEdge, optimize_pose_graph, similarity_exp, similarity_log
+from das3r_ns.predictor.cameras.retrieval import retrieve_pairs, vlad_descriptors
 from das3r_ns.predictor.cameras.sfm import CameraEstimate
 from das3r_ns.predictor.cameras.sfm.resection import pose_from_points
-from das3r_ns.predictor.cameras.sfm.subpixel import Sharpener
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.predictor.cameras.sfm.subpixel import SubpixelMatcher
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage
 
 MOST_A_FRAME = 2
@@ -67,7 +67,7 @@ class _Place:
     view: _View
 
 
-def close_revisits(
+def close_loops(
     cameras: CameraEstimate,
     key_frames: Sequence[int],
     features: Callable[[int], Features],
@@ -90,9 +90,9 @@ def close_revisits(
     if len(frames) < 3:
         return cameras
     found = _features_of(frames, features)
-    pairs = look_alikes(describe([f.descriptors for f in found]), frames, apart, MOST_A_FRAME)
-    sharpener = Sharpener(picture, flow_size, KEPT_PICTURES)
-    placed: list[Tie | None] = [None] * len(pairs)
+    pairs = retrieve_pairs(vlad_descriptors([f.descriptors for f in found]), frames, apart, MOST_A_FRAME)
+    sharpener = SubpixelMatcher(picture, flow_size, KEPT_PICTURES)
+    placed: list[PoseGraphEdge | None] = [None] * len(pairs)
     with stage(f"Places seen again among {len(pairs)} pairs of frames", len(pairs), "pairs") as bar:
 
         def place(k: int) -> None:
@@ -100,18 +100,18 @@ def close_revisits(
             a, b = (_Place(frames[m], found[m].xy * to_flow, found[m].descriptors, views[frames[m]]) for m in (i, j))
             T_b_a = _similarity(a, b, cameras.focal_px * to_flow, flow_size, sharpener)
             if T_b_a is not None:
-                placed[k] = Tie(i, j, geometry.invert(torch.from_numpy(T_b_a)))
+                placed[k] = PoseGraphEdge(i, j, geometry.invert(torch.from_numpy(T_b_a)))
             bar.advance()
 
-        in_threads(place, len(pairs))
+        parallel_for(place, len(pairs))
         ties = [tie for tie in placed if tie is not None]
         bar.note(f"{len(ties)} seen again")
     if not ties:
         return cameras
     T = cameras.T_world_camera[frames]
-    chain = [Tie(k, k + 1, geometry.invert(T[k]) @ T[k + 1]) for k in range(len(frames) - 1)]
+    chain = [PoseGraphEdge(k, k + 1, geometry.invert(T[k]) @ T[k + 1]) for k in range(len(frames) - 1)]
     depth = float(np.median(np.concatenate([views[i].camera[:, 2] for i in frames])))
-    T_first_part = close_loops(len(frames), [*chain, *ties], depth)
+    T_first_part = optimize_pose_graph(len(frames), [*chain, *ties], depth)
     return _bent(cameras, frames, T[0] @ T_first_part, depth)
 
 
@@ -138,12 +138,12 @@ def _features_of(frames: Sequence[int], features: Callable[[int], Features]) -> 
             found[k] = features(frames[k])
             bar.advance()
 
-        in_threads(extract, len(frames))
+        parallel_for(extract, len(frames))
     return [f for f in found if f is not None]
 
 
 def _similarity(
-    a: _Place, b: _Place, focal: float, size: tuple[int, int], sharpener: Sharpener
+    a: _Place, b: _Place, focal: float, size: tuple[int, int], sharpener: SubpixelMatcher
 ) -> Float64[np.ndarray, "4 4"] | None:
     """T_b_a between the axes of two frames, each in the scale of its own points; None where they share too little."""
     centre = np.array([size[1], size[0]]) / 2

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float64
 from das3r_ns.predictor.cameras.sfm.bundle_adjustment import adjust
 from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, estimate_cameras
 from das3r_ns.predictor.cameras.sfm.focal import SPREAD, FocalKnowledge, focal_prior
-from das3r_ns.predictor.cameras.sfm.initialization import NoStart, relative_motion
+from das3r_ns.predictor.cameras.sfm.initialization import InitializationError, relative_motion
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, invert
 from das3r_ns.predictor.cameras.sfm.resection import MIN_INLIERS
 from das3r_ns.predictor.cameras.sfm.rotations import best_rotations, fit_rotation, homography
@@ -66,7 +66,7 @@ class MotionEvidence:
         )
 
 
-def classify_motion(
+def select_motion_model(
     tracks: Tracks,
     size: tuple[int, int],
     focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
@@ -100,7 +100,7 @@ def classify_motion(
     return MotionEvidence(kind, cuts, static, rotation, float(np.median(epipolar)))
 
 
-def find_cameras(
+def cameras_from_tracks(
     tracks: Tracks,
     size: tuple[int, int],
     focal: FocalKnowledge = FocalKnowledge(),  # noqa: RUF100, B008  (frozen)
@@ -109,27 +109,27 @@ def find_cameras(
     """Cameras by the model that fits the motion: one camera, rotations, or bundle adjustment.
 
     Args:
-        evidence: as from `classify_motion`, when it is at hand.
+        evidence: as from `select_motion_model`, when it is at hand.
 
     Raises:
-        NoStart: no two frames show parallax that a camera motion explains, nor do they fit a rotation.
+        InitializationError: no two frames show parallax that a camera motion explains, nor do they fit a rotation.
     """
-    evidence = evidence or classify_motion(tracks, size, focal)
+    evidence = evidence or select_motion_model(tracks, size, focal)
     if evidence.kind == "static":
         return evidence, static_cameras(tracks, size, focal)
     if evidence.kind == "general":
         return evidence, estimate_cameras(tracks, size, focal)
     turning = rotation_cameras(tracks, size, focal)
     to_flow = tracks.size[1] / size[1]
-    if turning.noise_px.median() * to_flow < EXACT_PX:
+    if turning.reprojection_error_px.median() * to_flow < EXACT_PX:
         return evidence, turning
     try:
         moving = estimate_cameras(tracks, size, focal)
-    except NoStart:
+    except InitializationError:
         return evidence, turning
     # A tripod head off the lens, or a step aside while panning: little parallax, but the depth is in it.
     moves = parallax(moving) * to_flow > LEAST_PARALLAX_PX
-    if moves and moving.noise_px.median() < LEAST_GAIN * turning.noise_px.median():
+    if moves and moving.reprojection_error_px.median() < LEAST_GAIN * turning.reprojection_error_px.median():
         return replace(evidence, kind="general"), moving
     return evidence, turning
 

@@ -29,7 +29,7 @@ STEP = 1e-6
 
 
 @dataclass(frozen=True)
-class Tie:
+class PoseGraphEdge:
     """A measured similarity between the worlds of two parts."""
 
     a: int
@@ -37,7 +37,7 @@ class Tie:
     T_a_b: Float[Tensor, "4 4"]
     """In single or in double precision."""
 
-    def agrees(self, other: Tie, typical_depth: float) -> bool:
+    def agrees(self, other: PoseGraphEdge, typical_depth: float) -> bool:
         """Whether two measurements of the same tie say the same: 5 degrees, 15 % in scale, 10 % of the depth."""
         error = similarity_log(geometry.invert(self.T_a_b) @ other.T_a_b, typical_depth)
         turn, shift, stretch = error[:3].norm(), error[3:6].norm(), error[6].abs()
@@ -60,7 +60,7 @@ def similarity_exp(code: Float[Tensor, "*n 7"], typical_depth: float) -> Float[T
     return T
 
 
-def close_loops(num_parts: int, ties: list[Tie], typical_depth: float) -> Float[Tensor, "k 4 4"]:
+def optimize_pose_graph(num_parts: int, ties: list[PoseGraphEdge], typical_depth: float) -> Float[Tensor, "k 4 4"]:
     """T_world_part of every part; the world is that of part 0.
 
     Neighbours are chained first. With further ties, all parts but the first are adjusted by robust least squares
@@ -100,7 +100,7 @@ class _Graph:
     typical_depth: float
 
     @classmethod
-    def of(cls, ties: list[Tie], typical_depth: float) -> _Graph:
+    def of(cls, ties: list[PoseGraphEdge], typical_depth: float) -> _Graph:
         T_a_b = torch.stack([tie.T_a_b.double() for tie in ties])
         a, b = (torch.tensor([getattr(tie, end) for tie in ties]) for end in ("a", "b"))
         return cls(a, b, geometry.invert(T_a_b), typical_depth)

@@ -20,7 +20,7 @@ AT_ONCE = 512
 """Frames compared with all others at a time: memory grows with the number of frames, not with its square."""
 
 
-def describe(descriptors: Sequence[UInt8[np.ndarray, "_ d"]]) -> Float32[np.ndarray, "n e"]:
+def vlad_descriptors(descriptors: Sequence[UInt8[np.ndarray, "_ d"]]) -> Float32[np.ndarray, "n e"]:
     """One vector of length 1 for each frame; 0 for a frame without features."""
     every = np.concatenate(descriptors)
     result = np.zeros((len(descriptors), WORDS * every.shape[1]), np.float32)
@@ -43,7 +43,7 @@ def describe(descriptors: Sequence[UInt8[np.ndarray, "_ d"]]) -> Float32[np.ndar
     return result
 
 
-def look_alikes(
+def retrieve_pairs(
     vectors: Float32[np.ndarray, "n e"], frames: Sequence[int], apart: int, most: int
 ) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of indices into `frames`: for each j the `most` earlier ones that look most like it, at

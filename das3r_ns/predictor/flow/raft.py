@@ -20,7 +20,7 @@ from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large
 from torchvision.models.optical_flow._utils import make_coords_grid, upsample_flow
 
 from das3r_ns.files.download import DownloadError, Patience, fetch
-from das3r_ns.runtime.cuda_graphs import recording
+from das3r_ns.runtime.cuda_graphs import capture
 from das3r_ns.runtime.progress import CONSOLE
 
 WEIGHTS_URL = Raft_Large_Weights.DEFAULT.url
@@ -100,7 +100,7 @@ class _Recorded:
                 flow_both_ways(network, self.pair)
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
-        with recording(pair.device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with capture(pair.device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._flow = flow_both_ways(network, self.pair)
 
     def __call__(self, pair: Float[Tensor, "2 3 H W"]) -> Float[Tensor, "2 2 H W"]:

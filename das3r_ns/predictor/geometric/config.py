@@ -8,7 +8,7 @@ from typing import Literal
 
 from das3r_ns.predictor.cameras.config import MappingConfig
 from das3r_ns.predictor.masks.config import MaskConfig
-from das3r_ns.predictor.masks.refiners.choice import settled
+from das3r_ns.predictor.masks.refiners.choice import resolve_auto
 
 MEDIANS_PX = (1, 3, 5)
 """Sides of OpenCV's median filter over values that are not 8-bit; 1 is none."""
@@ -66,6 +66,6 @@ class GeometricPredictorConfig:
             if not right:
                 raise ValueError(f"--geometric.{option} must be {expected}, got {value}")
 
-    def settled(self) -> GeometricPredictorConfig:
+    def resolve_auto(self) -> GeometricPredictorConfig:
         """The same with what `auto` means here and now, so that it can be recorded."""
-        return replace(self, masks=replace(self.masks, refiner=settled(self.masks.refiner)))
+        return replace(self, masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)))

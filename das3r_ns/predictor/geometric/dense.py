@@ -19,9 +19,9 @@ from das3r_ns.predictor.depth.fusion import fuse_inverse_depth
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth, relative_views
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.masks import motion_probability as masks
-from das3r_ns.predictor.masks.free_space import add_vacated
+from das3r_ns.predictor.masks.free_space import add_free_space_violations
 from das3r_ns.predictor.masks.saliency_cues import contrasts
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage, tracked
 
 FARTHEST = 100.0
@@ -46,7 +46,7 @@ class Maps:
         return float(np.median(depth[static])) if static.any() else 1.0
 
 
-def make_maps(
+def estimate_depth_and_masks(
     posed: PosedFlow,
     picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     offsets: tuple[int, ...],
@@ -77,7 +77,7 @@ def make_maps(
                     depth[i, covered] = confidence[i, covered] = 0
             bar.advance()
 
-        in_threads(one_frame, n)
+        parallel_for(one_frame, n)
     _fuse_frames(posed, depth, confidence, offsets)
     if static is None:
         with stage(f"Dynamic maps of {n} frames", n) as bar:
@@ -86,7 +86,7 @@ def make_maps(
         dynamic = masks.motion_probability(evidence, config, posed.sure)
         del evidence
         if config.seen_through > 0:
-            add_vacated(dynamic, posed, depth, confidence, picture, config)
+            add_free_space_violations(dynamic, posed, depth, confidence, picture, config)
     else:
         dynamic = np.stack(
             [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]

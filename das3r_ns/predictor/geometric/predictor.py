@@ -17,21 +17,21 @@ import torch
 from jaxtyping import Bool, UInt8
 
 from das3r_ns import geometry
-from das3r_ns.files.json_files import plain
-from das3r_ns.predictor.base import Known, PredictionError
-from das3r_ns.predictor.cameras.colmap import CameraPath, map_cameras
+from das3r_ns.files.json_files import to_jsonable
+from das3r_ns.predictor.base import PredictionError, UserPriors
+from das3r_ns.predictor.cameras.colmap import CameraPath, reconstruct_with_colmap
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import Mapper
-from das3r_ns.predictor.cameras.find import cameras_of
+from das3r_ns.predictor.cameras.find import find_cameras
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.geometric.dense import Maps, make_maps, on_a_sphere
+from das3r_ns.predictor.geometric.dense import Maps, estimate_depth_and_masks, on_a_sphere
 from das3r_ns.predictor.masks.refiners.build import build_refiner
-from das3r_ns.predictor.preprocess.blank_frames import LEAST_CONTRAST, blank, contrast
-from das3r_ns.predictor.preprocess.overlays import find_laid_over, known_inside, with_bars, without
+from das3r_ns.predictor.preprocess.blank_frames import MIN_INTENSITY_STD, blank, intensity_std
+from das3r_ns.predictor.preprocess.overlays import find_overlays, priors_inside, remove_overlays, restore_full_frame
 from das3r_ns.predictor.seed_points import no_points, seed_points
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import PointCloud, Scene
 from das3r_ns.video.clip import Clip
@@ -47,12 +47,12 @@ class GeometricPredictor:
     name = "geometric"
 
     def __init__(self, config: GeometricPredictorConfig | None = None) -> None:
-        self.config = (config or GeometricPredictorConfig()).settled()
+        self.config = (config or GeometricPredictorConfig()).resolve_auto()
         self.config.check()
         self._estimator = _flow_estimator(self.config)
         self._refiner = build_refiner(self.config.masks.refiner)  # a missing extra is said before the long work
 
-    def __call__(self, clip: Clip, known: Known = Known()) -> Scene:  # noqa: B008  (frozen)
+    def __call__(self, clip: Clip, known: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
         """See `Predictor`.
 
         Raises:
@@ -60,14 +60,14 @@ class GeometricPredictor:
                 cameras.
         """
         _check_clip(clip)
-        over = find_laid_over(clip.frames) if self.config.laid_over else None
+        over = find_overlays(clip.frames) if self.config.laid_over else None
         if over is None:
             return self._predict(clip, known)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
-        scene = self._predict(without(clip, over), known_inside(known, over), over.covered)
-        return with_bars(scene, over)
+        scene = self._predict(remove_overlays(clip, over), priors_inside(known, over), over.covered)
+        return restore_full_frame(scene, over)
 
-    def _predict(self, clip: Clip, known: Known, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
+    def _predict(self, clip: Clip, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
         if covered is not None:
             covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
@@ -104,24 +104,24 @@ class GeometricPredictor:
             pose_known=pose_known,
             names=clip.names,
             fps=clip.fps,
-            provenance={"predictor": self.name, "settings": plain(self.config)},
+            provenance={"predictor": self.name, "settings": to_jsonable(self.config)},
         )
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
         return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
 
-    def cameras(self, clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
+    def cameras(self, clip: Clip, known: UserPriors = UserPriors()) -> CameraPath:  # noqa: B008  (frozen)
         """The cameras alone, in the mapper's own world, without depth and masks.
 
         Raises:
-            PredictionError: see `cameras_of`.
+            PredictionError: see `find_cameras`.
         """
-        over, covered = find_laid_over(clip.frames) if self.config.laid_over else None, None
+        over, covered = find_overlays(clip.frames) if self.config.laid_over else None, None
         if over is not None:
-            clip, known, covered = without(clip, over), known_inside(known, over), over.covered
+            clip, known, covered = remove_overlays(clip, over), priors_inside(known, over), over.covered
         return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, covered)
 
     def _cameras(
-        self, clip: Clip, flow: FlowBetweenFrames, known: Known, covered: Bool[np.ndarray, "h w"] | None
+        self, clip: Clip, flow: FlowBetweenFrames, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None
     ) -> CameraPath:
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
@@ -145,14 +145,14 @@ class GeometricPredictor:
                     features(chosen[k])
                     bar.advance()
 
-                in_threads(extract, len(chosen))
+                parallel_for(extract, len(chosen))
             pictures, found = [frames[i] for i in chosen], [features(i) for i in chosen]
-            path = map_cameras(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
+            path = reconstruct_with_colmap(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
             return path.spread(chosen, len(clip))
 
-        return cameras_of(clip, flow.checked, from_features, features, known.focal_px, keep)
+        return find_cameras(clip, flow.checked, from_features, features, known.focal_px, keep)
 
-    def _intrinsics(self, clip: Clip, known: Known, focal_px: float) -> torch.Tensor:
+    def _intrinsics(self, clip: Clip, known: UserPriors, focal_px: float) -> torch.Tensor:
         if known.K is not None:
             return known.K.float()
         return geometry.intrinsics(focal_px, *clip.size).expand(len(clip), 3, 3).clone()
@@ -169,7 +169,7 @@ class GeometricPredictor:
         def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-        maps = make_maps(posed, picture, self.config.offsets, self.config.masks, keep, covered)
+        maps = estimate_depth_and_masks(posed, picture, self.config.offsets, self.config.masks, keep, covered)
         if self._refiner is not None and keep is None:
             refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
             maps = replace(maps, dynamic_prob=refined)
@@ -180,7 +180,7 @@ class GeometricPredictor:
         return maps
 
 
-def _keep(known: Known) -> Bool[np.ndarray, "n h w"] | None:
+def _keep(known: UserPriors) -> Bool[np.ndarray, "n h w"] | None:
     return None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
 
 
@@ -227,8 +227,8 @@ def _check_clip(clip: Clip) -> None:
             f"frames of {clip.size[1]}x{clip.size[0]} pixels are too small: at least {MIN_SIDE} on the shorter side "
             "are needed to follow anything. Give the footage in its original size (--video.longest-side)."
         )
-    typical = float(np.median(contrast(clip.frames)))
-    if typical < LEAST_CONTRAST:
+    typical = float(np.median(intensity_std(clip.frames)))
+    if typical < MIN_INTENSITY_STD:
         raise PredictionError(
             f"the frames are almost of one colour (standard deviation {typical:.1f} of 255): there is "
             "nothing to follow. Is the lens covered or the exposure wrong? Choose a part of the clip that shows "

@@ -22,9 +22,9 @@ from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.masks.bilateral_grid import lab
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
-from das3r_ns.predictor.masks.temporal import remember_along_flow
+from das3r_ns.predictor.masks.temporal import filter_along_flow
 from das3r_ns.runtime.numba_jit import compiled
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage
 
 NEAREST_FRAME = 4
@@ -50,7 +50,7 @@ UNCERTAIN = 0.02
 """Weight, against that of a pixel whose own depth was compared, of the belief that nothing was seen through."""
 
 
-def add_vacated(
+def add_free_space_violations(
     dynamic: Float32[np.ndarray, "n h w"],
     posed: PosedFlow,
     depth: Float32[np.ndarray, "n h w"],
@@ -76,7 +76,7 @@ def add_vacated(
             lab(cv2.GaussianBlur(picture(i), (0, 0), COLOUR_BLUR_PX)) + np.array([0, 128, 128], np.float32)
         )
 
-    in_threads(look, n)
+    parallel_for(look, n)
     with stage(f"Free space of {n} frames", n) as bar:
 
         def compare(i: int) -> None:
@@ -84,12 +84,12 @@ def add_vacated(
                 votes[i] = _votes(posed, i, depth, confidence, dynamic, colour, config.seen_through)
             bar.advance()
 
-        in_threads(compare, n)
+        parallel_for(compare, n)
     if not votes[..., 0].any():
         return
     del colour
     # Under the same name: of a long clip there is no room for both.
-    votes = remember_along_flow(votes, posed.flow, config.memory)
+    votes = filter_along_flow(votes, posed.flow, config.memory)
     for i in range(n):
         guide, reach = lab(picture(i)) / 100, config.reach * max(size)
         gone, stays = (np.ascontiguousarray(votes[i, ..., c], np.float32) for c in (0, 1))

@@ -20,7 +20,7 @@ from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid, lab
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
 from das3r_ns.predictor.masks.saliency_cues import NEUTRAL, border_share, floating, log_odds, trust
-from das3r_ns.predictor.masks.temporal import remember_along_flow
+from das3r_ns.predictor.masks.temporal import filter_along_flow
 
 OWN_BLUR_PX = 1.5
 """Standard deviation of the blur, map pixels, that takes out the noise of what single pixels show themselves."""
@@ -55,7 +55,7 @@ def pool_evidence(
         picture: RGB frame at map resolution.
         on_frame: called after each frame.
     """
-    pooled = remember_along_flow(evidence, flow, config.memory, on_frame)
+    pooled = filter_along_flow(evidence, flow, config.memory, on_frame)
     height, width = evidence.shape[1:3]
     grid = AppearanceGrid(len(evidence), (height, width))
     if config.appearance > 0:

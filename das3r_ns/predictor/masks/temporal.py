@@ -13,7 +13,7 @@ SEEN_BELOW_PX = 1.5
 """Round-trip error of the flow, map pixels, below which a pixel counts as seen in the other frame."""
 
 
-def remember_along_flow(
+def filter_along_flow(
     values: Float16[np.ndarray, "n h w c"],
     flow: FlowBetweenFrames,
     memory: float,

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.files.json_files import plain
-from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.files.json_files import to_jsonable
+from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
@@ -46,7 +46,7 @@ class NetworkPredictor:
         self._network: PairwiseNetwork | None = None
         self._masks_missing = False
 
-    def __call__(self, clip: Clip, known: Known = Known()) -> Scene:  # noqa: B008  (frozen)
+    def __call__(self, clip: Clip, known: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
         """See `Predictor`.
 
         Raises:
@@ -94,7 +94,7 @@ class NetworkPredictor:
             raise PredictionError(str(error)) from error
         return self._scene(clip, known, found, framed)
 
-    def _load(self, known: Known) -> PairwiseNetwork:
+    def _load(self, known: UserPriors) -> PairwiseNetwork:
         if self._network is None:
             self._network, report = load_network(self.config.weights, self._device)
             self._masks_missing = report.mask_heads_missing
@@ -115,7 +115,7 @@ class NetworkPredictor:
 
         return FlowBetweenFrames(frame, framed.size, self._estimator).checked
 
-    def _scene(self, clip: Clip, known: Known, found: Alignment, framed: Framing) -> Scene:
+    def _scene(self, clip: Clip, known: UserPriors, found: Alignment, framed: Framing) -> Scene:
         depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
         dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
         if known.dynamic_mask is not None:
@@ -142,12 +142,12 @@ class NetworkPredictor:
             pose_known=torch.ones(len(clip), dtype=torch.bool),
             names=clip.names,
             fps=clip.fps,
-            provenance={"predictor": self.name, "settings": plain(self.config)},
+            provenance={"predictor": self.name, "settings": to_jsonable(self.config)},
         )
         return replace(scene, points=seed_points(scene, clip.frames, self.config.max_points))
 
 
-def _known_geometry(known: Known, clip: Clip, framed: Framing) -> KnownGeometry:
+def _known_geometry(known: UserPriors, clip: Clip, framed: Framing) -> KnownGeometry:
     K = known.K
     focal = None
     if known.focal_px is not None:

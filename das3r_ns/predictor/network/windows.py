@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops
+from das3r_ns.predictor.cameras.pose_graph import PoseGraphEdge, optimize_pose_graph
 from das3r_ns.predictor.network.alignment import Alignment, CheckedFlow, KnownGeometry, align
 from das3r_ns.predictor.network.alignment.objective import pixel_subset
 from das3r_ns.predictor.network.alignment.start import register
@@ -109,12 +109,12 @@ def align_clip(
         return parts[0].alignment
     if known.T_world_camera is not None:  # all windows are in the user's world already
         return join(parts, torch.eye(4).repeat(len(parts), 1, 1))
-    ties = [Tie(a, a + 1, tie_neighbours(parts[a], parts[a + 1])) for a in range(len(parts) - 1)]
+    ties = [PoseGraphEdge(a, a + 1, tie_neighbours(parts[a], parts[a + 1])) for a in range(len(parts) - 1)]
     if windows.max_loops > 0:
         stacked = torch.stack([d for d in descriptors if d is not None])
         ties += _loop_ties(predict, parts, loop_pairs(stacked, len(parts[0].frames), windows.max_loops))
     typical_depth = float(parts[0].alignment.depth.median())
-    return join(parts, close_loops(len(parts), ties, typical_depth))
+    return join(parts, optimize_pose_graph(len(parts), ties, typical_depth))
 
 
 def tie_neighbours(a: Window, b: Window) -> Float[Tensor, "4 4"]:
@@ -177,7 +177,7 @@ def _between(a: Float[Tensor, "4 4"], b: Float[Tensor, "4 4"], share: float) -> 
     return T
 
 
-def _loop_ties(predict: PredictPairs, parts: list[Window], loops: tuple[Edge, ...]) -> list[Tie]:
+def _loop_ties(predict: PredictPairs, parts: list[Window], loops: tuple[Edge, ...]) -> list[PoseGraphEdge]:
     """Ties between windows from pairs of far frames; a pair whose two directions contradict one another gives none."""
     if not loops:
         return []
@@ -193,8 +193,8 @@ def _loop_ties(predict: PredictPairs, parts: list[Window], loops: tuple[Edge, ..
             continue
         there = _tie_by_pair(parts[home], parts[away], i, j, both, number[a, b])
         back = geometry.invert(_tie_by_pair(parts[away], parts[home], j, i, both, number[b, a]))
-        tie = Tie(home, away, there)
-        if tie.agrees(Tie(home, away, back), float(parts[home].alignment.depth.median())):
+        tie = PoseGraphEdge(home, away, there)
+        if tie.agrees(PoseGraphEdge(home, away, back), float(parts[home].alignment.depth.median())):
             ties.append(tie)
     return ties
 

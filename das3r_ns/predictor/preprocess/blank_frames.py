@@ -10,15 +10,15 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 from torch import Tensor
 
-LEAST_CONTRAST = 2.0
+MIN_INTENSITY_STD = 2.0
 """Grey levels. A picture whose standard deviation is less is almost of one colour."""
 
 
-def contrast(frames: UInt8[Tensor, "n h w 3"]) -> Float64[np.ndarray, "n"]:
+def intensity_std(frames: UInt8[Tensor, "n h w 3"]) -> Float64[np.ndarray, "n"]:
     """Standard deviation of each picture, in grey levels."""
     return np.array([float(frame.float().std()) for frame in frames])
 
 
 def blank(frames: UInt8[Tensor, "n h w 3"]) -> Bool[np.ndarray, "n"]:
     """Which pictures show nothing that could be followed."""
-    return contrast(frames) < LEAST_CONTRAST
+    return intensity_std(frames) < MIN_INTENSITY_STD

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from das3r_ns.predictor.cameras.sfm import CheckedFlow
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.parallel import parallel_for
 
 SAME_PX = 0.05
 """Pixels of the flow: half of a picture within it has not moved, though a thing in it, or a caption, may have."""
@@ -17,7 +17,7 @@ MOVES_PX = 0.5
 """Pixels of the flow from frame to frame. In a clip that never moves faster a frame hardly moves anyway."""
 
 
-def distinct_frames(flow: CheckedFlow, num_frames: int) -> list[int]:
+def unique_frames(flow: CheckedFlow, num_frames: int) -> list[int]:
     """Frames of a clip without those that repeat what is before them, ascending, the first among them.
 
     Each is compared with the last that is no repeat, so a camera that creeps is not taken to stand.
@@ -27,7 +27,7 @@ def distinct_frames(flow: CheckedFlow, num_frames: int) -> list[int]:
     def measure(i: int) -> None:
         length[i + 1] = _moved(flow, i, i + 1)
 
-    in_threads(measure, num_frames - 1)
+    parallel_for(measure, num_frames - 1)
     if num_frames < 2 or np.quantile(length[1:], 0.9) < MOVES_PX:
         return list(range(num_frames))
     shown = [0]

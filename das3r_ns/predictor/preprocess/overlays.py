@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
-from das3r_ns.predictor.base import Known
+from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import Scene
 from das3r_ns.video.clip import Clip
 
@@ -65,7 +65,7 @@ LEAST_INSIDE = 64
 
 
 @dataclass(frozen=True)
-class LaidOver:
+class Overlays:
     """Where a picture shows no scene."""
 
     signs: Bool[np.ndarray, "h w"]
@@ -109,7 +109,7 @@ class LaidOver:
         return " and ".join(parts)
 
 
-def find_laid_over(frames: UInt8[Tensor, "n h w 3"]) -> LaidOver | None:
+def find_overlays(frames: UInt8[Tensor, "n h w 3"]) -> Overlays | None:
     """Bars and signs that are there all the time; None where there are none."""
     signs = np.zeros(tuple(frames.shape[1:3]), bool)
     rows, columns = _bars(frames, signs)
@@ -117,11 +117,11 @@ def find_laid_over(frames: UInt8[Tensor, "n h w 3"]) -> LaidOver | None:
     signs[inside] = _signs(frames[:, inside[0], inside[1]])
     if signs.any():
         rows, columns = _bars(frames, signs)
-    found = LaidOver(signs, rows, columns)
+    found = Overlays(signs, rows, columns)
     return found if found.has_bars or signs.any() else None
 
 
-def without(clip: Clip, over: LaidOver) -> Clip:
+def remove_overlays(clip: Clip, over: Overlays) -> Clip:
     """The clip cut so that the scene is in its middle, signs painted over with what surrounds them, so that nothing in
     the scene stands still that does not belong to it."""
     frames = clip.frames[(slice(None), *over.crop)]
@@ -131,7 +131,7 @@ def without(clip: Clip, over: LaidOver) -> Clip:
     return replace(clip, frames=frames)
 
 
-def known_inside(known: Known, over: LaidOver) -> Known:
+def priors_inside(known: UserPriors, over: Overlays) -> UserPriors:
     """What is known, in the pixels of the clip that is cut."""
     K, mask = known.K, known.dynamic_mask
     if K is not None:
@@ -143,7 +143,7 @@ def known_inside(known: Known, over: LaidOver) -> Known:
     return replace(known, K=K, dynamic_mask=mask)
 
 
-def with_bars(scene: Scene, over: LaidOver) -> Scene:
+def restore_full_frame(scene: Scene, over: Overlays) -> Scene:
     """The scene of the clip that is cut as one of the whole pictures. What was cut off has no depth and counts as
     moving: no frame shows there what stands still."""
     height, width = over.signs.shape

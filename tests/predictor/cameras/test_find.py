@@ -10,12 +10,12 @@ import torch
 import das3r_ns.synthetic.clip
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.cameras import find as cameras
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
-from das3r_ns.predictor.cameras.find import best_of, cameras_of, key_frames
+from das3r_ns.predictor.cameras.find import best_of, find_cameras, key_frames
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, CheckedFlow, Tracks
 from das3r_ns.predictor.flow.clip_flow import DisFlow
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
@@ -31,7 +31,7 @@ def as_clip(frames: torch.Tensor, **fields) -> Clip:
     return Clip(frames, 10.0, tuple(f"{i:05d}" for i in range(len(frames))), **fields)
 
 
-def find(clip: Clip, known: Known = Known()) -> CameraPath:  # noqa: B008  (frozen)
+def find(clip: Clip, known: UserPriors = UserPriors()) -> CameraPath:  # noqa: B008  (frozen)
     return GeometricPredictor().cameras(clip, known)
 
 
@@ -93,7 +93,7 @@ def test_straight_ahead_the_usual_focal_length_is_taken_and_the_user_told(capsys
 def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
     video = as_clip(handheld.frames)
 
-    path = cameras_of(video, checked_flow(video), no_mapping, no_places)
+    path = find_cameras(video, checked_flow(video), no_mapping, no_places)
     assert errors(path, handheld)[0] < 0.5
 
 
@@ -105,7 +105,7 @@ def test_in_a_long_clip_places_seen_again_are_looked_for_but_nothing_is_mapped_w
         asked.add(i)
         return extract_features(video.frames[i].numpy(), FeatureConfig())
 
-    path = cameras_of(video, checked_flow(video), no_mapping, features)
+    path = find_cameras(video, checked_flow(video), no_mapping, features)
     assert asked == set(range(16))  # so few frames that each is a key frame
     assert errors(path, handheld)[0] < 0.5
 
@@ -118,9 +118,9 @@ def test_a_path_bent_beyond_what_was_followed_is_refused(handheld, monkeypatch):
         T[:, :3, 3] += 0.3 * torch.sin(torch.arange(len(T)))[:, None]
         return replace(estimate, T_world_camera=T)
 
-    monkeypatch.setattr(cameras, "close_revisits", bent)
+    monkeypatch.setattr(cameras, "close_loops", bent)
     video = as_clip(handheld.frames)
-    path = cameras_of(video, checked_flow(video), no_mapping, no_places)
+    path = find_cameras(video, checked_flow(video), no_mapping, no_places)
     assert errors(path, handheld)[0] < 0.5
 
 
@@ -138,7 +138,7 @@ def test_of_many_key_frames_those_in_the_middle_are_mapped_and_flow_finds_the_ot
         path = CameraPath(T, known, float(handheld.K[0, 0]), none, none.astype(np.uint8), 1.0)
         return path.spread(frames, len(video))
 
-    path = cameras_of(video, checked_flow(video), from_features, no_places)
+    path = find_cameras(video, checked_flow(video), from_features, no_places)
     assert asked == [[5, 6, 7, 8, 9, 10]]  # of 16
     assert errors(path, handheld)[0] < 0.5
 
@@ -155,7 +155,7 @@ def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(hand
         asked.append(mapper)
         return wrong
 
-    path = cameras_of(video, checked_flow(video), from_features, no_places)
+    path = find_cameras(video, checked_flow(video), from_features, no_places)
     assert asked == ["global"]
     ate, focal = errors(path, handheld)
     assert ate < 1.0
@@ -166,7 +166,7 @@ def test_where_nothing_can_be_followed_the_error_says_what_both_ways_found(handh
     video = as_clip(handheld.frames)
     lost = (np.zeros((84, 112, 2), np.float32), np.full((84, 112), np.inf, np.float32))
     with pytest.raises(PredictionError, match=r"incremental mapping gave up.*Optical flow gives no cameras either"):
-        cameras_of(video, lambda i, j: lost, no_features, no_places)
+        find_cameras(video, lambda i, j: lost, no_features, no_places)
 
 
 def seen_for(num_frames: int, share: dict[int, float]) -> Tracks:
@@ -200,10 +200,10 @@ def test_where_little_is_seen_again_every_frame_is_a_key_frame():
     assert key_frames(seen_for(40, {1: 0.0})) == list(range(40))
 
 
-def estimate(agreement: float, noise_px: float) -> CameraEstimate:
+def estimate(agreement: float, reprojection_error_px: float) -> CameraEstimate:
     none, long = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
     T = torch.eye(4, dtype=torch.float64).repeat(4, 1, 1)
-    noise = torch.full((4,), noise_px, dtype=torch.float64)
+    noise = torch.full((4,), reprojection_error_px, dtype=torch.float64)
     return CameraEstimate(T, 100.0, 0.01, torch.ones(4, dtype=torch.bool), noise, agreement, none, long, none[:, :2])
 
 
@@ -221,7 +221,7 @@ def test_same_clip_same_cameras(handheld, handheld_path):
 
 def test_a_known_focal_length_is_kept_and_a_hint_is_corrected(handheld):
     true, few = float(handheld.K[0, 0]), handheld.frames[:10]
-    assert find(as_clip(few), Known(focal_px=1.1 * true)).focal_px == pytest.approx(1.1 * true)
+    assert find(as_clip(few), UserPriors(focal_px=1.1 * true)).focal_px == pytest.approx(1.1 * true)
     assert find(as_clip(few, focal_px=1.1 * true)).focal_px == pytest.approx(true, rel=0.05)
 
 

@@ -12,11 +12,11 @@ from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
-from das3r_ns.predictor.cameras.loop_closure import _bent, close_revisits
-from das3r_ns.predictor.cameras.pose_graph import Tie, close_loops
-from das3r_ns.predictor.cameras.retrieval import describe, look_alikes
+from das3r_ns.predictor.cameras.loop_closure import _bent, close_loops
+from das3r_ns.predictor.cameras.pose_graph import PoseGraphEdge, optimize_pose_graph
+from das3r_ns.predictor.cameras.retrieval import retrieve_pairs, vlad_descriptors
 from das3r_ns.predictor.cameras.sfm import CameraEstimate
-from das3r_ns.predictor.cameras.sfm.subpixel import Sharpener
+from das3r_ns.predictor.cameras.sfm.subpixel import SubpixelMatcher
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 WALK = [*range(16), *range(14, -1, -1), *range(1, 16)]
@@ -35,7 +35,7 @@ def estimate(truth: SyntheticClip, turn: float = 0.0, stretch: float = 1.0) -> C
     T_true = truth.T_world_camera[WALK].double()
     # Exact again, as they were before single precision.
     T_true[:, :3, :3] = roma.rotvec_to_rotmat(roma.rotmat_to_rotvec(T_true[:, :3, :3]))
-    sharpener = Sharpener(lambda i: truth.frames[WALK[i]].numpy(), SIZE, 8)
+    sharpener = SubpixelMatcher(lambda i: truth.frames[WALK[i]].numpy(), SIZE, 8)
     v, u = np.mgrid[6:168:12, 6:224:12]
     grid = np.stack((u, v), axis=-1).reshape(-1, 2).astype(np.float32)
     turned = torch.eye(4, dtype=torch.float64)
@@ -74,7 +74,7 @@ def close(truth: SyntheticClip, cameras: CameraEstimate, features=None, apart: i
         return truth.frames[WALK[i]].numpy()
 
     found = features or cache(lambda i: extract_features(picture(i), FeatureConfig()))
-    return close_revisits(cameras, range(0, len(WALK), 3), found, picture, SIZE, apart)
+    return close_loops(cameras, range(0, len(WALK), 3), found, picture, SIZE, apart)
 
 
 def ate(cameras: CameraEstimate, truth: SyntheticClip) -> float:
@@ -136,7 +136,7 @@ def test_frames_that_look_alike_but_fit_no_camera_tie_nothing(truth):
 
 def test_pairs_grow_with_the_number_of_frames_and_not_with_its_square():
     def pairs(n: int) -> int:
-        return len(look_alikes(np.ones((n, 4), np.float32), range(n), apart=5, most=2))
+        return len(retrieve_pairs(np.ones((n, 4), np.float32), range(n), apart=5, most=2))
 
     # The first 5 frames have nobody before them, the next but one, every other two.
     assert pairs(40) == 2 * 34 + 1
@@ -147,15 +147,15 @@ def test_each_frame_is_paired_with_the_earlier_ones_most_like_it():
     here, there, between = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
     vectors = np.array([here, there, between, here, there], np.float32)
     # 10 frames apart; 3 looks like 0 and then like 2, but 2 is too near in time; 4 like 1.
-    assert look_alikes(vectors, [0, 10, 20, 25, 40], apart=10, most=1) == [(0, 3), (1, 2), (1, 4)]
-    assert look_alikes(vectors[:2], [0, 10], apart=10, most=1) == []  # nothing in common
+    assert retrieve_pairs(vectors, [0, 10, 20, 25, 40], apart=10, most=1) == [(0, 3), (1, 2), (1, 4)]
+    assert retrieve_pairs(vectors[:2], [0, 10], apart=10, most=1) == []  # nothing in common
 
 
 def test_the_same_place_is_described_alike_and_another_is_not(truth):
     other = make_clip(SyntheticConfig(num_frames=2, height=168, width=224, movers=0, seed=3))
     frames = [truth.frames[0], truth.frames[1], other.frames[0], other.frames[1]]
     found = [extract_features(frame.numpy(), FeatureConfig()).descriptors for frame in frames]
-    vectors = describe([*found, found[0][:0]])
+    vectors = vlad_descriptors([*found, found[0][:0]])
     alike = vectors @ vectors.T
     assert min(alike[0, 1], alike[2, 3]) > 2 * alike[:2, 2:4].max()
     assert np.allclose(np.diag(alike)[:4], 1, atol=1e-5)
@@ -169,9 +169,9 @@ def test_a_long_way_back_to_its_start_is_closed():
         T[0, 3] = x
         return T
 
-    chain = [Tie(k, k + 1, shift(1.01)) for k in range(200)]
-    assert float(close_loops(201, chain, 1.0)[-1, 0, 3]) == pytest.approx(202)
-    closed = close_loops(201, [*chain, Tie(0, 200, shift(200.0))], 1.0)
+    chain = [PoseGraphEdge(k, k + 1, shift(1.01)) for k in range(200)]
+    assert float(optimize_pose_graph(201, chain, 1.0)[-1, 0, 3]) == pytest.approx(202)
+    closed = optimize_pose_graph(201, [*chain, PoseGraphEdge(0, 200, shift(200.0))], 1.0)
     assert float(closed[-1, 0, 3]) == pytest.approx(200, abs=0.02)
     steps = closed[:, 0, 3].diff()
     torch.testing.assert_close(steps, torch.ones_like(steps), atol=0.012, rtol=0)

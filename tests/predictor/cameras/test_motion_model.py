@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.cameras.motion_model import classify_motion, find_cameras, find_cuts, rotation_cameras
+from das3r_ns.predictor.cameras.motion_model import (
+    cameras_from_tracks,
+    find_cuts,
+    rotation_cameras,
+    select_motion_model,
+)
 from das3r_ns.predictor.cameras.sfm import FocalKnowledge, Tracks, follow_grid
 from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
@@ -46,14 +51,14 @@ def handheld() -> tuple[SyntheticClip, Tracks]:
 
 @pytest.mark.parametrize(("camera", "kind"), [("forward", "general"), ("orbit", "general")])
 def test_kind_of_motion(camera: str, kind: str):
-    evidence = classify_motion(follow(make(camera).frames), SIZE)
+    evidence = select_motion_model(follow(make(camera).frames), SIZE)
     assert evidence.kind == kind
     assert evidence.cuts == ()
 
 
 def test_a_pan_on_the_spot_gives_rotations_and_focal_length(pan):
     clip, tracks = pan
-    evidence, cameras = find_cameras(tracks, SIZE)
+    evidence, cameras = cameras_from_tracks(tracks, SIZE)
     assert evidence.kind == "rotation"
     assert "rotation camera" in str(evidence)
     assert cameras.pose_known.all()
@@ -72,14 +77,14 @@ def test_a_known_focal_length_of_a_pan_is_kept(pan):
 
 
 def test_a_hand_held_sweep_has_parallax(handheld):
-    evidence = classify_motion(handheld[1], SIZE)
+    evidence = select_motion_model(handheld[1], SIZE)
     assert evidence.kind == "general"
     assert evidence.share_epipolar > evidence.share_rotation + 0.1
     assert evidence.cuts == ()
 
 
 def test_a_tripod_gets_one_camera_of_the_usual_focal_length():
-    evidence, cameras = find_cameras(follow(make("tripod").frames), SIZE)
+    evidence, cameras = cameras_from_tracks(follow(make("tripod").frames), SIZE)
     assert evidence.share_static > 0.6
     assert (cameras.T_world_camera == torch.eye(4, dtype=torch.float64)).all()
     assert cameras.focal_px == pytest.approx(96 / np.tan(np.radians(30)))
@@ -89,7 +94,7 @@ def test_a_tripod_gets_one_camera_of_the_usual_focal_length():
 def test_a_tripod_behind_a_thing_that_fills_half_the_picture_is_still_one():
     clip = make("tripod", mover_size=1.8, seed=4)
     assert clip.dynamic_mask.float().mean() > 0.5
-    assert classify_motion(follow(clip.frames), SIZE).kind == "static"
+    assert select_motion_model(follow(clip.frames), SIZE).kind == "static"
 
 
 def test_a_cut_is_found_at_its_frame(handheld):
@@ -99,5 +104,5 @@ def test_a_cut_is_found_at_its_frame(handheld):
 
 def test_too_little_to_follow_is_called_general_without_an_error():
     lost = follow_grid(lambda i, j: (np.zeros((90, 160, 2), np.float32), np.full((90, 160), np.inf, np.float32)), 5)
-    evidence = classify_motion(lost, (90, 160))
+    evidence = select_motion_model(lost, (90, 160))
     assert (evidence.kind, evidence.share_static, evidence.cuts) == ("general", 0.0, ())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.geometric import predictor as geometric
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
@@ -29,7 +29,7 @@ def truth():
 @pytest.fixture(scope="module")
 def scene_of_known_cameras(truth):
     K = truth.K.expand(len(truth), 3, 3).clone()
-    return GeometricPredictor()(as_clip(truth.frames), Known(T_world_camera=truth.T_world_camera, K=K))
+    return GeometricPredictor()(as_clip(truth.frames), UserPriors(T_world_camera=truth.T_world_camera, K=K))
 
 
 def test_with_known_cameras_depth_is_true_and_stays_in_the_users_world(truth, scene_of_known_cameras):
@@ -87,8 +87,8 @@ def test_nobody_looks_for_bars_and_signs_when_told_not_to(truth, monkeypatch):
     def looked(frames: torch.Tensor) -> None:
         raise AssertionError("looked for bars and signs")
 
-    monkeypatch.setattr(geometric, "find_laid_over", looked)
-    known = Known(T_world_camera=truth.T_world_camera, K=truth.K.expand(len(truth), 3, 3).clone())
+    monkeypatch.setattr(geometric, "find_overlays", looked)
+    known = UserPriors(T_world_camera=truth.T_world_camera, K=truth.K.expand(len(truth), 3, 3).clone())
     path = GeometricPredictor(GeometricPredictorConfig(laid_over=False)).cameras(as_clip(truth.frames), known)
     assert path.known.all()
     with pytest.raises(AssertionError, match="looked"):

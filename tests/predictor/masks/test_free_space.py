@@ -8,7 +8,7 @@ import pytest
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.config import MaskConfig
-from das3r_ns.predictor.masks.free_space import add_vacated, frames_to_ask
+from das3r_ns.predictor.masks.free_space import add_free_space_violations, frames_to_ask
 
 NUM_FRAMES, LEAVES = 20, 10
 HEIGHT, WIDTH, FOCAL = 60, 80, 100.0
@@ -64,7 +64,9 @@ class Stage:
     def found(self, posed: PosedFlow | None = None, **options: float) -> np.ndarray:
         dynamic = self.dynamic.copy()
         config = MaskConfig(**options)  # pyright: ignore[reportArgumentType]
-        add_vacated(dynamic, posed or self.posed(), self.depth, self.confidence, lambda i: self.pictures[i], config)
+        add_free_space_violations(
+            dynamic, posed or self.posed(), self.depth, self.confidence, lambda i: self.pictures[i], config
+        )
         return dynamic
 
 

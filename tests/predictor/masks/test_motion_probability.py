@@ -8,7 +8,7 @@ from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
 from das3r_ns.predictor.masks.motion_probability import frame_evidence, motion_probability, pool_evidence
-from das3r_ns.predictor.masks.temporal import average_along_flow, remember_along_flow
+from das3r_ns.predictor.masks.temporal import average_along_flow, filter_along_flow
 
 
 def still(picture):
@@ -134,13 +134,13 @@ def test_memory_weighs_a_frame_by_its_distance_in_time_and_follows_the_thing():
     values = np.zeros((4, 4, 12, 4), np.float16)
     for i, value in enumerate((8.0, 4.0, 2.0, 1.0)):
         values[i, :, 3 + 2 * i] = value
-    mean = remember_along_flow(values, flow, 0.5)
+    mean = filter_along_flow(values, flow, 0.5)
     # Weights 1, 1/2, 1/4, 1/8 seen from frame 0; 1/2, 1, 1/2, 1/4 from frame 1.
     np.testing.assert_allclose(mean[0, :, 3], (8 + 2 + 0.5 + 0.125) / 1.875, rtol=2e-3)
     np.testing.assert_allclose(mean[1, :, 5], (4 + 4 + 1 + 0.25) / 2.25, rtol=2e-3)
     np.testing.assert_allclose(mean[1, :, 4], 0.0)
     assert {abs(a - b) for a, b in asked} == {1}  # no flow but that between neighbours
-    np.testing.assert_array_equal(remember_along_flow(values, flow, 0.0), values)
+    np.testing.assert_array_equal(filter_along_flow(values, flow, 0.0), values)
 
 
 def test_memory_ends_where_a_pixel_is_not_seen():
@@ -148,7 +148,7 @@ def test_memory_ends_where_a_pixel_is_not_seen():
     values = np.ones((3, 4, 12, 4), np.float16)
     values[0] = 7.0
     values[2] = 4.0
-    mean = remember_along_flow(values, flow, 1.0)
+    mean = filter_along_flow(values, flow, 1.0)
     np.testing.assert_allclose(mean[2, :, 6], (7 + 1 + 4) / 3, rtol=2e-3)
     np.testing.assert_allclose(mean[2, :, 3], (1 + 4) / 2, rtol=2e-3)  # came into view after frame 0
     np.testing.assert_allclose(mean[2, :, 0], 4.0)
@@ -162,7 +162,7 @@ def test_memory_takes_nothing_along_flow_that_does_not_lead_back():
     flow = FlowBetweenFrames(lambda i: np.full((4, 12, 3), i, np.uint8), (4, 12), one_way)
     values = np.zeros((2, 4, 12, 4), np.float16)
     values[1] = 5.0
-    np.testing.assert_array_equal(remember_along_flow(values, flow, 0.9), values)
+    np.testing.assert_array_equal(filter_along_flow(values, flow, 0.9), values)
 
 
 def test_a_thing_that_rests_at_first_moves_from_the_start():

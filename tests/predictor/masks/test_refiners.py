@@ -20,7 +20,7 @@ from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.refiners import choice, salience, sam2
 from das3r_ns.predictor.masks.refiners.build import build_refiner
-from das3r_ns.predictor.masks.refiners.choice import settled
+from das3r_ns.predictor.masks.refiners.choice import resolve_auto
 from das3r_ns.predictor.masks.refiners.salience import combine
 from das3r_ns.predictor.masks.refiners.sam2 import Sam2Refiner, next_prompt
 
@@ -46,16 +46,16 @@ def test_none_builds_nothing():
 
 def test_auto_is_salience_where_its_weights_are_and_the_config_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: None)
-    assert settled("auto") == "none"
+    assert resolve_auto("auto") == "none"
     assert build_refiner("auto") is None
     assert GeometricPredictor().config.masks.refiner == "none"
     (tmp_path / "u2netp.onnx").touch()
     found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(choice.importlib.util, "find_spec", lambda name: found)
-    assert settled("auto") == "salience"
-    assert GeometricPredictorConfig().settled().masks.refiner == "salience"
-    assert settled("none") == "none"
-    assert settled("sam2") == "sam2"
+    assert resolve_auto("auto") == "salience"
+    assert GeometricPredictorConfig().resolve_auto().masks.refiner == "salience"
+    assert resolve_auto("none") == "none"
+    assert resolve_auto("sam2") == "sam2"
 
 
 def test_a_missing_package_is_told_when_the_predictor_is_built(monkeypatch):

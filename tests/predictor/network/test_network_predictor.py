@@ -11,7 +11,7 @@ from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.files.download import DownloadError, Patience
-from das3r_ns.predictor.base import Known, PredictionError
+from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.flow import raft
 from das3r_ns.predictor.network import predictor
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
@@ -96,14 +96,14 @@ def test_known_cameras_masks_and_focal_length_are_kept(truthful):
     K = geometry.rescale_intrinsics(truthful.K, (HEIGHT, WIDTH), SIZE).repeat(FRAMES, 1, 1)
     mask = torch.zeros(FRAMES, *SIZE)
     mask[:, :20] = 1
-    known = Known(T_world_camera=truthful.T, K=K, dynamic_mask=mask)
+    known = UserPriors(T_world_camera=truthful.T, K=K, dynamic_mask=mask)
     scene = NetworkPredictor(settings())(clip_of(FRAMES), known)
     assert torch.equal(scene.T_world_camera, truthful.T)
     assert torch.equal(scene.K, K)
     assert scene.dynamic_prob[:, :10].eq(1).all()
     assert scene.dynamic_prob[:, 10:].eq(0).all()
     assert float((scene.depth / truthful.depth).median()) == pytest.approx(1, abs=0.1)
-    focal = NetworkPredictor(settings())(clip_of(FRAMES), Known(focal_px=90.0)).K[:, 0, 0]
+    focal = NetworkPredictor(settings())(clip_of(FRAMES), UserPriors(focal_px=90.0)).K[:, 0, 0]
     torch.testing.assert_close(focal, torch.full((FRAMES,), 90.0))
 
 
@@ -132,7 +132,7 @@ def test_weights_without_mask_heads_need_the_users_masks(truthful, monkeypatch, 
     monkeypatch.setattr(predictor, "load_network", lambda source, device: (tiny, WeightsReport("", True, False)))
     with pytest.raises(PredictionError, match="no dynamic-mask heads"):
         NetworkPredictor(settings())(clip_of(FRAMES))
-    scene = NetworkPredictor(settings())(clip_of(FRAMES), Known(dynamic_mask=torch.zeros(FRAMES, *SIZE)))
+    scene = NetworkPredictor(settings())(clip_of(FRAMES), UserPriors(dynamic_mask=torch.zeros(FRAMES, *SIZE)))
     assert scene.dynamic_prob.eq(0).all()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from das3r_ns.predictor.preprocess.duplicate_frames import distinct_frames
+from das3r_ns.predictor.preprocess.duplicate_frames import unique_frames
 
 
 def shifts(position: list[float], thing: float = 0.0):
@@ -19,22 +19,22 @@ def shifts(position: list[float], thing: float = 0.0):
 
 
 def test_a_frame_that_does_not_move_repeats_the_one_before_it():
-    assert distinct_frames(shifts([0, 2, 2, 4, 6, 6, 6, 8]), 8) == [0, 1, 3, 4, 7]
+    assert unique_frames(shifts([0, 2, 2, 4, 6, 6, 6, 8]), 8) == [0, 1, 3, 4, 7]
 
 
 def test_a_thing_may_run_through_a_repeat():
-    assert distinct_frames(shifts([0, 2, 2, 4, 6, 8], thing=3.0), 6) == [0, 1, 3, 4, 5]
+    assert unique_frames(shifts([0, 2, 2, 4, 6, 8], thing=3.0), 6) == [0, 1, 3, 4, 5]
 
 
 def test_a_camera_that_creeps_is_not_taken_to_stand():
     # 0.02 pixels a frame: every third frame lies more than 0.05 pixels from the last that was kept.
     creeping = [0.02 * k for k in range(10)]
-    assert distinct_frames(shifts([*creeping, 2, 4]), 12) == [0, 3, 6, 9, 10, 11]
+    assert unique_frames(shifts([*creeping, 2, 4]), 12) == [0, 3, 6, 9, 10, 11]
 
 
 def test_most_frames_may_be_repeats():
-    assert distinct_frames(shifts([2.0 * (k // 3) for k in range(12)]), 12) == [0, 3, 6, 9]
+    assert unique_frames(shifts([2.0 * (k // 3) for k in range(12)]), 12) == [0, 3, 6, 9]
 
 
 def test_where_nothing_ever_moves_nothing_is_a_repeat():
-    assert distinct_frames(shifts([0.01 * k for k in range(5)]), 5) == [0, 1, 2, 3, 4]
+    assert unique_frames(shifts([0.01 * k for k in range(5)]), 5) == [0, 1, 2, 3, 4]

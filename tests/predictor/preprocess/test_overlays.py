@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.predictor.base import Known
-from das3r_ns.predictor.preprocess.overlays import LaidOver, _two_ways, find_laid_over, known_inside, with_bars, without
+from das3r_ns.predictor.base import UserPriors
+from das3r_ns.predictor.preprocess.overlays import (
+    Overlays,
+    _two_ways,
+    find_overlays,
+    priors_inside,
+    remove_overlays,
+    restore_full_frame,
+)
 from das3r_ns.predictor.seed_points import no_points
 from das3r_ns.scene import Scene
 from das3r_ns.video.clip import Clip
@@ -27,8 +34,8 @@ def walking(**options) -> np.ndarray:
     return sliding([(5 * k, 2 * (k % 3)) for k in range(16)], **options)
 
 
-def found(frames: np.ndarray) -> LaidOver | None:
-    return find_laid_over(torch.from_numpy(frames))
+def found(frames: np.ndarray) -> Overlays | None:
+    return find_overlays(torch.from_numpy(frames))
 
 
 def disk(alpha: float) -> np.ndarray:
@@ -95,7 +102,7 @@ def test_bars_are_cut_only_as_far_as_the_scene_is_out_of_the_middle():
     frames[:, :15] = frames[:, -12:] = 3
     over = found(frames)
     assert over is not None
-    clip = without(Clip(torch.from_numpy(frames), 10.0, tuple("abcdefghijklmnop")), over)
+    clip = remove_overlays(Clip(torch.from_numpy(frames), 10.0, tuple("abcdefghijklmnop")), over)
     assert torch.equal(clip.frames, torch.from_numpy(frames[:, 3:]))
     assert over.covered is not None
     assert over.covered[:14].all()
@@ -139,19 +146,19 @@ def test_a_picture_without_bars_and_signs_moves_everywhere():
     frames[:, :15] = 0
     over = found(frames)
     assert over is not None
-    clip = without(Clip(torch.from_numpy(frames), 10.0, tuple("abcdefghijklmnop")), over)
+    clip = remove_overlays(Clip(torch.from_numpy(frames), 10.0, tuple("abcdefghijklmnop")), over)
     assert clip.size == (HEIGHT - 17, WIDTH)
     red = (clip.frames[..., 0].int() - clip.frames[..., 1].int()) > 200  # as the sign is, and no wall
     assert not red[:, 30 - 17, 130].any()
-    assert find_laid_over(clip.frames) is None
+    assert find_overlays(clip.frames) is None
 
 
 def test_what_is_known_moves_with_the_corner_of_the_picture():
-    over = LaidOver(np.zeros((100, 200), bool), (30, 80), (20, 200))  # 30 rows above and 20 below: 10 too many
+    over = Overlays(np.zeros((100, 200), bool), (30, 80), (20, 200))  # 30 rows above and 20 below: 10 too many
     K = geometry.intrinsics(150.0, 100, 200).expand(2, 3, 3).clone()
     mask = torch.zeros(2, 100, 200)
     mask[:, 10, 20] = 1
-    inside = known_inside(Known(T_world_camera=torch.eye(4).expand(2, 4, 4), K=K, dynamic_mask=mask), over)
+    inside = priors_inside(UserPriors(T_world_camera=torch.eye(4).expand(2, 4, 4), K=K, dynamic_mask=mask), over)
     assert inside.K is not None
     assert inside.dynamic_mask is not None
     assert inside.K[0, :2, 2].tolist() == [80.0, 40.0]  # (100, 50) less (20, 10)
@@ -162,7 +169,7 @@ def test_what_is_known_moves_with_the_corner_of_the_picture():
 
 def test_a_scene_put_back_between_bars_keeps_its_pixels_and_its_rays():
     # Of 15 rows above and 25 below the last 10 are cut off. Maps at half the size: 45 rows of 50.
-    over = LaidOver(np.zeros((100, 200), bool), (15, 75), (0, 200))
+    over = Overlays(np.zeros((100, 200), bool), (15, 75), (0, 200))
     depth = torch.arange(45.0 * 100).reshape(1, 45, 100) + 1
     scene = Scene(
         T_world_camera=torch.eye(4)[None],
@@ -175,7 +182,7 @@ def test_a_scene_put_back_between_bars_keeps_its_pixels_and_its_rays():
         pose_known=torch.ones(1, dtype=torch.bool),
         names=("a",),
     )
-    whole = with_bars(scene, over)
+    whole = restore_full_frame(scene, over)
     assert (whole.image_size, whole.map_size) == ((100, 200), (50, 100))
     assert whole.K[0, :2, 2].tolist() == [100.0, 45.0]  # the middle of what the bars leave
     torch.testing.assert_close(whole.depth[:, :45], depth)

@@ -13,7 +13,7 @@ chains those.
 from das3r_ns.predictor.cameras.sfm.background import Background, background_cameras
 from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, agreement_with, estimate_cameras, refine_cameras
 from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge
-from das3r_ns.predictor.cameras.sfm.initialization import NoStart
+from das3r_ns.predictor.cameras.sfm.initialization import InitializationError
 from das3r_ns.predictor.cameras.sfm.tracks import CheckedFlow, Tracks, follow_grid, weigh
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "CameraEstimate",
     "CheckedFlow",
     "FocalKnowledge",
-    "NoStart",
+    "InitializationError",
     "Tracks",
     "agreement_with",
     "background_cameras",

@@ -20,7 +20,7 @@ from das3r_ns.predictor.cameras.sfm.motion_segmentation import (
     trust,
 )
 from das3r_ns.predictor.cameras.sfm.normal_equations import invert
-from das3r_ns.predictor.cameras.sfm.occlusion_order import front_frames, hidden_by, rearmost, sides
+from das3r_ns.predictor.cameras.sfm.occlusion_order import count_occlusions, front_frames, rearmost_motion, sides
 from das3r_ns.predictor.cameras.sfm.tracks import Tracks
 
 ROUNDS = 2
@@ -56,13 +56,13 @@ def background_cameras(
     motions = rigid_motions(tracks, prior)
     if len(motions) < 2:
         return None
-    count = hidden_by(tracks, motions)
-    index = rearmost(count)
+    count = count_occlusions(tracks, motions)
+    index = rearmost_motion(count)
     if index is None:
         return None
     if front_frames(count, index).any():
         motions = _untangled(tracks, motions, front_frames(count, index), prior)
-        count = hidden_by(tracks, motions)
+        count = count_occlusions(tracks, motions)
     for _ in range(ROUNDS):
         motions[index] = regrow(tracks, motions, index, prior)
     hidden, hides = (int(side[:, index].sum()) for side in sides(count))

@@ -46,7 +46,7 @@ class CameraEstimate:
     Lens distortion is not in it."""
     pose_known: Bool[Tensor, "n"]
     """False where too few pixels agreed on a pose and it was interpolated."""
-    noise_px: Float[Tensor, "n"]
+    reprojection_error_px: Float[Tensor, "n"]
     """Typical reprojection error of a frame's positions along each axis, in pixels of the picture."""
     agreement: float
     """Share of the followed positions, by weight, that the cameras explain: 1 where they lie where they were seen, half
@@ -71,7 +71,8 @@ def estimate_cameras(
         size: height and width of the picture that focal lengths are measured in.
 
     Raises:
-        NoStart: no two frames show parallax that a camera motion explains; the message says what may be wrong.
+        InitializationError: no two frames show parallax that a camera motion explains; the message says what may be
+            wrong.
     """
     prior = focal_prior(tracks, size, focal)
     adjusted, known = start_from_nothing(tracks, prior)

@@ -33,7 +33,7 @@ SEED_PAIRS = 40
 """Pairs of frames that are tried as first pair, at most."""
 
 
-class NoStart(RuntimeError):
+class InitializationError(RuntimeError):
     """No pair of frames shows parallax that one camera motion explains."""
 
 
@@ -76,7 +76,7 @@ def first_pair(tracks: Tracks, focal: float) -> tuple[int, int, Float64[np.ndarr
     """The anchor, slot and T_target_anchor (translation of length 1) of the pair that shows most parallax.
 
     Raises:
-        NoStart: no pair has enough points that agree on one motion.
+        InitializationError: no pair has enough points that agree on one motion.
     """
     best: tuple[float, int, int, np.ndarray] | None = None
     for a, slot in _candidates(tracks):
@@ -92,7 +92,7 @@ def first_pair(tracks: Tracks, focal: float) -> tuple[int, int, Float64[np.ndarr
         if parallax > 1.0 and (best is None or score > best[0]):
             best = score, a, slot, T
     if best is None:
-        raise NoStart(
+        raise InitializationError(
             "no pair of frames shows parallax that one camera motion explains: the camera hardly moves or only turns, "
             "there is too little texture, or moving things fill the picture"
         )
@@ -155,7 +155,7 @@ def start_from_nothing(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Boo
     """Cameras from flow alone; world = first frame that has one.
 
     Raises:
-        NoStart: see `first_pair`.
+        InitializationError: see `first_pair`.
     """
     start, known = start_window(tracks, prior)
     return grow(tracks, start.state.T_camera_world, known, prior, start.state.focal)
@@ -166,18 +166,18 @@ def start_window(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.n
     noise.
 
     Raises:
-        NoStart: see `first_pair`.
+        InitializationError: see `first_pair`.
     """
     longer = max(tracks.size)
     focals = [prior.focal]
     if prior.spread > 0:
         focals = [longer / (2 * np.tan(np.radians(angle) / 2)) for angle in FIELDS_OF_VIEW]
     best: tuple[float, Adjusted, np.ndarray] | None = None
-    failure: NoStart | None = None
+    failure: InitializationError | None = None
     for focal in focals:
         try:
             a, slot, T_target_anchor = first_pair(tracks, focal)
-        except NoStart as e:
+        except InitializationError as e:
             failure = e
             continue
         adjusted, known = _first_window(tracks, a, slot, T_target_anchor, prior, focal)

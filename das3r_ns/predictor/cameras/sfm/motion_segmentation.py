@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from das3r_ns.predictor.cameras.sfm.bundle_adjustment import FocalPrior, adjust
-from das3r_ns.predictor.cameras.sfm.initialization import NoStart, start_window, triangulate
+from das3r_ns.predictor.cameras.sfm.initialization import InitializationError, start_window, triangulate
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, squared_errors
 from das3r_ns.predictor.cameras.sfm.resection import alike, nearest_first, only_known, resect
 from das3r_ns.predictor.cameras.sfm.tracks import Tracks
@@ -66,7 +66,7 @@ def rigid_motions(tracks: Tracks, prior: FocalPrior) -> list[RigidMotion]:
             break
         try:
             start, known = start_window(rest, prior)
-        except NoStart:
+        except InitializationError:
             break
         grown = grow_trusted(rest, start.state, known, prior)
         motion = settle(tracks, grown, prior)

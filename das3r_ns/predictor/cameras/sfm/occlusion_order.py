@@ -41,7 +41,7 @@ def labels(motions: list[RigidMotion]) -> Int[np.ndarray, "a p"]:
     return np.where(belongs, share.argmax(axis=0), NOBODY)
 
 
-def hidden_by(tracks: Tracks, motions: list[RigidMotion]) -> Int[np.ndarray, "n m m"]:
+def count_occlusions(tracks: Tracks, motions: list[RigidMotion]) -> Int[np.ndarray, "n m m"]:
     """How often points of one motion (row) that a frame should see are lost, with another (column) seen in their place.
 
     Only between frames in which most points of the motion are found where they should be: elsewhere its cameras are
@@ -71,8 +71,8 @@ def hidden_by(tracks: Tracks, motions: list[RigidMotion]) -> Int[np.ndarray, "n 
     return count
 
 
-def rearmost(count: Int[np.ndarray, "n m m"]) -> int | None:
-    """The motion that all others hide, from the counts of `hidden_by`; None where that is not beyond doubt."""
+def rearmost_motion(count: Int[np.ndarray, "n m m"]) -> int | None:
+    """The motion that all others hide, from the counts of `count_occlusions`; None where that is not beyond doubt."""
     hidden, hides = (side.sum(axis=0) for side in sides(count))
     share = np.where(hidden < ENOUGH_HIDDEN, 0, (hidden + 1) / (hidden + hides + 2))
     best = int(share.argmax())

@@ -31,7 +31,7 @@ FEW_GREYS = 30
 """Fewer points do not tell how much brighter a picture is."""
 
 
-class Sharpener:
+class SubpixelMatcher:
     """Corners of frames and their positions in other frames.
 
     Args:

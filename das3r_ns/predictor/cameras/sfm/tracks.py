@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from das3r_ns.predictor.cameras.sfm.subpixel import Sharpener
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.predictor.cameras.sfm.subpixel import SubpixelMatcher
+from das3r_ns.runtime.parallel import parallel_for
 
 CheckedFlow = Callable[[int, int], tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]]
 """Flow (du, dv) from frame i to frame j for (i, j), and the distance in pixels by which forward and then backward flow
@@ -94,7 +94,7 @@ def follow_grid(
     rows, columns = max(round(height / step), 2), max(round(width / step), 2)
     anchors = np.unique(np.append(np.arange(0, num_frames, -(-num_frames // max_anchors)), num_frames - 1))
     offsets = [sign * offset for offset in DIRECT + COMPOSED if offset < num_frames for sign in (1, -1)]
-    sharpener = Sharpener(picture, (height, width), 2 * max(offsets) + 2) if picture else None
+    sharpener = SubpixelMatcher(picture, (height, width), 2 * max(offsets) + 2) if picture else None
     k, p = len(offsets), rows * columns
     target = np.full((len(anchors), k), -1)
     pixel = np.empty((len(anchors), p, 2), np.float32)
@@ -123,7 +123,7 @@ def follow_grid(
             target[a, slot], observed[a, slot] = j, end
         advance(i - (int(anchors[a - 1]) if a else -1))
 
-    in_threads(follow, len(anchors))
+    parallel_for(follow, len(anchors))
     hops = np.array([1.0 if sharpener else float(_number_of_hops(offset)) for offset in offsets])
     return Tracks(anchors, target, hops, pixel, observed, seen, seen, num_frames, (height, width))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from das3r_ns.predictor.masks.config import RefinerName
 from das3r_ns.predictor.masks.refiners.base import Refiner
-from das3r_ns.predictor.masks.refiners.choice import settled
+from das3r_ns.predictor.masks.refiners.choice import resolve_auto
 
 
 def build_refiner(name: RefinerName) -> Refiner | None:
@@ -14,7 +14,7 @@ def build_refiner(name: RefinerName) -> Refiner | None:
     Raises:
         ImportError: it needs a package that is not installed; the message says which extra brings it.
     """
-    name = settled(name)
+    name = resolve_auto(name)
     if name == "none":
         return None
     if name == "salience":

@@ -25,7 +25,7 @@ def find_weights() -> Path:
     )
 
 
-def settled(name: RefinerName) -> RefinerName:
+def resolve_auto(name: RefinerName) -> RefinerName:
     """What `auto` means here and now; any other name as it is."""
     if name != "auto":
         return name

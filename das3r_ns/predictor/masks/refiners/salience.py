@@ -19,7 +19,7 @@ from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.refiners.choice import find_weights
 from das3r_ns.predictor.masks.saliency_cues import log_odds, speak
 from das3r_ns.predictor.masks.temporal import average_along_flow
-from das3r_ns.runtime.parallel import in_threads
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage
 
 SIDE = 320
@@ -59,13 +59,13 @@ class SalienceRefiner:
                 salience[i] = cv2.resize(self._salience(picture(i)), (width, height), interpolation=cv2.INTER_AREA)
                 bar.advance()
 
-            in_threads(look, n)
+            parallel_for(look, n)
         steady = np.empty_like(salience)
 
         def calm(i: int) -> None:
             steady[i] = average_along_flow(salience, i, flow, OFFSETS)
 
-        in_threads(calm, n)
+        parallel_for(calm, n)
         return combine(dynamic_prob, steady)
 
 

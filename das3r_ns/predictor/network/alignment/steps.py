@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns.runtime.cuda_graphs import recording
+from das3r_ns.runtime.cuda_graphs import capture
 
 WARM_UP_STEPS = 3
 """Ordinary steps before one is recorded: libraries load and memory is taken, which a recording must not do."""
@@ -95,7 +95,7 @@ class Steps:
         try:
             # Other threads may go on with their own work on the GPU meanwhile.
             with (
-                recording(self.trace.device),
+                capture(self.trace.device),
                 torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 self._step()

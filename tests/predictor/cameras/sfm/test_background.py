@@ -15,7 +15,7 @@ from das3r_ns.predictor.cameras.sfm.bundle_adjustment import FocalPrior
 from das3r_ns.predictor.cameras.sfm.focal import focal_prior
 from das3r_ns.predictor.cameras.sfm.motion_segmentation import RigidMotion, motion_of, regrow, rigid_motions, same
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, invert
-from das3r_ns.predictor.cameras.sfm.occlusion_order import front_frames, hidden_by, labels, rearmost
+from das3r_ns.predictor.cameras.sfm.occlusion_order import count_occlusions, front_frames, labels, rearmost_motion
 from das3r_ns.predictor.flow.clip_flow import round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
@@ -164,23 +164,23 @@ def test_what_a_thing_passes_before_is_hidden_by_it():
     # In frame 1 the thing newly covers columns 7 and 8, in frame 0 columns 3 and 4. Of the outer column, the points of
     # the first and of the last row have one neighbour that is wall, and do not count: 6 + 4 points each way.
     tracks, motions = passing_by()
-    np.testing.assert_array_equal(hidden_by(tracks, motions), [[[0, 10], [0, 0]], [[0, 10], [0, 0]]])
+    np.testing.assert_array_equal(count_occlusions(tracks, motions), [[[0, 10], [0, 0]], [[0, 10], [0, 0]]])
 
 
 def test_nothing_is_said_between_frames_that_do_not_find_a_motion_where_it_should_be():
     tracks, motions = passing_by()
     lost = replace(tracks, observed=tracks.observed + np.float32(5.0))
-    assert hidden_by(lost, motions).sum() == 0
+    assert count_occlusions(lost, motions).sum() == 0
 
 
 def test_the_motion_that_is_hidden_and_hides_little_is_the_rearmost():
     # Rows are hidden, columns hide. Motion 1 is hidden 300 times by the others and hides them 20 times.
     count = np.zeros((4, 3, 3), dtype=np.int64)
     count[0], count[2] = [[500, 15, 40], [200, 90, 50], [0, 5, 0]], [[0, 0, 0], [50, 0, 0], [0, 0, 0]]
-    assert rearmost(count) == 1
+    assert rearmost_motion(count) == 1
     count[3, 0, 1] = 100  # now 120 times of 420
-    assert rearmost(count) is None
-    assert rearmost(np.array([[[0, 49], [0, 0]]])) is None  # too few to say anything
+    assert rearmost_motion(count) is None
+    assert rearmost_motion(np.array([[[0, 49], [0, 0]]])) is None  # too few to say anything
 
 
 def test_a_motion_is_in_front_around_frames_in_which_it_hides_more_than_it_is_hidden():

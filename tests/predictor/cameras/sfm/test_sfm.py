@@ -11,7 +11,7 @@ from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.cameras.sfm import (
     FocalKnowledge,
-    NoStart,
+    InitializationError,
     Tracks,
     estimate,
     estimate_cameras,
@@ -324,7 +324,7 @@ def test_what_cannot_work_is_said(clip: SyntheticClip, exact: Tracks):
     with pytest.raises(ValueError, match="do not fit 20 frames"):
         refine_cameras(exact, (90, 160), torch.eye(4).repeat(3, 1, 1), 100.0)
     still = follow_grid(lambda i, j: (np.zeros((90, 160, 2), np.float32), np.zeros((90, 160), np.float32)), 6)
-    with pytest.raises(NoStart, match="no pair of frames shows parallax"):
+    with pytest.raises(InitializationError, match="no pair of frames shows parallax"):
         estimate_cameras(still, (90, 160))
 
 
