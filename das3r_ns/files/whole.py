@@ -80,7 +80,7 @@ def existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
-def check_room(folder: Path, needed_bytes: float, what: str, remedy: str) -> None:
+def check_room(folder: Path, needed_bytes: int, what: str, remedy: str) -> None:
     """Ask for room before long work starts.
 
     Args:

@@ -6,8 +6,10 @@ that folder, not in it.
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,15 @@ KEPT = 2
 """Checkpoints that a run keeps: the newest, and the one before it should the newest be damaged by the disk."""
 MAX_EXPANDED_BYTES = 1 << 28
 """A stored number may stand for many of the same; beyond this it is not one that a model saved."""
+MAX_PICKLE_BYTES = 1 << 28
+"""The pickle of a checkpoint holds names and shapes only; the numbers lie beside it."""
+DATA_GLOBALS = frozenset(
+    {"collections.OrderedDict", "torch.Size", "torch.device", "torch.nn.parameter.Parameter", "torch.Tensor",
+     "numpy.dtype", "_codecs.encode", "torch.serialization._get_layout", "torch._tensor._rebuild_from_type_v2"}
+)  # fmt: skip
+"""What a pickle of tensors may name, beside storages and the functions that put tensors together."""
+MAX_DEPTH = 20
+"""Dictionaries and lists within one another; nerfstudio nests some six."""
 REQUIRED = ("step", "pipeline")
 
 
@@ -99,13 +110,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         _check_container(path)
         with torch.serialization.safe_globals(_numpy_scalars()):
-            _check_globals(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, TypeError,
             KeyError, AttributeError, IndexError, RecursionError, MemoryError, OverflowError, NotImplementedError,
-            UnicodeDecodeError) as error:  # fmt: skip
+            UnicodeDecodeError, struct.error) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is damaged ({reason}).") from error
     _check_state(state, path)
@@ -118,10 +128,14 @@ def _check_container(path: Path) -> None:
     if size == 0:
         raise CheckpointError(f"{path} is damaged (it is empty).")
     with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            raise CheckpointError(f"{path} is damaged or was not written by this or a recent torch.")
+        start = file.read(4)
+    if start != b"PK\x03\x04":
+        _refuse_code(_globals_of_pickles(path.read_bytes() if size <= MAX_PICKLE_BYTES else b""), path)
+        raise CheckpointError(f"{path} is damaged or was not written by torch.save of a recent torch.")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        if any("/code/" in entry.filename for entry in entries):
+            raise CheckpointError(f"{path} holds code (a TorchScript module); nothing was loaded. Do not use it.")
         if sum(entry.file_size for entry in entries) > size or any(
             entry.compress_type != zipfile.ZIP_STORED for entry in entries
         ):
@@ -129,24 +143,53 @@ def _check_container(path: Path) -> None:
         damaged = archive.testzip()
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged ({damaged} has a wrong checksum).")
+        for entry in entries:
+            if entry.filename.endswith(".pkl") and entry.file_size <= MAX_PICKLE_BYTES:
+                _refuse_code(_globals_of_pickles(archive.read(entry)), path)
 
 
-def _check_globals(path: Path) -> None:
+def _refuse_code(names: set[str], path: Path) -> None:
     """
     Raises:
-        CheckpointError: the pickle in it names anything that torch does not take for data.
+        CheckpointError: one of the names that a pickle would call is not data. Torch itself refuses them too; they are
+            looked at here so that what is refused is called what it is.
     """
-    with zipfile.ZipFile(path) as archive:
-        pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
-    # Torch itself refuses them too; it is asked for the names so that what is refused is called what it is.
-    foreign = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    if foreign or any(_calls_extensions(content) for content in pickles):
-        names = ", ".join(sorted(foreign)[:3]) or "an extension"
-        raise CheckpointError(f"{path} holds code ({names}); nothing was loaded. Do not use it.")
+    foreign = sorted(name for name in names if not _is_data(name))
+    if foreign:
+        raise CheckpointError(f"{path} holds code ({', '.join(foreign[:3])}); nothing was loaded. Do not use it.")
 
 
-def _calls_extensions(content: bytes) -> bool:
-    return any(opcode.name.startswith("EXT") for opcode, _, _ in pickletools.genops(content))
+def _is_data(name: str) -> bool:
+    module, _, attribute = name.rpartition(".")
+    return (
+        name in DATA_GLOBALS
+        or (module in ("torch", "torch.storage") and attribute.endswith("Storage"))
+        or (module == "torch._utils" and attribute.startswith("_rebuild_"))
+        or (module in ("numpy.core.multiarray", "numpy._core.multiarray") and attribute == "scalar")
+        or module in ("numpy.dtypes",)
+        or isinstance(getattr(torch, attribute, None) if module == "torch" else None, torch.dtype)
+    )
+
+
+def _globals_of_pickles(content: bytes) -> set[str]:
+    """Names that the pickles in `content` (one after the other) would look up, as far as they can be read."""
+    names: set[str] = set()
+    stream = io.BytesIO(content)
+    try:
+        while stream.tell() < len(content):
+            recent: list[str] = []
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL" or opcode.name == "INST":
+                    names.add(str(argument).replace(" ", "."))
+                elif opcode.name == "STACK_GLOBAL":
+                    names.add(".".join(recent[-2:]) or "a name on the stack")
+                elif opcode.name.startswith("EXT"):
+                    names.add("an extension")
+                elif isinstance(argument, str):
+                    recent.append(argument)
+    except (ValueError, EOFError, IndexError, UnicodeDecodeError, OverflowError, MemoryError):
+        pass  # what follows is cut off, or the raw numbers of an old format
+    return names
 
 
 def _check_state(state: Any, path: Path) -> None:
@@ -161,7 +204,7 @@ def _check_state(state: Any, path: Path) -> None:
         raise CheckpointError(f"{path} is damaged (its step is {step!r}).")
     if not isinstance(pipeline, dict) or not all(isinstance(name, str) for name in pipeline):
         raise CheckpointError(f"{path} is damaged (its pipeline is {type(pipeline).__name__}).")
-    for name, tensor in _tensors(state):
+    for name, tensor in _tensors(state, path):
         if tensor.layout is not torch.strided:
             raise CheckpointError(f"{path} is damaged ({name} is not a plain tensor).")
         claimed = tensor.numel() * tensor.element_size()
@@ -173,17 +216,17 @@ def _check_state(state: Any, path: Path) -> None:
             raise CheckpointError(f"{path} is damaged ({name} has values that are not finite).")
 
 
-def _tensors(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    if depth > 20:
-        raise CheckpointError("a checkpoint is damaged (it is nested too deeply).")
+def _tensors(value: Any, path: Path, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    if depth > MAX_DEPTH:
+        raise CheckpointError(f"{path} is damaged (it is nested too deeply).")
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _tensors(item, f"{name}.{key}" if name else str(key), depth + 1)
+            yield from _tensors(item, path, f"{name}.{key}" if name else str(key), depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            yield from _tensors(item, f"{name}.{i}", depth + 1)
+            yield from _tensors(item, path, f"{name}.{i}", depth + 1)
 
 
 def _numpy_scalars() -> list[Any]:
