@@ -12,9 +12,11 @@ from typing import Any
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 
+from das3r_ns.files.saved_config import SavedConfig
+
 
 @dataclass
-class Das3rDatamanagerConfig(FullImageDatamanagerConfig):
+class Das3rDatamanagerConfig(SavedConfig, FullImageDatamanagerConfig):
     """A `FullImageDatamanager` that keeps every frame with its camera on the device."""
 
     _target: type = field(default_factory=lambda: Das3rDatamanager)

@@ -23,12 +23,13 @@ from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.video.ffmpeg import provide_ffmpeg
 
 
 @dataclass
-class Das3rPipelineConfig(VanillaPipelineConfig):
+class Das3rPipelineConfig(SavedConfig, VanillaPipelineConfig):
     """Pipeline that tells the model where the training cameras stand, and shows refined cameras after training."""
 
     _target: type = field(default_factory=lambda: Das3rPipeline)

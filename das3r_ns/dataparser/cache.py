@@ -51,12 +51,10 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
     if not data.exists():
         return _scene_of_lost_data(data, options, cache)
     content = digest_of_inputs(data, options)
-    # A run that asked for `auto` finds its scene again even if the network's weights have come or gone since.
-    names: tuple[PredictorName, ...] = ("network", "geometric") if options.predictor == "auto" else (options.predictor,)
-    for name in names:
+    for name in _predictors_meant(options):
         folder = cache / _folder_name(data, content, options, name)
         if is_scene_folder(folder):
-            _tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
+            tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
             _tell_of_other_weights(folder, _digests_of_weights(options, name))
             return folder
     name = resolve_auto(options)
@@ -66,6 +64,21 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         if not is_scene_folder(folder):  # another run may have predicted it while this one waited
             predict_scene(data, replace(options, predictor=name), folder, content=content)
     return folder
+
+
+def scene_names(data: Path, options: PredictionOptions) -> list[str]:
+    """Names that the scene of `data`, which is there, may have in a cache.
+
+    Raises:
+        FileNotFoundError, ValueError: an input is missing.
+    """
+    content = digest_of_inputs(data, options)
+    return [_folder_name(data, content, options, name) for name in _predictors_meant(options)]
+
+
+def _predictors_meant(options: PredictionOptions) -> tuple[PredictorName, ...]:
+    # A run that asked for `auto` finds its scene again even if the network's weights have come or gone since.
+    return ("network", "geometric") if options.predictor == "auto" else (options.predictor,)
 
 
 def resolve_auto(options: PredictionOptions) -> PredictorName:
@@ -216,15 +229,14 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
 
 def _scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:
     """The scene of a clip that is not there any more, if exactly one in the cache fits its name and the options."""
-    names: tuple[PredictorName, ...] = ("network", "geometric") if options.predictor == "auto" else (options.predictor,)
     candidates = [
         folder
-        for name in names
+        for name in _predictors_meant(options)
         for folder in sorted(cache.glob(f"{clip_name(data)}-*-{_digest_of_options(options, name)}"))
         if is_scene_folder(folder)
     ]
     if len(candidates) == 1:
-        _tell_once(f"{data} is not here; using the scene predicted from it before, {candidates[0]}.")
+        tell_once(f"{data} is not here; using the scene predicted from it before, {candidates[0]}.")
         return candidates[0]
     where = "" if data.is_absolute() else f" in {Path.cwd()}"
     several = f" (the cache {cache} holds {len(candidates)} scenes of that name)" if candidates else ""
@@ -259,15 +271,14 @@ def _tell_of_other_weights(folder: Path, digests: dict[str, str]) -> None:
     changed = [option for option, digest in digests.items() if then.get(option, digest) != digest]
     if changed:
         options = " and ".join(f"--{option}" for option in changed)
-        _tell_once(
-            f"{options} has changed since that scene was predicted: delete {folder} to predict with the new one."
-        )
+        tell_once(f"{options} has changed since that scene was predicted: delete {folder} to predict with the new one.")
 
 
 _told: set[str] = set()
 
 
-def _tell_once(text: str) -> None:
+def tell_once(text: str) -> None:
+    """Say a sentence, once in a process."""
     if text not in _told:  # nerfstudio builds the dataparser twice a run
         _told.add(text)
         print(text)

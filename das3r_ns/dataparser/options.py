@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.predictor.registry import PredictorChoice
@@ -10,7 +11,7 @@ from das3r_ns.video.config import VideoConfig
 
 
 @dataclass
-class PredictionOptions:
+class PredictionOptions(SavedConfig):
     """How cameras, depth and moving parts are found. A scene folder, predicted before, ignores all of it."""
 
     video: VideoConfig = field(default_factory=VideoConfig)

@@ -10,11 +10,12 @@ from nerfstudio.engine.trainer import TrainerConfig
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.predictor.registry import resolve
 
 
 @dataclass
-class Das3rTrainerConfig(TrainerConfig):
+class Das3rTrainerConfig(SavedConfig, TrainerConfig):
     """nerfstudio's trainer config, which names the run after the clip (nerfstudio itself takes the parent folder of
     a file) and writes into `config.yml` which predictor and mask refiner `auto` came to mean."""
 

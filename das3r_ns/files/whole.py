@@ -1,9 +1,9 @@
 """Files that are whole or not there, and folders for what is only needed for a while.
 
-A result is written into a folder beside its place and moved there when it is whole and on the disk: an interruption, a
-full disk or a crash leaves the file that was there before, or none. A folder is claimed by a lock that the operating
-system lets go of when the process is gone, however it went, so that what a killed process left is told from what another
-one is still writing.
+A result is written into a folder beside its place and moved there when it is whole and on the disk: an interruption,
+a full disk or a crash leaves the file that was there before, or none. A folder is claimed by a lock that the operating
+system lets go of when the process is gone, however it went, so that what a killed process left is told from what
+another one is still writing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def no_room(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def telling_of_full_disk(folder: Path, what: str, remedy: str = "Make room there, or choose another place.") -> Iterator[None]:
+def telling_of_full_disk(
+    folder: Path, what: str, remedy: str = "Make room there, or choose another place."
+) -> Iterator[None]:
     """Turn a full disk inside the block into one sentence that names the folder.
 
     Args:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nerfstudio.models.splatfacto import SplatfactoModelConfig
 
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.model.hidden import HiddenConfig
 from das3r_ns.model.poses import PoseRefinementConfig
 from das3r_ns.model.remarking import RemarkingConfig
@@ -24,7 +25,7 @@ def _model() -> type[Das3rModel]:
 
 
 @dataclass
-class Das3rModelConfig(SplatfactoModelConfig):
+class Das3rModelConfig(SavedConfig, SplatfactoModelConfig):
     """Gaussian splatting of the static scene: splatfacto with staticness, refined cameras and losses of its own.
 
     Of splatfacto's fields, those on density (`warmup_length` to `cull_scale_thresh`), resolution, background,

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from das3r_ns.files.saved_config import SavedConfig
+
 LONGEST = 192
 """Pixels on the longer side of the continuations: they are smooth."""
 LEAST_STATIC = 0.05
@@ -28,7 +30,7 @@ RADIUS = 3
 
 
 @dataclass
-class HiddenConfig:
+class HiddenConfig(SavedConfig):
     """What shows where moving things hide the ground in every frame."""
 
     weight: float = 0.02

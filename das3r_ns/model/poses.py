@@ -23,9 +23,11 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.splatfacto import quat_to_rotmat
 from torch import Tensor, nn
 
+from das3r_ns.files.saved_config import SavedConfig
+
 
 @dataclass
-class PoseRefinementConfig(CameraOptimizerConfig):
+class PoseRefinementConfig(SavedConfig, CameraOptimizerConfig):
     """Which camera corrections are learned, and from when on."""
 
     _target: type = field(default_factory=lambda: PoseRefinement)

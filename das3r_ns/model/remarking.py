@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.model.staticness import dilated
 
 
 @dataclass
-class RemarkingConfig:
+class RemarkingConfig(SavedConfig):
     """When and how moving pixels are looked for during training."""
 
     at_steps: tuple[int, ...] = ()

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from das3r_ns.files.saved_config import SavedConfig
+
 TORCH_VERSION = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
@@ -29,7 +31,7 @@ def log_linear(step: int, first: float, last: float, num_steps: int) -> float:
 
 
 @dataclass
-class LogLinearSchedulerConfig(SchedulerConfig):
+class LogLinearSchedulerConfig(SavedConfig, SchedulerConfig):
     """From the optimizer's learning rate down to `lr_final`, log-linearly, after an optional wait and hold."""
 
     _target: type = field(default_factory=lambda: LogLinearScheduler)
@@ -62,7 +64,7 @@ class LogLinearScheduler(Scheduler):
 
 
 @dataclass
-class FusedAdamConfig(AdamOptimizerConfig):
+class FusedAdamConfig(SavedConfig, AdamOptimizerConfig):
     """Adam in one kernel. eps as in 3D Gaussian splatting, whose gradients are tiny."""
 
     _target: type = field(default_factory=lambda: FusedAdam)

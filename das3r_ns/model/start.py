@@ -14,12 +14,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from nerfstudio.models.splatfacto import RGB2SH, num_sh_bases
 from torch import Tensor
 
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.model.neighbours import rms_neighbour_distance
 from das3r_ns.model.staticness import FLOOR
 
 
 @dataclass
-class StartConfig:
+class StartConfig(SavedConfig):
     """How seed points become Gaussians."""
 
     opacity: float | None = None

@@ -19,12 +19,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from das3r_ns.files.saved_config import SavedConfig
+
 FLOOR = 1e-3
 """Staticness stays this far away from 0 and 1: beyond, a sigmoid has no gradient to come back on."""
 
 
 @dataclass
-class StaticnessConfig:
+class StaticnessConfig(SavedConfig):
     """How the weight of each training pixel starts and what holds it in place."""
 
     learn: Literal["frames", "clip", "off"] = "frames"

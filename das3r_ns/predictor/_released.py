@@ -1,8 +1,8 @@
 """Where settings are found that earlier releases saved under another module.
 
-A `config.yml` names the module of every class of settings. A module that was taken apart or renamed stands here with the
-one that holds its settings now; `das3r_ns.predictor` enters them in `sys.modules`, where Python's import looks first.
-Settings import nothing heavy, so this costs nothing. Names of classes and fields: `files/saved_config.py`.
+A `config.yml` names the module of every class of settings. A module that was taken apart or renamed stands here with
+the one that holds its settings now; `das3r_ns.predictor` enters them in `sys.modules`, where Python's import looks
+first. Settings import nothing heavy, so this costs nothing. Names of classes and fields: `files/saved_config.py`.
 """
 
 import sys

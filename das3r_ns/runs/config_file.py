@@ -1,8 +1,8 @@
 """Read a run's `config.yml` without executing what it says.
 
 Nerfstudio saves settings as Python objects and reads them with PyYAML's unrestricted loader, which calls whatever a
-file names. The loader here builds settings (dataclasses), classes, enum members and paths of nerfstudio, of this package
-and of other installed methods, and refuses everything else with the tag and its line.
+file names. The loader here builds settings (dataclasses), classes, enum members and paths of nerfstudio, of this
+package and of other installed methods, and refuses everything else with the tag and its line.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def read_config(path: Path) -> TrainerConfig:
     if not path.is_file():
         raise RunError(f"{path} is not a file. Give the config.yml that ns-train wrote: outputs/CLIP/METHOD/TIME/.")
     if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise RunError(f"{path} is not the config.yml of a run: it has {path.stat().st_size} bytes, a config about 13000.")
+        raise RunError(
+            f"{path} is not the config.yml of a run: it has {path.stat().st_size} bytes, a config about 13000."
+        )
     try:
         return check_config(parse_config(path.read_text(encoding="utf-8")), path)
     except RefusedTagError as refused:

@@ -1,8 +1,9 @@
 """What is closed for nerfstudio's own commands while the methods of this package are installed.
 
-Nerfstudio reads a `config.yml` with a loader that runs whatever the file names, and looks for a moved run where it was.
-`ns-eval`, `ns-render`, `ns-export` and `ns-viewer` load every run by `eval_setup`, and `ns-train --load-config` reads the
-file itself: both are led to this package's own loading, for runs of any method. Nothing else of the host is changed.
+Nerfstudio reads a `config.yml` with a loader that runs whatever the file names, and looks for a moved run where it
+was. `ns-eval`, `ns-render`, `ns-export` and `ns-viewer` load every run by `eval_setup`, and `ns-train --load-config`
+reads the file itself: both are led to this package's own loading, for runs of any method. Nothing else of the host is
+changed.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _hint(error: Exception) -> str:
 class _GuardedYaml:
     """What `nerfstudio.scripts.train` has of PyYAML: `load` builds settings and runs nothing."""
 
-    def load(self, text: str, Loader: Any = None) -> Any:  # noqa: N803  (PyYAML's name)
+    def load(self, text: str, Loader: Any = None) -> Any:
         from das3r_ns.runs.config_file import RefusedTagError, parse_config
 
         del Loader

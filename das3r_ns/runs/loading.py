@@ -119,5 +119,6 @@ def _settle_data(config: Any, folder: Path) -> None:
                 soft_wrap=True,
             )
         return
+    CONSOLE.print(f"Scene of the run: {scene}", soft_wrap=True, highlight=False)
     use_scene(dataparser, scene)
     config.pipeline.datamanager.data = scene

@@ -1,8 +1,8 @@
 """The scene that a run was trained on, wherever run and scene lie now.
 
-Training writes `scene.json` into the run's folder: where the scene was and a digest of its `predictor.json`, which no two
-predictions share. A run of an earlier release has none: its scene is told by the clip's name, content and options, as
-the cache does.
+Training writes `scene.json` into the run's folder: where the scene was and a digest of its `predictor.json`, which no
+two predictions share. A run of an earlier release has none: its scene is told by the clip's name, content and options,
+as the cache does.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def _as_named(config: Das3rDataParserConfig) -> Path | None:
         return data
     if not data.exists():
         return None
-    return _first(config.cache_dir / name for name in scene_names(data, config) if is_scene_folder(config.cache_dir / name))
+    return _first(
+        config.cache_dir / name for name in scene_names(data, config) if is_scene_folder(config.cache_dir / name)
+    )
 
 
 def _by_name(run: Path, config: Das3rDataParserConfig) -> Path | None:
@@ -162,7 +164,9 @@ def _read_record(run: Path) -> dict[str, Any] | None:
         record = json.loads((run / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    complete = isinstance(record, dict) and all(isinstance(record.get(n), str) for n in ("scene", "relative", "identity"))
+    complete = isinstance(record, dict) and all(
+        isinstance(record.get(n), str) for n in ("scene", "relative", "identity")
+    )
     return record if complete else None
 
 
@@ -181,5 +185,3 @@ def use_scene(config: Das3rDataParserConfig, scene: Path) -> None:
     for field in fields(PredictionOptions):
         if field.name in ("masks", "cameras", "fov_deg", "masks_white_is_static"):
             setattr(config, field.name, getattr(blank, field.name))
-
-

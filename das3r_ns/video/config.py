@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from das3r_ns.files.saved_config import SavedConfig
+
 MIN_SIDE = 32
 """Pixels. In smaller pictures there are no features to follow."""
 
 
 @dataclass
-class VideoConfig:
+class VideoConfig(SavedConfig):
     """Which frames of a video or of a folder of pictures are read, and how large."""
 
     fps: float | None = None

@@ -61,7 +61,7 @@ def test_the_newest_that_can_be_read_is_taken_and_the_skipped_are_named(folder):
 
 
 def test_none_that_can_be_read_is_an_error_that_names_all(folder):
-    with pytest.raises(CheckpointError, match="holds no checkpoint .step-.*never came to its first save"):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint .step-.*never came to its first save"):
         read_newest(folder)
     for step in (9, 19):
         save_checkpoint(state(step), folder, step)
@@ -162,7 +162,7 @@ def _damage(kind: str, path: Path) -> None:
         place = content.index(struct.pack("<f", 10.0)) + 1
         path.write_bytes(content[:place] + b"\xaa" + content[place + 1 :])
     elif kind == "text":
-        path.write_text("<html>404</html>")
+        path.write_text("<html>404</html>", encoding="utf-8")
     elif kind == "another archive":
         path.unlink()
         with zipfile.ZipFile(path, "w") as archive:
@@ -220,7 +220,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(folder, kind):
     _damage(kind, path)
     with pytest.raises(CheckpointError, match=f"{path.name} (is|has|holds|was|cannot)"):
         read_checkpoint(path)
-    step, loaded, skipped = read_newest(folder)
+    step, _, skipped = read_newest(folder)
     assert (step, len(skipped)) == (4, 0 if kind == "a folder" else 1)
 
 

@@ -72,12 +72,13 @@ def test_code_is_refused_with_its_tag_and_line_and_never_executed(tmp_path, kind
         text, line = PLACES[place].format(code=code), 1
     path = tmp_path / "config.yml"
     path.write_text(text)
-    tag = ("!!python/" if "python/" in code else "!ruby/")
+    tag = "!!python/" if "python/" in code else "!ruby/"
     with pytest.raises(RunError, match=rf"config.yml, line {line}: the tag {tag}.*Nothing was loaded"):
         read_config(path)
     assert not mark.exists()
 
 
+LAUGHS = "a: &a [1,1,1]\n" + "".join(f"{c}: &{c} [*{p},*{p},*{p}]\n" for p, c in zip("abcdefgh", "bcdefghi"))
 DAMAGED = {
     "empty": ("", "holds NoneType"),
     "a number": ("5", "holds int"),
@@ -88,7 +89,7 @@ DAMAGED = {
     "nested": ("[" * 5000, "nested too deeply"),
     "large": ("#" * (1 << 20), "has 1048576 bytes"),
     "another class": ("!!python/object:nerfstudio.configs.base_config.MachineConfig {seed: 1}", "holds MachineConfig"),
-    "laughs": ("a: &a [1,1,1]\n" + "".join(f"{c}: &{c} [*{p},*{p},*{p}]\n" for p, c in zip("abcdefgh", "bcdefghi")), "holds dict"),
+    "laughs": (LAUGHS, "holds dict"),
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from torch import nn
 
 from das3r_ns.dataparser.parser import Das3rDataParser, Das3rDataParserConfig
+from das3r_ns.files.saved_config import SavedConfig
 
 
 @dataclass
@@ -33,7 +34,7 @@ class UnmaskedDataParser(Das3rDataParser):
 
 
 @dataclass
-class SplatfactoBaselineConfig(SplatfactoModelConfig):
+class SplatfactoBaselineConfig(SavedConfig, SplatfactoModelConfig):
     """Splatfacto with its defaults."""
 
     _target: type = field(default_factory=lambda: SplatfactoBaseline)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from das3r_ns.files.saved_config import SavedConfig
+
 
 @dataclass
-class FeatureConfig:
+class FeatureConfig(SavedConfig):
     """Point features and which frames are matched."""
 
     longest_side: int = 1024
@@ -25,7 +27,7 @@ Mapper = Literal["global", "incremental"]
 
 
 @dataclass
-class MappingConfig:
+class MappingConfig(SavedConfig):
     """Cameras from point features."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)

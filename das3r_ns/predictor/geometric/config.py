@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.predictor.cameras.config import MappingConfig
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.refiners.choice import resolve_auto
@@ -15,7 +16,7 @@ MEDIANS_PX = (1, 3, 5)
 
 
 @dataclass
-class GeometricPredictorConfig:
+class GeometricPredictorConfig(SavedConfig):
     """Cameras, depth and moving things from motion and geometry alone: no weights, no GPU."""
 
     mapping: MappingConfig = field(default_factory=MappingConfig)

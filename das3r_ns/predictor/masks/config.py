@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from das3r_ns.files.saved_config import SavedConfig
+
 RefinerName = Literal["auto", "none", "salience", "sam2"]
 """`auto`: salience where its extra is installed, else none."""
 
 
 @dataclass
-class MaskConfig:
+class MaskConfig(SavedConfig):
     """How evidence of motion becomes `dynamic_prob`."""
 
     refiner: RefinerName = "auto"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from das3r_ns.files.saved_config import SavedConfig
+
 DEFAULT_WEIGHTS = "Kai422kx/das3r"
 """Hub repository of the published weights (their licence forbids commercial use)."""
 
@@ -14,7 +16,7 @@ LONG_SIDE = 512
 
 
 @dataclass(frozen=True)
-class InferenceConfig:
+class InferenceConfig(SavedConfig):
     """How the network is run. The results differ by rounding only."""
 
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -34,7 +36,7 @@ Edge = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class PairGraph:
+class PairGraph(SavedConfig):
     """Which frames are paired. The default suits clips of any length."""
 
     kind: Literal["swinstride", "swin", "logspaced", "complete"] = "swinstride"
@@ -87,7 +89,7 @@ class PairGraph:
 
 
 @dataclass(frozen=True)
-class WindowConfig:
+class WindowConfig(SavedConfig):
     """How long clips are cut."""
 
     frames: int = 80
@@ -110,7 +112,7 @@ MIN_PIXELS = 2000
 
 
 @dataclass(frozen=True)
-class AlignmentConfig:
+class AlignmentConfig(SavedConfig):
     """How pairwise pointmaps are fused into one world."""
 
     num_steps: int = 300
@@ -179,7 +181,7 @@ class AlignmentConfig:
 
 
 @dataclass
-class NetworkPredictorConfig:
+class NetworkPredictorConfig(SavedConfig):
     """Cameras, depth and moving things from the pairwise network. Wants a GPU and 2.4 GB of weights."""
 
     weights: str = DEFAULT_WEIGHTS
