@@ -19,7 +19,7 @@ from das3r_ns.dataparser.cache import DEFAULT_CACHE, scene_names, tell_once
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
-from das3r_ns.files.json_files import plain, write_json
+from das3r_ns.files.json_files import to_jsonable, write_json
 from das3r_ns.scene import is_scene_folder
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _options_agree(scene: Path, config: PredictionOptions) -> bool:
     if config.predictor not in ("auto", predictor):
         return False
     for name in ("video", "fov_deg", "masks_white_is_static", "network" if predictor == "network" else "geometric"):
-        if name in options and not _agree(options[name], plain(getattr(config, name))):
+        if name in options and not _agree(options[name], to_jsonable(getattr(config, name))):
             return False
     return all((options.get(name) is None) == (getattr(config, name) is None) for name in ("masks", "cameras"))
 
