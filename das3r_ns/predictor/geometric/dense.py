@@ -1,9 +1,9 @@
 """Depth, confidence and moving parts of every frame, given the cameras: the dense half of the geometric predictor.
 
 In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Each frame's depth comes from its own flow
-(`depth`), then frames that see the same point settle on one (`fusion`), and places that other frames see through are
-found (`free_space`). Frames without a pose of their own get depth
-from an interpolated one, but say nothing about motion: the whole picture would seem to move.
+(`depth`), then frames that see the same point settle on one (`fusion`). What moves is decided by `masks.decide`. Frames
+without a pose of their own get depth from an interpolated one, but say nothing about motion: the whole picture would
+seem to move.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from das3r_ns.predictor.depth.fusion import fuse_inverse_depth
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth, relative_views
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
-from das3r_ns.predictor.masks import motion_probability as masks
-from das3r_ns.predictor.masks.free_space import add_free_space_violations
-from das3r_ns.predictor.masks.saliency_cues import contrasts
+from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob, median_static_depth
+from das3r_ns.predictor.masks.evidence import Evidence
+from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage, tracked
 
 FARTHEST = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
-MEDIAN_FRAMES = 200
-"""Most frames that a median over the clip is taken of."""
 
 
 @dataclass(frozen=True)
@@ -39,60 +37,74 @@ class Maps:
     dynamic_prob: Float32[np.ndarray, "n h w"]
 
     def median_static_depth(self) -> float:
-        """1 where no static pixel has a depth. Of long clips some frames stand for all."""
-        every = slice(None, None, -(-len(self.depth) // MEDIAN_FRAMES) or 1)
-        depth = self.depth[every]
-        static = (depth > 0) & (self.dynamic_prob[every] < 0.5) & (self.confidence[every] > 0)
-        return float(np.median(depth[static])) if static.any() else 1.0
+        """1 where no static pixel has a depth."""
+        return median_static_depth(self.depth, self.confidence, self.dynamic_prob)
 
 
 def estimate_depth_and_masks(
     posed: PosedFlow,
-    picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+    map_image: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     offsets: tuple[int, ...],
-    config: masks.MaskConfig,
+    config: MaskConfig,
+    *,
+    image: Callable[[int], UInt8[np.ndarray, "H W 3"]] | None = None,
+    refiner: Refiner | None = None,
     static: Bool[np.ndarray, "n H W"] | None = None,
     covered: Bool[np.ndarray, "h w"] | None = None,
+    blank: Bool[np.ndarray, "n"] | None = None,
 ) -> Maps:
     """Maps of all frames.
 
     Args:
-        picture: RGB frame at map resolution.
+        map_image: RGB frame at map resolution.
         offsets: distances in frames, both ways, over which depth is fitted.
+        image: RGB frame at the clip's size, for the refiner; `map_image` where left out.
         static: what the user knows to stand still, of any resolution; taken as truth.
         covered: True where something is laid over all pictures: no depth is known there.
+        blank: True for frames that show nothing: they have no depth and nothing static.
     """
+    depth, confidence, evidence = _fit_frames(posed, map_image, offsets, config, with_evidence=static is None)
+    if covered is not None:
+        depth[:, covered] = confidence[:, covered] = 0
+    _fuse_frames(posed, depth, confidence, offsets)
+    dynamic, static_depth = decide_dynamic_prob(
+        MaskInputs(
+            posed, depth, confidence, map_image, image or map_image, evidence,
+            user_static=static, overlay_mask=covered, blank=blank,
+        ),
+        config,
+        refiner,
+    )  # fmt: skip
+    np.minimum(depth, FARTHEST * static_depth, out=depth)
+    if blank is not None:
+        depth[blank], confidence[blank] = 0, 0
+    return Maps(depth, confidence, dynamic)
+
+
+def _fit_frames(
+    posed: PosedFlow,
+    map_image: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+    offsets: tuple[int, ...],
+    config: MaskConfig,
+    with_evidence: bool,
+) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Evidence | None]:
+    """Depth, confidence and evidence of motion of each frame by itself. The fit that gives all three is too large to be
+    kept."""
     n, size = len(posed), posed.flow.map_size
     depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
-    evidence = np.zeros((n, *size, 4), np.float16)
+    evidence = Evidence.empty(n, size) if with_evidence else None
     with stage(f"Flow and depth of {n} frames", n) as bar:
 
         def one_frame(i: int) -> None:
             fit = posed.fit(i, offsets)
             if fit is not None:
                 depth[i], confidence[i] = depth_and_confidence(fit)
-                if static is None and posed.pose_known[i]:
-                    evidence[i] = masks.frame_evidence(fit.residual, contrasts(picture(i), fit), config)
-                if covered is not None:
-                    depth[i, covered] = confidence[i, covered] = 0
+                if evidence is not None and posed.pose_known[i]:
+                    evidence.set_frame(i, map_image(i), fit, config)
             bar.advance()
 
         parallel_for(one_frame, n)
-    _fuse_frames(posed, depth, confidence, offsets)
-    if static is None:
-        with stage(f"Dynamic maps of {n} frames", n) as bar:
-            # Under the same name: of a long clip there is no room for both.
-            evidence = masks.pool_evidence(evidence, picture, posed.flow, config, bar.advance)
-        dynamic = masks.motion_probability(evidence, config, posed.sure)
-        del evidence
-        if config.seen_through > 0:
-            add_free_space_violations(dynamic, posed, depth, confidence, picture, config)
-    else:
-        dynamic = np.stack(
-            [1 - cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for mask in static]
-        )
-    cut = FARTHEST * Maps(depth, confidence, dynamic).median_static_depth()
-    return Maps(np.minimum(depth, cut, out=depth), confidence, dynamic)
+    return depth, confidence, evidence
 
 
 def depth_and_confidence(

@@ -166,18 +166,15 @@ class GeometricPredictor:
     ) -> Maps:
         size = posed.flow.map_size
 
-        def picture(i: int) -> UInt8[np.ndarray, "h w 3"]:
+        def map_image(i: int) -> UInt8[np.ndarray, "h w 3"]:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-        maps = estimate_depth_and_masks(posed, picture, self.config.offsets, self.config.masks, keep, covered)
-        if self._refiner is not None and keep is None:
-            refined = self._refiner(maps.dynamic_prob, lambda i: clip.frames[i].numpy(), posed.flow)
-            maps = replace(maps, dynamic_prob=refined)
-        if covered is not None:
-            maps.dynamic_prob[:, covered] = 1  # no frame shows there what stands still
         empty = blank(clip.frames)
-        maps.depth[empty], maps.confidence[empty], maps.dynamic_prob[empty] = 0, 0, 1  # nor do these anywhere
-        return maps
+        refiner = self._refiner if keep is None else None
+        return estimate_depth_and_masks(
+            posed, map_image, self.config.offsets, self.config.masks,
+            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=keep, covered=covered, blank=empty,
+        )  # fmt: skip
 
 
 def _keep(known: UserPriors) -> Bool[np.ndarray, "n h w"] | None:

@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import Float32, UInt8
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid, lab
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
+from das3r_ns.predictor.masks.evidence import Evidence, SaliencyCue
 from das3r_ns.predictor.masks.saliency_cues import NEUTRAL, border_share, floating, log_odds, trust
 from das3r_ns.predictor.masks.temporal import filter_along_flow
 
@@ -28,40 +29,27 @@ IN_DOUBT = (0.1, 0.4)
 """Shares of the border that move: with the first, motion is believed, with the second, it is in doubt."""
 
 
-def frame_evidence(
-    residual: Float32[np.ndarray, "h w"], outstanding: Float32[np.ndarray, "h w 3"], config: MaskConfig
-) -> Float16[np.ndarray, "h w 4"]:
-    """Evidence of one frame: its residual, and what stands out in colour, depth and motion (`contrast.contrasts`).
-
-    Where no view sees a pixel (NaN) the residual is 0: nothing speaks for motion.
-    """
-    filled = np.nan_to_num(residual, nan=0.0)
-    filled = cv2.medianBlur(filled, config.median_px) if config.median_px > 1 else filled
-    # Half precision: a thousandth, and half the memory of a long clip.
-    return np.concatenate((filled[..., None], outstanding), axis=-1).astype(np.float16)
-
-
 def pool_evidence(
-    evidence: Float16[np.ndarray, "n h w 4"],
+    evidence: Evidence,
     picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     flow: FlowBetweenFrames,
     config: MaskConfig,
     on_frame: Callable[[], None] = lambda: None,
-) -> Float16[np.ndarray, "n h w 4"]:
-    """Evidence of single frames, averaged over time, the residual also over appearance and surroundings.
+) -> None:
+    """Average the evidence of single frames over time, the residual also over appearance and surroundings, in place.
 
     Args:
-        evidence: as from `frame_evidence`.
         picture: RGB frame at map resolution.
         on_frame: called after each frame.
     """
-    pooled = filter_along_flow(evidence, flow, config.memory, on_frame)
-    height, width = evidence.shape[1:3]
+    measured = evidence.residual > 0  # exactly 0: no view sees the pixel, and it shows nothing itself
+    evidence.values[:] = filter_along_flow(evidence.values, flow, config.memory, on_frame)
+    height, width = evidence.residual.shape[1:]
     grid = AppearanceGrid(len(evidence), (height, width))
     if config.appearance > 0:
-        grid.fill(pooled[..., 0], picture)
+        grid.fill(evidence.residual, picture)
     for i in range(len(evidence)):
-        own = pooled[i, ..., 0].astype(np.float32)
+        own = evidence.residual[i].astype(np.float32)
         frame, residual = picture(i), own
         if config.appearance > 0:
             residual = (1 - config.appearance) * residual + config.appearance * grid.look_up(i, frame)
@@ -70,40 +58,42 @@ def pool_evidence(
                 residual, lab(frame) / 100, config.reach * max(height, width), config.contrast
             )
         if config.own > 0:
-            measured = evidence[i, ..., 0] > 0  # exactly 0: no view sees the pixel, and it shows nothing itself
             steady = cv2.GaussianBlur(own, (0, 0), OWN_BLUR_PX)
-            residual = residual - config.own * measured * np.maximum(0, config.threshold - steady)
-        pooled[i, ..., 0] = residual
-    return pooled
+            residual = residual - config.own * measured[i] * np.maximum(0, config.threshold - steady)
+        evidence.residual[i] = residual
 
 
-def motion_probability(
-    pooled: Float16[np.ndarray, "n h w 4"], config: MaskConfig, sure: bool = False
-) -> Float32[np.ndarray, "n h w"]:
+def motion_probability(evidence: Evidence, config: MaskConfig, sure: bool = False) -> Float32[np.ndarray, "n h w"]:
     """Probability that each pixel moves, from pooled evidence.
 
     Args:
+        evidence: as `pool_evidence` leaves it.
         sure: the cameras are known to follow what stands still, however much of the border moves.
     """
     # One array for the whole clip, changed frame by frame: with copies of it a long clip would not fit the memory.
-    moving = pooled[..., 0].astype(np.float32)
+    moving = evidence.residual.astype(np.float32)
     moving -= np.float32(config.threshold)
     moving /= np.float32(config.softness)
     if config.floating > 0:
         for i, frame in enumerate(moving):
-            frame += config.floating * floating(pooled[i, ..., 2].astype(np.float32))
+            frame += config.floating * floating(evidence.cue("depth")[i].astype(np.float32))
     # Where much of the border moves, the cameras follow the wrong thing or water surrounds the right one. Only what
     # moves unlike the border is then a thing. But where cameras are beyond doubt, it is things that reach the border:
     # then they stand out from nothing, and what no depth explains says all.
     border_moves = np.clip((border_share(moving) - IN_DOUBT[0]) / (IN_DOUBT[1] - IN_DOUBT[0]), 0, 1)
     still = 1 - border_moves if sure else 1.0
     in_doubt = 0.0 if sure else border_moves
-    weights = (config.colour_contrast * still, config.depth_contrast * still, config.motion_contrast * in_doubt)
-    used = [cue for cue, weight in enumerate(weights) if np.any(weight > 0)]
-    trusted = {cue: weights[cue] * trust(moving, pooled[..., cue + 1]) for cue in used}
+    weights: dict[SaliencyCue, float | np.ndarray] = {
+        "colour": config.colour_contrast * still,
+        "depth": config.depth_contrast * still,
+        "motion": config.motion_contrast * in_doubt,
+    }
+    trusted: dict[SaliencyCue, np.ndarray] = {
+        cue: weight * trust(moving, evidence.cue(cue)) for cue, weight in weights.items() if np.any(weight > 0)
+    }
     for i in range(len(moving)):
-        for cue in used:
-            outstanding = pooled[i, ..., cue + 1].astype(np.float32)
-            moving[i] += trusted[cue][i] * log_odds(outstanding + np.float32(0.5 - NEUTRAL[cue]), 0.05)
+        for cue, weight in trusted.items():
+            outstanding = evidence.cue(cue)[i].astype(np.float32)
+            moving[i] += weight[i] * log_odds(outstanding + np.float32(0.5 - NEUTRAL[cue]), 0.05)
         moving[i] = 1 / (1 + np.exp(-moving[i]))
     return moving

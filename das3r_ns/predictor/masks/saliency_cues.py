@@ -29,8 +29,8 @@ DEPTH_CONTRAST = 0.15
 """Barrier in d / (|d| + median d), with d the inverse depth, that is neither small nor large."""
 MOTION_CONTRAST_PX = 0.4
 """Barrier in the motion that depth leaves, pixels a frame, that is neither small nor large."""
-NEUTRAL = (0.4, 0.5, 0.5)
-"""Of colour, depth and motion: how much must stand out to speak neither for a thing nor against it."""
+NEUTRAL = {"colour": 0.4, "depth": 0.5, "motion": 0.5}
+"""How much must stand out to speak neither for a thing nor against it."""
 FLOATS = 0.7
 """Of depth: what stands out more is over five times nearer than the median, or beyond infinity, and meets nothing
 that is."""

@@ -48,7 +48,7 @@ def test_frames_that_see_the_same_point_average_their_noise_away(clip: Synthetic
         return clip.frames[i].numpy()
 
     static = np.ones((len(clip), 64, 96), bool)
-    maps = estimate_depth_and_masks(posed, picture, OFFSETS, MaskConfig(), static)
+    maps = estimate_depth_and_masks(posed, picture, OFFSETS, MaskConfig(), static=static)
     truth = clip.clean_depth.numpy()
     fused = np.median(np.abs(maps.depth / truth - 1))
     fit = posed.fit(6, OFFSETS)
@@ -70,9 +70,9 @@ def test_a_frame_whose_pose_is_not_known_lends_no_depth(clip: SyntheticClip, pos
     T[6, :3, 3] += 1.0
     known = np.arange(len(clip)) != 6
     told = estimate_depth_and_masks(
-        replace(posed, T_world_camera=T, pose_known=known), picture, OFFSETS, MaskConfig(), static
+        replace(posed, T_world_camera=T, pose_known=known), picture, OFFSETS, MaskConfig(), static=static
     )
-    untold = estimate_depth_and_masks(replace(posed, T_world_camera=T), picture, OFFSETS, MaskConfig(), static)
+    untold = estimate_depth_and_masks(replace(posed, T_world_camera=T), picture, OFFSETS, MaskConfig(), static=static)
     assert told.confidence[5].mean() > 1.1 * untold.confidence[5].mean()
     assert np.median(np.abs(told.depth[5] / clip.clean_depth[5].numpy() - 1)) < 0.02
 

@@ -7,7 +7,8 @@ from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
-from das3r_ns.predictor.masks.motion_probability import frame_evidence, motion_probability, pool_evidence
+from das3r_ns.predictor.masks.evidence import Evidence, clean_residual
+from das3r_ns.predictor.masks.motion_probability import motion_probability, pool_evidence
 from das3r_ns.predictor.masks.temporal import average_along_flow, filter_along_flow
 
 
@@ -20,7 +21,13 @@ def still(picture):
 def evidence_of(residual, outstanding=(0.4, 0.5, 0.5)):
     """Evidence of all frames whose cues are neutral unless told."""
     cues = np.broadcast_to(np.array(outstanding, np.float32), (*residual.shape, 3))
-    return np.concatenate((residual[..., None], cues), axis=-1).astype(np.float16)
+    return Evidence(np.concatenate((residual[..., None], cues), axis=-1).astype(np.float16))
+
+
+def pooled(residual, picture, config):
+    evidence = evidence_of(residual)
+    pool_evidence(evidence, lambda i: picture, still(picture), config)
+    return evidence
 
 
 def test_evidence_at_the_threshold_is_as_likely_to_move_as_not_and_one_softness_more_is_073():
@@ -37,8 +44,8 @@ def test_where_things_that_stand_out_move_what_does_not_stand_out_needs_more_evi
     residual[:, 5:15, 5:15] = 1.7  # a thing, not quite moving enough alone
     residual[:, 5:15, 20:25] = 1.9  # and its wake, just enough alone
     evidence = evidence_of(residual)
-    evidence[..., 1] = 0.0
-    evidence[:, 5:15, 5:15, 1] = 1.0
+    evidence.cue("colour")[:] = 0.0
+    evidence.cue("colour")[:, 5:15, 5:15] = 1.0
     probability = motion_probability(evidence, MaskConfig())
     assert (probability[:, 5:15, 5:15] > 0.8).all()
     assert (probability[:, 5:15, 20:25] < 0.2).all()
@@ -49,15 +56,17 @@ def test_where_things_that_stand_out_move_what_does_not_stand_out_needs_more_evi
 
 def test_what_stands_out_in_a_scene_at_rest_stays_at_rest():
     evidence = evidence_of(np.full((3, 20, 30), 0.4, np.float32), (0.0, 0.0, 0.0))
-    evidence[:, 5:15, 5:15, 1] = 1.0
-    evidence[:, 5:15, 5:15, 2] = 0.69  # nearer than its surroundings, but not by so much that nothing could hold it
+    evidence.cue("colour")[:, 5:15, 5:15] = 1.0
+    evidence.cue("depth")[:, 5:15, 5:15] = (
+        0.69  # nearer than its surroundings, but not by so much that nothing could hold it
+    )
     assert motion_probability(evidence, MaskConfig()).max() < 0.05
 
 
 def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
     residual = np.full((3, 20, 30), 2.4, np.float32)  # the whole picture seems to move
     evidence = evidence_of(residual, (0.4, 0.5, 0.05))
-    evidence[:, 5:15, 5:15, 3] = 0.8
+    evidence.cue("motion")[:, 5:15, 5:15] = 0.8
     probability = motion_probability(evidence, MaskConfig())
     assert (probability[:, 5:15, 5:15] > 0.9).all()
     assert (probability[:, :4] < 0.1).all()
@@ -74,24 +83,31 @@ def test_where_cameras_are_sure_a_thing_that_reaches_the_border_moves_though_it_
 
 
 def test_a_thing_that_floats_moves_though_a_depth_explains_its_motion():
-    pooled = np.zeros((3, 24, 32, 4), np.float16)
-    pooled[:, 8:16, 12:20, 2] = 0.8
-    found = motion_probability(pooled, MaskConfig(floating=8.0))
+    evidence = Evidence.empty(3, (24, 32))
+    evidence.cue("depth")[:, 8:16, 12:20] = 0.8
+    found = motion_probability(evidence, MaskConfig(floating=8.0))
     assert found[:, 8:16, 12:20].min() > 0.5
     assert found[:, :6].max() < 0.1
-    assert motion_probability(pooled, MaskConfig()).max() < 0.1
+    assert motion_probability(evidence, MaskConfig()).max() < 0.1
 
 
 def test_no_view_means_no_evidence_and_the_median_removes_a_speck():
     residual = np.full((9, 9), 0.5, np.float32)
     residual[0] = np.nan
     residual[5, 5] = 3.0
-    cues = np.full((9, 9, 3), 0.25, np.float32)
-    plain = frame_evidence(residual, cues, MaskConfig(median_px=1))
-    np.testing.assert_array_equal(plain[0, :, 0], 0.0)
-    np.testing.assert_array_equal(plain[..., 1:], 0.25)
-    assert plain[5, 5, 0] == 3.0
-    assert frame_evidence(residual, cues, MaskConfig(median_px=5))[5, 5, 0] == 0.5
+    plain = clean_residual(residual, MaskConfig(median_px=1))
+    np.testing.assert_array_equal(plain[0], 0.0)
+    assert plain[5, 5] == 3.0
+    assert clean_residual(residual, MaskConfig(median_px=5))[5, 5] == 0.5
+
+
+def test_cues_are_told_by_name_and_share_the_array_that_flow_carries():
+    evidence = Evidence.empty(2, (3, 4))
+    evidence.cue("motion")[1] = 0.5
+    evidence.residual[0] = 2.0
+    assert len(evidence) == 2
+    np.testing.assert_array_equal(evidence.values[1, 0, 0], [0, 0, 0, 0.5])
+    np.testing.assert_array_equal(evidence.values[0, 0, 0], [2, 0, 0, 0])
 
 
 def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen():
@@ -175,8 +191,7 @@ def test_a_thing_that_rests_at_first_moves_from_the_start():
     found = {}
     for memory in (0.0, 0.9):
         config = MaskConfig(memory=memory)
-        pooled = pool_evidence(evidence_of(residual), lambda i: picture, still(picture), config)
-        found[memory] = motion_probability(pooled, config)
+        found[memory] = motion_probability(pooled(residual, picture, config), config)
     assert found[0.0][0, 12:28, 22:38].max() < 0.5
     assert found[0.9][0, 12:28, 22:38].min() > 0.5
     assert found[0.9][:, :6].max() < 0.1
@@ -191,11 +206,7 @@ def test_what_a_pixel_shows_itself_counts_against_what_a_moving_thing_of_its_col
     residual[:, 10:30, 20:50] = 3.2
     residual[:, 10:30, 50:60] = seen  # threshold 1.8 less 0.5; exactly 0: no view sees it, so it shows nothing itself
 
-    def pooled(own: float) -> np.ndarray:
-        evidence = evidence_of(residual)
-        return pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig(own=own))[..., 0]
-
-    lent, weighed = pooled(0.0), pooled(1.0)
+    lent, weighed = (pooled(residual, picture, MaskConfig(own=own)).residual for own in (0.0, 1.0))
     assert lent[:, 12:28, 55:57].min() > seen + 0.2
     np.testing.assert_allclose((lent - weighed)[:, 15:25, 55:57], taken_off, atol=0.02)
     np.testing.assert_array_equal(weighed[:, 15:25, 25:45], lent[:, 15:25, 25:45])
@@ -243,8 +254,7 @@ def test_pooling_fills_the_thing_and_removes_specks():
     evidence = np.where(truth, rng.random((n, h, w)) < 0.8, rng.random((n, h, w)) < 0.1).astype(np.float32) * 3
     alone = evidence[0] > 1.8
     assert (alone & truth).sum() / (alone | truth).sum() < 0.6  # it is not easy
-    pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())
-    found = motion_probability(pooled, MaskConfig())
+    found = motion_probability(pooled(evidence, picture, MaskConfig()), MaskConfig())
     moving = found > 0.5
     overlap = (moving & truth).sum(axis=(1, 2)) / (moving | truth).sum(axis=(1, 2))
     assert overlap.min() > 0.9
@@ -259,6 +269,6 @@ def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_
     evidence[:, 10:30, 20:40] = 2.0
     evidence += rng.normal(0, 0.6, evidence.shape).astype(np.float32)
     assert 0.4 < (evidence[4, 10:30, 20:40] > 1.8).mean() < 0.75
-    pooled = pool_evidence(evidence_of(evidence), lambda i: picture, still(picture), MaskConfig())
-    assert (motion_probability(pooled, MaskConfig())[4, 12:28, 22:38] > 0.5).all()
-    assert (pooled[4, :8, :, 0] < 1.0).all()
+    filtered = pooled(evidence, picture, MaskConfig())
+    assert (motion_probability(filtered, MaskConfig())[4, 12:28, 22:38] > 0.5).all()
+    assert (filtered.residual[4, :8] < 1.0).all()

@@ -1,0 +1,142 @@
+"""What moves: the one function in which every stage that decides `dynamic_prob` stands, in order.
+
+In: cameras, flow, depth and evidence of motion, from any predictor. Out: the probability that each pixel moves. To
+change how a mask is decided, change a stage here; to add a cue, add it to `evidence`.
+
+| stage | what it says | where |
+|---|---|---|
+| motion evidence | what no depth explains | `evidence`, collected before |
+| temporal filter | evidence averaged along the flow, over place and colour, up to edges | `motion_probability` |
+| motion probability | evidence against its threshold; what stands out decides doubt | `motion_probability` |
+| free space | what other frames see through was there, and went | `free_space` |
+| refiner | where objects end, from what they look like | `refiners` |
+| user masks | what the user says | here |
+| overlays | what is laid over the scene is not part of it | here |
+| blank frames | a frame that shows nothing shows nothing static | here |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from das3r_ns.predictor.depth.posed_flow import PosedFlow
+from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.predictor.masks.evidence import Evidence
+from das3r_ns.predictor.masks.free_space import add_free_space_violations
+from das3r_ns.predictor.masks.motion_probability import motion_probability, pool_evidence
+from das3r_ns.predictor.masks.refiners.base import Refiner
+from das3r_ns.runtime.progress import stage
+
+MAX_MEDIAN_FRAMES = 200
+"""A median over the clip is taken of at most so many frames."""
+
+UserMaskMode = Literal["replace", "add", "subtract", "intersect"]
+"""How the user's masks and what was found go together: only the user's; what either calls moving; what was found
+without what the user calls moving; what both call moving."""
+
+
+@dataclass(frozen=True)
+class MaskInputs:
+    """All that `dynamic_prob` is decided from. Maps are at map resolution; images are asked for frame by frame."""
+
+    posed: PosedFlow
+    depth: Float32[np.ndarray, "n h w"]
+    """z-depth in the world of `posed`, 0 where unknown."""
+    confidence: Float32[np.ndarray, "n h w"]
+    """About depth over its standard deviation, 0 where unknown."""
+    map_image: Callable[[int], UInt8[np.ndarray, "h w 3"]]
+    """RGB frame at map resolution."""
+    image: Callable[[int], UInt8[np.ndarray, "H W 3"]]
+    """RGB frame at the clip's size."""
+    evidence: Evidence | None
+    """Averaged in place: of a long clip there is no room for two. None where user masks replace everything."""
+    user_static: Bool[np.ndarray, "n H W"] | None = None
+    """True where the user says that nothing moves; of any resolution."""
+    user_mask_mode: UserMaskMode = "replace"
+    overlay_mask: Bool[np.ndarray, "h w"] | None = None
+    """True where something is laid over every frame."""
+    blank: Bool[np.ndarray, "n"] | None = None
+    """True for frames that show nothing."""
+
+
+class Decision(NamedTuple):
+    """What `decide_dynamic_prob` found."""
+
+    dynamic_prob: Float32[np.ndarray, "n h w"]
+    static_depth: float
+    """Median depth of what geometry, or the user in its place, calls static; 1 where there is none."""
+
+
+def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner | None = None) -> Decision:
+    """Probability that each pixel moves.
+
+    Args:
+        refiner: built by the caller, who wants to know before long work that one is missing.
+
+    Raises:
+        ValueError: there is neither evidence nor a user mask that replaces it.
+    """
+    user = None if inputs.user_static is None else _resized(inputs.user_static, inputs.depth.shape[1:])
+    if user is not None and inputs.user_mask_mode == "replace":
+        dynamic = user
+        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic)
+    elif inputs.evidence is None:
+        raise ValueError("masks need evidence of motion, or user masks that replace it; neither was given")
+    else:
+        dynamic = _from_motion(inputs, inputs.evidence, config)
+        if config.seen_through > 0:
+            add_free_space_violations(dynamic, inputs.posed, inputs.depth, inputs.confidence, inputs.map_image, config)
+        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic)
+        if refiner is not None:
+            dynamic = refiner(dynamic, inputs.image, inputs.posed.flow)
+        if user is not None:
+            dynamic = combine_user_masks(dynamic, user, inputs.user_mask_mode)
+    # No frame shows what is static under an overlay, and a blank frame shows it nowhere.
+    if inputs.overlay_mask is not None:
+        dynamic[:, inputs.overlay_mask] = 1
+    if inputs.blank is not None:
+        dynamic[inputs.blank] = 1
+    return Decision(dynamic, static_depth)
+
+
+def combine_user_masks(
+    found: Float32[np.ndarray, "n h w"], user: Float32[np.ndarray, "n h w"], mode: UserMaskMode
+) -> Float32[np.ndarray, "n h w"]:
+    """What was found to move and what the user says moves, as one probability."""
+    if mode == "replace":
+        return user
+    if mode == "add":
+        return np.maximum(found, user)
+    return np.minimum(found, 1 - user if mode == "subtract" else user)
+
+
+def median_static_depth(
+    depth: Float32[np.ndarray, "n h w"],
+    confidence: Float32[np.ndarray, "n h w"],
+    dynamic_prob: Float32[np.ndarray, "n h w"],
+) -> float:
+    """Median depth of what is known and static; 1 where there is none. Of long clips some frames stand for all."""
+    every = slice(None, None, -(-len(depth) // MAX_MEDIAN_FRAMES) or 1)
+    static = (depth[every] > 0) & (dynamic_prob[every] < 0.5) & (confidence[every] > 0)
+    return float(np.median(depth[every][static])) if static.any() else 1.0
+
+
+def _from_motion(inputs: MaskInputs, evidence: Evidence, config: MaskConfig) -> Float32[np.ndarray, "n h w"]:
+    n = len(evidence)
+    with stage(f"Dynamic maps of {n} frames", n) as bar:
+        pool_evidence(evidence, inputs.map_image, inputs.posed.flow, config, bar.advance)
+    return motion_probability(evidence, config, inputs.posed.sure)
+
+
+def _resized(user_static: Bool[np.ndarray, "n H W"], size: tuple[int, ...]) -> Float32[np.ndarray, "n h w"]:
+    """Share of each map pixel that the user calls moving."""
+    width_height = (size[1], size[0])
+    return np.stack(
+        [1 - cv2.resize(mask.astype(np.float32), width_height, interpolation=cv2.INTER_AREA) for mask in user_static]
+    )
