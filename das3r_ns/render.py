@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+
+from das3r_ns.video.writing import check_ending, steps_are_even, video_writer
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
@@ -36,33 +33,36 @@ class StaticVideo:
 def render_static(
     load_config: Path, out: Path = Path("renders/static.mp4"), side_by_side: bool = True, fps: float | None = None
 ) -> StaticVideo:
-    """Render the input's own camera path from the static model, as a video at the input's rate.
+    """Render the input's own camera path from the static model, as a video with the input's times.
 
     Args:
         load_config: config.yml of a finished training run.
-        out: video to write.
+        out: video to write: .mp4, .mov, .m4v, .mkv, .webm or .avi.
         side_by_side: put the input at the left of the render.
-        fps: frames per second of the video. None takes the input's.
+        fps: frames per second of the video, in even steps. None shows each frame when the input does.
 
     Raises:
         FileNotFoundError: there is no such config.yml.
-        ValueError: the run is of another method.
+        ValueError: the run is of another method, or no video can be written to `out`.
     """
     from nerfstudio.utils.rich_utils import CONSOLE
     from rich.progress import track
 
+    check_ending(out)
     pipeline = load_run(load_config)
     frames = clip_frames(pipeline)
     rate = fps or clip_fps(pipeline) or 30.0
+    times_s = clip_times(pipeline, len(frames)) if fps is None else None
     unseen = 0.0
     out.parent.mkdir(parents=True, exist_ok=True)
-    with video_writer(out, rate) as write:
+    with video_writer(out, rate, times_s) as write:
         for dataset, i in track(frames, description=f"Rendering {len(frames)} frames"):
             outputs = pipeline.model.get_outputs_for_camera(_sharp(dataset.cameras[i : i + 1]))
             picture = (outputs["rgb"] * 255).round().byte().cpu().numpy()
             unseen += float(outputs["unseen"].mean()) / len(frames)
             write(np.concatenate((dataset.get_numpy_image(i)[..., :3], picture), axis=1) if side_by_side else picture)
-    CONSOLE.print(f"{out}: {len(frames)} frames at {rate:g} fps.")
+    at = f"{rate:g} fps" if times_s is None or steps_are_even(times_s) else "the input's times"
+    CONSOLE.print(f"{out}: {len(frames)} frames at {at}.")
     if unseen > 1e-3:
         CONSOLE.print(
             f"{unseen:.1%} of its pixels were never seen: something stood in front of them in every frame that looked "
@@ -147,43 +147,20 @@ def clip_frames(pipeline: Das3rPipeline) -> list[tuple[Any, int]]:
 
 def clip_fps(pipeline: Das3rPipeline) -> float | None:
     """Frames per second of the clip, from its scene folder; None for data that has none."""
+    described = _scene_description(pipeline)
+    return None if described is None else float(described.get("fps", 30.0))
+
+
+def clip_times(pipeline: Das3rPipeline, num_frames: int) -> list[float] | None:
+    """When each frame of the clip is shown, seconds, from its scene folder; None where it does not say."""
+    times_s = (_scene_description(pipeline) or {}).get("times_s")
+    return times_s if isinstance(times_s, list) and len(times_s) == num_frames > 1 else None
+
+
+def _scene_description(pipeline: Das3rPipeline) -> dict[str, Any] | None:
     dataset = pipeline.datamanager.train_dataset
     folder = None if dataset is None else dataset.metadata.get("scene_folder")
     described = None if folder is None else Path(folder) / "predictor.json"
     if described is None or not described.is_file():
         return None
-    return float(json.loads(described.read_text(encoding="utf-8")).get("fps", 30.0))
-
-
-@contextlib.contextmanager
-def video_writer(path: Path, fps: float) -> Iterator[Any]:
-    """Give a function that appends a picture [h, w, 3] of 8-bit RGB to a video: H.264 where the codec is there, else
-    MPEG-4. Odd sizes lose a row or column, which 4:2:0 colour cannot hold. The video gets its name when it is whole."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        with _encoder(part, fps) as write:
-            yield write
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _encoder(path: Path, fps: float) -> Iterator[Any]:
-    import av
-
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "16"} if codec == "libx264" else {"qscale": "2"}
-
-        def write(picture: UInt8[np.ndarray, "h w 3"]) -> None:
-            height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
-            if not stream.codec_context.is_open:
-                stream.height, stream.width = height, width
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-            container.mux(stream.encode(frame))
-
-        yield write
-        container.mux(stream.encode())
+    return json.loads(described.read_text(encoding="utf-8"))

@@ -56,6 +56,7 @@ def read_scene(folder: Path) -> Scene:
         ) from error
     names = tuple(info.get("names", [Path(frame["file_path"]).stem for frame in entries]))
     known = info.get("pose_known", [True] * len(entries))
+    times_s = info.get("times_s") or ()
     if not len(names) == len(known) == len(entries):
         raise SceneFolderError(
             f"{folder}: transforms.json has {len(entries)} frames, predictor.json {len(names)}. "
@@ -78,6 +79,7 @@ def read_scene(folder: Path) -> Scene:
         pose_known=torch.tensor(known, dtype=torch.bool),
         names=names,
         fps=float(info.get("fps", 30.0)),
+        times_s=tuple(map(float, times_s)) if len(times_s) == len(entries) else None,
         provenance=info,
     )
 

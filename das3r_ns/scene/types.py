@@ -61,6 +61,8 @@ class Scene:
     names: tuple[str, ...]
     """One name a frame, as in the clip."""
     fps: float = 30.0
+    times_s: tuple[float, ...] | None = None
+    """When each frame is shown, seconds from the first frame of the video; None where only `fps` is known."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Written to `predictor.json`: which predictor, which settings, digest of the input."""
 

@@ -54,6 +54,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
                 "format_version": FORMAT_VERSION,
                 "das3r_ns_version": __version__,
                 "fps": scene.fps,
+                **({} if scene.times_s is None else {"times_s": [round(time, 6) for time in scene.times_s]}),
                 "names": list(scene.names),
                 "pose_known": scene.pose_known.tolist(),
             },

@@ -16,8 +16,11 @@ from rich.progress import track
 from torch import Tensor
 
 from das3r_ns.files.hashing import digest_of_file
+from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.video import images as pictures
+from das3r_ns.video.bit_depth import FULL_WHITE, shared_white
 from das3r_ns.video.config import MIN_SIDE, VideoConfig
+from das3r_ns.video.memory import check_memory_of_frames
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,20 @@ def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright:
     """
     size = _common_size(paths, upright)
     target = shrunk_size(size, config.longest_side)
+    check_memory_of_frames(len(paths), target, str(source))
+    white, largest = shared_white(paths)
+    if white != FULL_WHITE:
+        CONSOLE.print(
+            f"The 16-bit images of {source} hold values up to {largest}: {white} is taken for white.",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     frames = np.empty((len(paths), *target, 3), np.uint8)
+    alpha = None if config.alpha == "over-white" else np.full((len(paths), *target), 255, np.uint8)
     for i, path in enumerate(track(paths, description=f"Reading {len(paths)} pictures")):
-        frames[i] = pictures.read_picture(path, target, upright)
+        frames[i] = pictures.read_picture(path, target, upright, white, "over-white" if alpha is None else "ignored")
+        if alpha is not None:
+            opaque = pictures.read_opacity(path, target, upright)
+            alpha[i] = 255 if opaque is None else opaque
     check_frames(frames, source)
     focal = pictures.exif_focal_px(paths[0])
     if focal is not None and pictures.exif_focal_px(paths[-1]) != focal:
@@ -107,6 +121,7 @@ def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright:
         names=tuple(path.name for path in paths),
         source=source,
         focal_px=None if focal is None else focal * max(target) / max(size),
+        alpha=None if alpha is None or int(alpha.min()) == 255 else torch.from_numpy(alpha),
     )
 
 
@@ -172,7 +187,11 @@ def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
     chosen = choose_frames(_times_of_pictures(paths, config), config)
     check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
     clip = read_pictures([paths[i] for i in chosen], config, folder, upright)
-    return replace(clip, fps=config.folder_fps * (len(chosen) - 1) / (chosen[-1] - chosen[0]))
+    return replace(
+        clip,
+        fps=config.folder_fps * (len(chosen) - 1) / (chosen[-1] - chosen[0]),
+        times_s=tuple(i / config.folder_fps for i in chosen),
+    )
 
 
 def _chosen_pictures(folder: Path, config: VideoConfig) -> list[Path]:

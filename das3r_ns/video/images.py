@@ -6,15 +6,22 @@ else than colours.
 
 import math
 import re
+import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image
 
+from das3r_ns.video.bit_depth import FULL_WHITE, read_16_bits, to_8_bits
+
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Kinds of pictures that cameras write and that need another program to become one of the above."""
+
+# Pillow's own limit, for its error at twice that, is below what phones of 200 million pixels write.
+Image.MAX_IMAGE_PIXELS = 125_000_000
 
 DIAGONAL_OF_35MM = math.hypot(36.0, 24.0)
 """Millimetres; EXIF's "focal length in 35 mm film" refers to this diagonal."""
@@ -84,32 +91,63 @@ def picture_size(path: Path, upright: bool = True) -> tuple[int, int]:
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def read_picture(path: Path, size: tuple[int, int] | None = None, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+def read_picture(
+    path: Path,
+    size: tuple[int, int] | None = None,
+    upright: bool = True,
+    white: int = FULL_WHITE,
+    transparency: Literal["over-white", "ignored"] = "over-white",
+) -> UInt8[np.ndarray, "h w 3"]:
     """A picture as 8-bit RGB, upright.
 
     Grey is repeated, 16 bits are reduced to 8, transparent parts are laid over white.
 
     Args:
         size: height and width to resize to (with anti-aliasing).
+        white: value that becomes 255, of pictures of 16 bits; see `bit_depth.shared_white`.
+        transparency: `ignored` gives the colours as they are stored below it.
         upright: turn the picture as its EXIF orientation says. Off takes it as it is stored (but for TIFFs, which
             Pillow turns in any case).
     Raises:
         ValueError: it is no picture, it is cut short, or it holds floating-point values.
     """
-    picture = _loaded(path, upright)
+    picture = _loaded(path, upright) if white == FULL_WHITE else _loaded_16_bits(path, upright, white)
     if picture.mode == "F":
         raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
     if picture.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
         values = np.asarray(picture).astype(np.int64) >> 8
         picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if "A" in picture.getbands() or "transparency" in picture.info:
+    if transparency == "over-white" and has_transparency(picture):
         opaque = picture.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, opaque)
+        paper = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(paper, opaque)
     picture = picture.convert("RGB")
     if size is not None and picture.size != (size[1], size[0]):
         picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return np.array(picture)
+
+
+def read_opacity(path: Path, size: tuple[int, int], upright: bool = True) -> UInt8[np.ndarray, "h w"] | None:
+    """How opaque each pixel of a picture is, 255 fully; None if it has no transparency.
+
+    Args:
+        size: height and width to resize to.
+        upright: see `read_picture`.
+    Raises:
+        ValueError: it is no picture, or it is cut short.
+    """
+    picture = _loaded(path, upright)
+    if not has_transparency(picture):
+        return None
+    opaque = picture.convert("RGBA").getchannel("A")
+    if opaque.size != (size[1], size[0]):
+        opaque = opaque.resize((size[1], size[0]), Image.Resampling.BOX)
+    return np.array(opaque)
+
+
+def has_transparency(picture: Image.Image) -> bool:
+    """Whether an image can have transparent parts: an alpha channel, or a colour that stands for it."""
+    return "A" in picture.getbands() or "transparency" in picture.info
 
 
 def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
@@ -165,16 +203,30 @@ def _loaded(path: Path, upright: bool) -> Image.Image:
         orientation = _orientation(picture) if upright else 1
         try:
             picture.load()
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow has no one error for damaged files
             raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
         turn = None if picture.format == "TIFF" else _TURNS.get(orientation)  # Pillow has turned TIFFs
         return picture.copy() if turn is None else picture.transpose(turn)
 
 
+def _loaded_16_bits(path: Path, upright: bool, white: int) -> Image.Image:
+    with _opened(path) as picture:
+        turn = _TURNS.get(_orientation(picture)) if upright or picture.format == "TIFF" else None
+    values = Image.fromarray(to_8_bits(read_16_bits(path), white))
+    return values if turn is None else values.transpose(turn)
+
+
 def _opened(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path)
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path} declares more pixels than are read ({2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million): it is "
+            "damaged, or reduce it."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is no picture that can be read ({error}).") from error

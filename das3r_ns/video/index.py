@@ -205,7 +205,8 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> _Packets:
     end_s = -np.inf
     try:
         for packet in container.demux():
-            tick = packet.pts if packet.pts is not None else packet.dts
+            # AVI stores places, not times of display; those FFmpeg makes up for H.264 are a frame late at every gap.
+            tick = packet.pts if packet.pts is not None and container.format.name != "avi" else packet.dts
             if packet.stream.index == stream.index:
                 if packet.size == 0:
                     unshown += tick is not None  # AVI's empty chunk stands for a frame that was dropped
