@@ -2,8 +2,8 @@
 
 High dynamic range (PQ and HLG of BT.2100) and wide gamuts (BT.2020, Display P3) look washed out when their values are
 taken for those of BT.709. They are turned into light, changed to the primaries of BT.709, and coded again for a
-screen of gamma 2.4 (BT.1886). Light up to the reference white of 203 cd/m2 (BT.2408) keeps its value; highlights
-above are compressed towards white, all three channels by one factor, so that hues stay.
+screen of gamma 2.4 (BT.1886). Light up to nine tenths of the reference white of 203 cd/m2 (BT.2408) keeps its value;
+what is brighter is compressed towards white, all three channels by one factor, so that hues stay.
 """
 
 from functools import cache
@@ -18,7 +18,7 @@ REFERENCE_WHITE_NITS = 203.0
 HLG_PEAK_NITS = 1000.0
 """Nominal peak of the display for which HLG's own system gamma is 1.2, by ITU-R BT.2100."""
 
-KNEE = 0.8
+KNEE = 0.9
 """Share of the reference white from which highlights are compressed."""
 
 SCREEN_GAMMA = 2.4
@@ -78,7 +78,7 @@ def to_bt709(image: UInt16[np.ndarray, "h w 3"], space: ColourSpace) -> UInt8[np
     if space.is_hdr:
         largest = light.max(axis=-1, keepdims=True)
         over = np.maximum(largest - KNEE, 0.0)
-        compressed = KNEE + (1 - KNEE) * (1 - np.exp(-over / (1 - KNEE)))
+        compressed = KNEE + (1 - KNEE) * over / (over + (1 - KNEE))
         light *= np.where(over > 0, compressed / np.maximum(largest, KNEE), 1.0).astype(np.float32)
     index = (light.clip(0, 1) * (_CODE_STEPS - 1) + 0.5).astype(np.int32)
     return _code_table()[index]

@@ -193,8 +193,10 @@ def _timeline(format_name: str, packets: _Packets, head: _Head, rate: float) -> 
 
 def _never_shown(format_name: str, packets: _Packets, line: _Timeline) -> int:
     """How many of the frames that a header counts are not meant to be seen."""
-    if format_name == "avi":  # counts those that were dropped while recording, which leave a gap in the times
-        return max(0, round(line.times_s[-1] / packets.time_base) + 1 - len(line.times_s) - line.skipped)
+    if format_name == "avi":  # counts places: those of frames that were dropped while recording too
+        places = sorted(tick for tick in packets.ticks if tick is not None)
+        step = int(np.median(np.diff(places))) if len(places) > 1 else 1
+        return max(0, places[-1] + step - len(places)) if places else 0
     return packets.unshown + len(packets.ticks) - len(set(packets.ticks))
 
 

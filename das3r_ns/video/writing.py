@@ -112,7 +112,10 @@ def _encoder(
             time_base = 1 / rate
         else:
             time_base = TIME_BASE
-        ticks = np.round(since / float(time_base)).astype(int).tolist()
+        ticks = np.floor(since / float(time_base) + 0.5).astype(int)
+        for i in range(1, len(ticks)):
+            ticks[i] = max(ticks[i], ticks[i - 1] + 1)  # on a coarse grid two images may fall on one place
+        ticks = ticks.tolist()
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.pix_fmt = "yuv420p"

@@ -5,20 +5,16 @@ times of the frames.
 """
 
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ffmpeg_program import HEIGHT, WIDTH, ffmpeg, moving_frames, psnr
 
 from das3r_ns.video import VideoConfig, read_clip
 
-imageio_ffmpeg = pytest.importorskip(
-    "imageio_ffmpeg", reason="the second decoder comes with the package imageio-ffmpeg"
-)
-
-FRAMES, WIDTH, HEIGHT, FPS = 12, 128, 96, 25
+FRAMES, FPS = 12, 25
 
 
 @dataclass(frozen=True)
@@ -116,21 +112,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def source() -> bytes:
-    """12 frames of RGB in which everything moves, smooth enough for every codec."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    frames = []
-    for i in range(FRAMES):
-        waves = [np.sin((columns + 5 * i) / 9 + c) + np.sin((rows - 3 * i) / 7 + 2 * c) for c in range(3)]
-        frames.append(np.stack([120 + 45 * wave for wave in waves], axis=-1))
-        frames[-1][:16, :16] = 20 + 18 * i
-    return np.round(frames).clip(0, 255).astype(np.uint8).tobytes()
-
-
-def ffmpeg(arguments: list[str], given: bytes = b"") -> subprocess.CompletedProcess:
-    program = imageio_ffmpeg.get_ffmpeg_exe()
-    done = subprocess.run([program, "-hide_banner", "-y", *arguments], input=given, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode(errors="replace")[-1500:]
-    return done
+    return moving_frames(FRAMES).tobytes()
 
 
 def write(row: Row, source: bytes, folder: Path) -> Path:
@@ -151,10 +133,6 @@ def second_decoder(path: Path, size: tuple[int, int], stream: int) -> tuple[np.n
     frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
     times = [float(time) for time in re.findall(r"n: *\d+ pts: *\S+ +pts_time:(\S+)", done.stderr.decode())]
     return frames, times
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return 10 * np.log10(255**2 / max(1e-9, float(((a.astype(np.float32) - b) ** 2).mean())))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
