@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),
     "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving things"),
     "export": ("das3r_ns.render:export_splat", "the PLY, with a say in whether moving things stay in it"),
+    "train-flow": ("das3r_ns.predictor.training.flow.train:train_flow", "train the optical-flow network"),
     "train-predictor": ("das3r_ns.predictor.training.loop.train:train_predictor", "train the dynamic predictor"),
     "prepare": ("das3r_ns.predictor.training.data.prepare:prepare", "dynamic masks of a training set"),
     "demo": ("das3r_ns.demo:demo", "from a synthetic clip, or yours, to a measured splat"),

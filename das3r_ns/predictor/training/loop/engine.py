@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-
-from das3r_ns.predictor.training.loop.config import TrainPredictorConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def make_fabric(config: TrainPredictorConfig) -> Fabric:
+class EngineSettings(Protocol):
+    """What the engine reads of a training configuration."""
+
+    precision: Literal["auto", "bfloat16", "float32"]
+    device: Literal["auto", "cuda", "cpu"]
+
+
+def make_fabric(config: EngineSettings) -> Fabric:
     """The engine for this process. Under torchrun, gradients are averaged over its processes (NCCL on GPUs, gloo
     elsewhere).
 

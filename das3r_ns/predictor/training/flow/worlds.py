@@ -1,0 +1,158 @@
+"""Pairs of images with exact flow, drawn on the device that trains: layers that move and cover each other.
+
+A world is a background, a room of planes or a surface with relief, and up to `LAYERS` shapes in front of it, near ones
+over far ones; half of them move on their own. Textures and outlines live in the second image; what the first shows at x
+is what the second shows at x + flow(x), so the flow is exact however the layers bend.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from das3r_ns.predictor.training.flow.degradations import degrade
+from das3r_ns.predictor.training.flow.motion import (
+    CameraMotion,
+    ObjectMotion,
+    Surface,
+    draw_camera,
+    draw_object_motion,
+    draw_surface,
+    move,
+)
+from das3r_ns.predictor.training.flow.shapes import coverage, draw_shapes
+
+LAYERS = 7
+"""Most shapes in front of the background."""
+
+
+@dataclass(frozen=True)
+class FlowPairs:
+    """A batch of pairs with what is true of them."""
+
+    first: Float[Tensor, "b 3 h w"]
+    second: Float[Tensor, "b 3 h w"]
+    """RGB, 0 to 1."""
+    flow: Float[Tensor, "b 2 h w"]
+    """From the first image to the second, pixels."""
+    visible: Bool[Tensor, "b h w"]
+    """Pixels of the first image that the second shows too: neither covered nor out of view."""
+    layer: UInt8[Tensor, "b h w"]
+    """What each pixel of the first image belongs to: 0 the background, then from far to near."""
+
+
+def draw_pairs(
+    batch: int,
+    size: tuple[int, int],
+    textures: UInt8[Tensor, "n 4 t t"],
+    generator: torch.Generator,
+    degraded: bool = True,
+) -> FlowPairs:
+    """Draw pairs of images of a size (height, width) on the generator's device.
+
+    Args:
+        degraded: with blur, noise, compression and change of exposure, as of real cameras.
+    """
+    height, width = size
+    device = generator.device
+    line_y = torch.arange(height, device=device) - (height - 1) / 2
+    line_x = torch.arange(width, device=device) - (width - 1) / 2
+    places = torch.stack(torch.meshgrid(line_x, line_y, indexing="xy")).float().expand(batch, 2, height, width)
+    camera = draw_camera(batch, size, generator)
+    here = torch.zeros(batch, 2, device=device)
+
+    def uniform(low: float = 0, high: float = 1) -> Float[Tensor, "b"]:
+        return low + (high - low) * torch.rand(batch, generator=generator, device=device)
+
+    # Half of the backgrounds are far behind the layers, half reach as near as they do.
+    surface = draw_surface(batch, size, generator, near=uniform(0.05, 1), room=True)
+    moved = move(places, camera, surface, None, here)
+    first, second = _paint(moved, places, textures, generator)
+    first, second = first[:, :3], second[:, :3]
+    flow = moved - places
+    layer = torch.zeros(batch, height, width, dtype=torch.uint8, device=device)
+    layer_in_second = torch.zeros_like(layer)
+
+    how_many = torch.randint(1, LAYERS + 1, (batch,), generator=generator, device=device)
+    for number in range(1, LAYERS + 1):
+        there = (number <= how_many).float()
+        near = 0.15 + 0.85 * number / LAYERS * uniform(0.7, 1)
+        surface = draw_surface(batch, size, generator, near, room=False)
+        own = draw_object_motion(batch, size, generator, (uniform() < 0.55).float())
+        centre = torch.stack((uniform(-0.45, 0.45) * width, uniform(-0.45, 0.45) * height), -1)
+        moved = move(places, camera, surface, own, centre)
+        shapes = draw_shapes(batch, width, generator)
+        shapes = shapes._replace(centre=_where_centre_goes(centre, camera, surface, own))
+        over_first, over_second = _paint(moved, places, textures, generator)
+        alpha_first = coverage(shapes, moved, over_first[:, 3] * 2 - 1) * there[:, None, None]
+        alpha_second = coverage(shapes, places, over_second[:, 3] * 2 - 1) * there[:, None, None]
+        first = first + (over_first[:, :3] - first) * alpha_first[:, None]
+        second = second + (over_second[:, :3] - second) * alpha_second[:, None]
+        flow = torch.where((alpha_first > 0.5)[:, None], moved - places, flow)
+        layer = torch.where(alpha_first > 0.5, number, layer).to(torch.uint8)
+        layer_in_second = torch.where(alpha_second > 0.5, number, layer_in_second).to(torch.uint8)
+
+    visible = _visible(flow, layer, layer_in_second)
+    if degraded:
+        first, second = degrade(first, second, flow, generator)
+    return FlowPairs(first.clamp(0, 1), second.clamp(0, 1), flow, visible, layer)
+
+
+def _where_centre_goes(
+    centre: Float[Tensor, "b 2"], camera: CameraMotion, surface: Surface, own: ObjectMotion
+) -> Float[Tensor, "b 2"]:
+    """The shape's centre in the second image, its relief and bending left out: they move it by little."""
+    flat = surface._replace(relief=torch.zeros_like(surface.relief[:, :1, :1]))
+    stiff = own._replace(bend=torch.zeros_like(own.bend[:, :, :1, :1]))
+    return move(centre[..., None, None], camera, flat, stiff, centre)[..., 0, 0]
+
+
+def _paint(
+    in_first: Float[Tensor, "b 2 h w"],
+    in_second: Float[Tensor, "b 2 h w"],
+    textures: UInt8[Tensor, "n 4 t t"],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4 h w"]]:
+    """What a layer looks like over both images, in a texture of its own; places are of the second image, pixels."""
+    batch, _, height, width = in_first.shape
+    device, side = textures.device, textures.shape[-1]
+
+    def uniform(low: float, high: float, *more: int) -> Tensor:
+        return low + (high - low) * torch.rand(batch, *more, generator=generator, device=device)
+
+    chosen = textures[torch.randint(len(textures), (batch,), generator=generator, device=device)].float() / 255
+    texels = torch.exp(uniform(math.log(0.45), math.log(1.3))) * side / 512 * 448 / width
+    angle = uniform(0, 2 * math.pi)
+    matrix = (torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1) * texels[:, None]).view(-1, 2, 2)
+    both = torch.cat((in_first, in_second), 2)
+    at = torch.einsum("bij,bjhw->bhwi", matrix, both) * (2 / side) + uniform(-1, 1, 1, 1, 2)
+    seen = F.grid_sample(chosen, at, padding_mode="reflection", align_corners=False)
+    rgb = seen[:, :3]
+    # Other colours: channels change places and mix with grey; contrast falls, for some to next to nothing.
+    order = torch.rand(batch, 3, generator=generator, device=device).argsort(1)
+    rgb = rgb.gather(1, order[..., None, None].expand_as(rgb))
+    grey = rgb.mean(1, keepdim=True)
+    rgb = grey + (rgb - grey) * uniform(0, 1.1, 1, 1, 1)
+    contrast = torch.where(uniform(0, 1) < 0.15, uniform(0.03, 0.4), uniform(0.5, 1.2))[:, None, None, None]
+    middle = rgb.mean((2, 3), keepdim=True)
+    rgb = middle + (rgb - middle) * contrast + uniform(-0.2, 0.2, 1, 1, 1) + uniform(-0.1, 0.1, 3, 1, 1)
+    seen = torch.cat((rgb.clamp(0, 1), seen[:, 3:]), 1)
+    first, second = seen.split((height, height), 2)
+    return first, second
+
+
+def _visible(
+    flow: Float[Tensor, "b 2 h w"], layer: UInt8[Tensor, "b h w"], layer_in_second: UInt8[Tensor, "b h w"]
+) -> Bool[Tensor, "b h w"]:
+    height, width = layer.shape[1:]
+    columns = torch.arange(width, device=flow.device) + flow[:, 0]
+    rows = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
+    inside = (columns >= -0.5) & (columns <= width - 0.5) & (rows >= -0.5) & (rows <= height - 0.5)
+    column, row = columns.round().long().clamp(0, width - 1), rows.round().long().clamp(0, height - 1)
+    there = layer_in_second.flatten(1).gather(1, (row * width + column).flatten(1)).view_as(layer)
+    return inside & (there <= layer)
