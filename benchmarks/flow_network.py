@@ -53,6 +53,7 @@ def main(
     size: tuple[int, int] = (448, 832),
     updates: int = 6,
     refinements: int = 2,
+    textures: int = 64,
     image: Path | None = None,
 ) -> None:
     """Print the table.
@@ -61,13 +62,15 @@ def main(
         weights: file of `das3r train-flow`.
         pairs: held-out synthetic pairs.
         size: their rows and columns.
+        textures: drawn for them.
         image: where to write a mosaic of pairs, true and estimated flow and errors.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    textures = make_textures(64, 512, torch.Generator(device).manual_seed(2**20), held_out=True)
+    generator = torch.Generator(device).manual_seed(2**20)
+    bank = make_textures(textures, 512, generator, held_out=True)
     rows: dict[str, FlowScores] = {}
     for name, estimate in (("dis", dis), ("learned", learned(weights, device, updates, refinements))):
-        held_out: Iterator[FlowPairs] = held_out_pairs(pairs, size, textures, batch=4)
+        held_out: Iterator[FlowPairs] = held_out_pairs(pairs, size, bank, batch=4)
         rows[name], mosaic = validate(estimate, held_out, 8 if image else 0)
         if image and mosaic is not None:
             cv2.imwrite(str(image.with_stem(f"{image.stem}_{name}")), mosaic[..., ::-1])
