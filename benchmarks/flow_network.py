@@ -14,7 +14,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from das3r_ns.predictor.flow_network import load_flow_network
+from das3r_ns.predictor.flow.network import load_flow_network
 from das3r_ns.predictor.training.flow.textures import make_textures
 from das3r_ns.predictor.training.flow.validation import FlowScores, held_out_pairs, validate
 from das3r_ns.predictor.training.flow.worlds import FlowPairs

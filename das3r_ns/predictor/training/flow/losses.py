@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from das3r_ns.predictor.flow_network import FlowNetwork
+from das3r_ns.predictor.flow.network import FlowNetwork
 
 MATCHED_WEIGHT, COARSE_WEIGHT = 0.3, 0.5
 """Weights of the first matching and of the last coarse update; that of the last refinement is 1."""

@@ -25,14 +25,14 @@ from rich import get_console
 from rich.pretty import pprint
 from torch import Tensor
 
-from das3r_ns.predictor.flow_network import FlowNetwork
-from das3r_ns.predictor.training.averages import WeightAverage
-from das3r_ns.predictor.training.engine import make_fabric
+from das3r_ns.predictor.flow.network import FlowNetwork
 from das3r_ns.predictor.training.flow.config import FlowOptimConfig, TrainFlowConfig
 from das3r_ns.predictor.training.flow.losses import FlowTrainingStep
 from das3r_ns.predictor.training.flow.textures import make_textures
 from das3r_ns.predictor.training.flow.validation import held_out_pairs, validate
 from das3r_ns.predictor.training.flow.worlds import draw_pairs
+from das3r_ns.predictor.training.loop.averages import WeightAverage
+from das3r_ns.predictor.training.loop.engine import make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from das3r_ns.predictor.flow_network import (
+from das3r_ns.predictor.flow.network import (
     FlowNetwork,
     _Upsampling,
     cells,
