@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from torchvision.models.optical_flow import RAFT, Raft_Large_Weights, raft_large
 from torchvision.models.optical_flow._utils import make_coords_grid, upsample_flow
 
 from das3r_ns.files.download import DownloadError, Patience, fetch
-from das3r_ns.runtime.cuda_graphs import capture
+from das3r_ns.predictor.flow.recorded import RecordedFlow
 from das3r_ns.runtime.progress import CONSOLE
 
 WEIGHTS_URL = Raft_Large_Weights.DEFAULT.url
@@ -30,8 +31,6 @@ STEPS = 12
 """Updates of the flow; the paper's own number for evaluation."""
 MIN_SIDE = 128
 """Pixels: smaller pictures have no fourth level of the correlation pyramid."""
-WARM_UP = 2
-"""Calls before kernels are recorded, in which libraries choose them and take their memory."""
 
 
 class RaftFlow:
@@ -58,7 +57,7 @@ class RaftFlow:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(device)
         self._network = _load(weights).to(self._device)
-        self._recorded: _Recorded | None = None
+        self._recorded: RecordedFlow | None = None
         # torchvision's network keeps the correlations of the pair it works on in itself: one pair at a time.
         self._one_at_a_time = threading.Lock()
 
@@ -84,29 +83,8 @@ class RaftFlow:
         with torch.cuda.device(self._device):
             if self._recorded is None or self._recorded.pair.shape != pair.shape:
                 self._recorded = None  # its memory is free before the next is recorded
-                self._recorded = _Recorded(self._network, pair)
+                self._recorded = RecordedFlow(partial(flow_both_ways, self._network), pair)
             return self._recorded(pair)
-
-
-class _Recorded:
-    """The network on pairs of one size as a CUDA graph: where it reads and writes never changes."""
-
-    def __init__(self, network: RAFT, pair: Float[Tensor, "2 3 H W"]) -> None:
-        self.pair = pair.clone()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                flow_both_ways(network, self.pair)
-        torch.cuda.current_stream().wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with capture(pair.device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._flow = flow_both_ways(network, self.pair)
-
-    def __call__(self, pair: Float[Tensor, "2 3 H W"]) -> Float[Tensor, "2 2 H W"]:
-        self.pair.copy_(pair)
-        self._graph.replay()
-        return self._flow
 
 
 def flow_both_ways(network: RAFT, pair: Float[Tensor, "2 3 H W"]) -> Float[Tensor, "2 2 H W"]:

@@ -17,8 +17,6 @@ from torch import Tensor
 
 PLANES = 4
 """Planes of a background: the nearest at each pixel is seen, as from inside a convex room."""
-MAX_SHARE = 0.33
-"""Largest displacement that is drawn, in widths of the image; where things add up it may be exceeded."""
 
 
 class CameraMotion(NamedTuple):
@@ -68,7 +66,7 @@ def draw_camera(batch: int, size: tuple[int, int], generator: torch.Generator) -
     image."""
     width = size[1]
     focal = width * _log_uniform((batch,), generator, 0.6, 2.0)
-    amount = _log_uniform((batch,), generator, 0.4, 0.24 * width) * (_uniform((batch,), generator) > 0.08)
+    amount = _log_uniform((batch,), generator, 0.7, 0.3 * width) * (_uniform((batch,), generator) > 0.08)
     share = _uniform((batch,), generator)  # of turning
     share = torch.where(_uniform((batch,), generator) < 0.2, torch.ones_like(share), share)
     share = torch.where(_uniform((batch,), generator) < 0.25, 0.1 * share, share)
@@ -111,7 +109,7 @@ def draw_object_motion(
 ) -> ObjectMotion:
     """Motion of objects where `moving` is 1, none where it is 0."""
     width = size[1]
-    amount = _log_uniform((batch,), generator, 0.5, 0.25 * width) * moving
+    amount = _log_uniform((batch,), generator, 0.8, 0.28 * width) * moving
     direction = _uniform((batch,), generator, 0, 2 * math.pi)
     shift = amount[:, None] * torch.stack((direction.cos(), direction.sin()), -1)
     turned = _uniform((batch,), generator, -1, 1) ** 3 * 0.6 * moving
