@@ -79,7 +79,7 @@ class FlowNetwork(nn.Module):
         self.config = config = config or FlowNetworkConfig()
         self.encoder = _Encoder(config)
         # Before anything is learned, "no match" has to outweigh some thousand cells.
-        self.no_match = nn.Parameter(torch.full((1,), 9.0))
+        self.no_match = nn.Parameter(torch.full((1,), 8.0))
         self.update = _Update(config)
         self.upsample_coarse = _Upsampling(config.hidden, 2)
         self.refine = _Refinement(config)
