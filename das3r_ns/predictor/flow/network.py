@@ -63,6 +63,8 @@ class ImageFeatures(NamedTuple):
 class FlowPredictions(NamedTuple):
     """Flow after every stage, for the loss; all in pixels of the image."""
 
+    shares: Float[Tensor, "b n h8 w8"]
+    """How likely each cell of the first image (n of them) is found in each cell of the second."""
     matched: Float[Tensor, "b 2 h8 w8"]
     """By global matching, at an eighth of the image."""
     coarse: list[Float[Tensor, "b 2 h4 w4"]]
@@ -117,7 +119,7 @@ class FlowNetwork(nn.Module):
             every: keep the flow after every update and refinement instead of the last alone.
         """
         config = self.config
-        pyramid, matched = self._correlate(first.coarse, second.coarse)
+        pyramid, shares, matched = self._correlate(first.coarse, second.coarse)
         # Coordinates stay in float32: bfloat16 has steps of half a pixel beyond 64.
         flow = matched / CELL
         hidden, context = torch.tanh(first.context[:, : config.hidden]), torch.relu(first.context[:, config.hidden :])
@@ -137,12 +139,13 @@ class FlowNetwork(nn.Module):
             fine = fine + change.float()
             if every or step == refinements - 1:
                 final.append(self.refine.upsample(trunk, fine) * 4)
-        return FlowPredictions(matched, upsampled, final)
+        return FlowPredictions(shares, matched, upsampled, final)
 
     def _correlate(
         self, first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"]
-    ) -> tuple[list[Float[Tensor, "n 1 _ _"]], Float[Tensor, "b 2 h w"]]:
-        """Correlations of all cells of `first` with all of `second` at each scale, and the flow of the best matches."""
+    ) -> tuple[list[Float[Tensor, "n 1 _ _"]], Float[Tensor, "b n h w"], Float[Tensor, "b 2 h w"]]:
+        """Correlations of all cells of `first` with all of `second` at each scale, how likely each match is, and the
+        flow that they give."""
         b, c, h, w = first.shape
         correlations = torch.einsum("bcn,bcm->bnm", first.flatten(2), second.flatten(2)).float() / c**0.5
         logits = torch.cat((correlations, self.no_match.expand(b, h * w, 1)), -1)
@@ -155,7 +158,7 @@ class FlowNetwork(nn.Module):
         pyramid = [correlations.reshape(b * h * w, 1, h, w)]
         for _ in range(LEVELS - 1):
             pyramid.append(F.avg_pool2d(pyramid[-1], 2))
-        return pyramid, matched
+        return pyramid, shares.reshape(b, h * w, h, w), matched
 
 
 def cells(height: int, width: int, device: torch.device) -> Float[Tensor, "2 h w"]:
@@ -230,7 +233,8 @@ class _Encoder(nn.Module):
             _Residual(fine, fine),
         )
         self.to_coarse = nn.Sequential(_Residual(fine, coarse, 2), _Residual(coarse, coarse))
-        self.matching = nn.Conv2d(coarse, coarse, 1)
+        # Normalised, features of unlike places correlate by about 0 and those of one place by about sqrt(channels).
+        self.matching = nn.Sequential(nn.Conv2d(coarse, coarse, 1, bias=False), nn.BatchNorm2d(coarse))
         self.context = nn.Conv2d(coarse, config.hidden + config.context, 1)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> ImageFeatures:

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from das3r_ns.predictor.flow.network import FlowNetwork
+from das3r_ns.predictor.flow.network import CELL, FlowNetwork, look_up
 
-MATCHED_WEIGHT, COARSE_WEIGHT = 0.3, 0.5
-"""Weights of the first matching and of the last coarse update; that of the last refinement is 1."""
+MATCHING_WEIGHT, MATCHED_WEIGHT, COARSE_WEIGHT = 0.2, 0.1, 0.5
+"""Weights of the likelihood of the true matches, of the flow that the matches give, and of the last coarse update; that
+of the last refinement is 1."""
 DECAY = 0.85
 """Each earlier update counts this much less than the one after it."""
 POWER, SOFTENING_PX = 0.7, 0.1
@@ -42,8 +43,9 @@ class FlowTrainingStep(nn.Module):
         seen = visible.float() * counts
         weight = seen + HIDDEN_WEIGHT * (counts - seen)
         quarter, quarter_weight = F.avg_pool2d(flow, 4), F.avg_pool2d(weight[:, None], 4)[:, 0]
-        eighth, eighth_seen = F.avg_pool2d(flow, 8), F.avg_pool2d(seen[:, None], 8)[:, 0]
-        loss = MATCHED_WEIGHT * robust(predictions.matched, eighth, eighth_seen)
+        eighth, eighth_seen = F.avg_pool2d(flow, CELL), F.avg_pool2d(seen[:, None], CELL)[:, 0]
+        loss = MATCHING_WEIGHT * unlikelihood(predictions.shares, eighth / CELL, eighth_seen)
+        loss = loss + MATCHED_WEIGHT * robust(predictions.matched, eighth, eighth_seen)
         for age, coarse in enumerate(reversed(predictions.coarse)):
             loss = loss + COARSE_WEIGHT * DECAY**age * robust(coarse, quarter, quarter_weight)
         for age, final in enumerate(reversed(predictions.final)):
@@ -58,3 +60,18 @@ def robust(
     """Weighted mean of a power of the end-point error."""
     error = torch.sqrt(((flow - truth) ** 2).sum(1) + 1e-6)
     return (((error + SOFTENING_PX) ** POWER) * weight).sum() / weight.sum().clamp_min(1)
+
+
+def unlikelihood(
+    shares: Float[Tensor, "b n h w"], flow: Float[Tensor, "b 2 h w"], weight: Float[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
+    """Weighted mean of -log of how likely the matching holds the true place, between cells by interpolation.
+
+    Without it, features learn to be told apart through the recurrent unit alone, which takes thousands of steps.
+
+    Args:
+        flow: true, in cells.
+    """
+    b, n, h, w = shares.shape
+    likely = look_up([shares.reshape(b * n, 1, h, w)], flow, 0)[:, 0]
+    return -(torch.log(likely + 1e-4) * weight).sum() / weight.sum().clamp_min(1)
