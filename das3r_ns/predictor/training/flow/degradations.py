@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from das3r_ns.predictor.training.flow.draws import Number
+
 BLUR_PX = 15
 """Side of the largest kernel of motion blur."""
 BLOCK = 8
@@ -36,7 +38,7 @@ def degrade(
     batch = len(first)
     first, second = first.clamp(0, 1), second.clamp(0, 1)
 
-    def uniform(low: float = 0, high: float = 1, *more: int) -> Tensor:
+    def uniform(low: Number = 0, high: Number = 1, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *more, generator=generator, device=first.device)
 
     # Both images of a pair are blurred along the mean motion: the shutter is open for the same share of a frame.

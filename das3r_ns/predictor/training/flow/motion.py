@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from das3r_ns.predictor.training.flow.draws import log_uniform, uniform
+
 PLANES = 4
 """Planes of a background: the nearest at each pixel is seen, as from inside a convex room."""
 
@@ -47,17 +49,9 @@ class Surface(NamedTuple):
     relief: Float[Tensor, "b h w"]
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float = 0, high: float = 1) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
-
-
-def _log_uniform(shape: tuple[int, ...], generator: torch.Generator, low: float, high: float) -> Tensor:
-    return torch.exp(_uniform(shape, generator, math.log(low), math.log(high)))
-
-
 def smooth_field(shape: tuple[int, ...], size: tuple[int, int], generator: torch.Generator, cells: int) -> Tensor:
     """Random fields (b, c, h, w) with values from about -1 to 1 that vary over a `cells`-th of the image."""
-    grid = _uniform((*shape, cells + 1, cells + 2), generator, -1, 1)
+    grid = uniform((*shape, cells + 1, cells + 2), generator, -1, 1)
     return F.interpolate(grid, size, mode="bicubic", align_corners=True)
 
 
@@ -65,18 +59,18 @@ def draw_camera(batch: int, size: tuple[int, int], generator: torch.Generator) -
     """Camera motion of all kinds: still, turning alone, moving alone, both; from a tenth of a pixel to a third of the
     image."""
     width = size[1]
-    focal = width * _log_uniform((batch,), generator, 0.6, 2.0)
-    amount = _log_uniform((batch,), generator, 0.7, 0.3 * width) * (_uniform((batch,), generator) > 0.08)
-    share = _uniform((batch,), generator)  # of turning
-    share = torch.where(_uniform((batch,), generator) < 0.2, torch.ones_like(share), share)
-    share = torch.where(_uniform((batch,), generator) < 0.25, 0.1 * share, share)
-    direction = _uniform((batch,), generator, 0, 2 * math.pi)
+    focal = width * log_uniform((batch,), generator, 0.6, 2.0)
+    amount = log_uniform((batch,), generator, 0.7, 0.3 * width) * (uniform((batch,), generator) > 0.08)
+    share = uniform((batch,), generator)  # of turning
+    share = torch.where(uniform((batch,), generator) < 0.2, torch.ones_like(share), share)
+    share = torch.where(uniform((batch,), generator) < 0.25, 0.1 * share, share)
+    direction = uniform((batch,), generator, 0, 2 * math.pi)
     pan = (amount * share / focal)[:, None] * torch.stack((direction.cos(), direction.sin()), -1)
-    roll = _uniform((batch,), generator, -1, 1) * (amount * share) / (0.5 * width) * 0.6
+    roll = uniform((batch,), generator, -1, 1) * (amount * share) / (0.5 * width) * 0.6
     rotation = _rotation(torch.stack((pan[:, 1], pan[:, 0], roll), -1))
-    direction = _uniform((batch,), generator, 0, 2 * math.pi)
+    direction = uniform((batch,), generator, 0, 2 * math.pi)
     sideways = (amount * (1 - share) / focal)[:, None] * torch.stack((direction.cos(), direction.sin()), -1)
-    forward = _uniform((batch, 1), generator, -1, 1) ** 3 * (amount * (1 - share) / (0.35 * width))[:, None]
+    forward = uniform((batch, 1), generator, -1, 1) ** 3 * (amount * (1 - share) / (0.35 * width))[:, None]
     # Nothing comes nearer than a third of its depth or the images would hold hardly anything in common.
     return CameraMotion(focal, rotation, torch.cat((sideways, forward.clamp(-0.5, 0.5)), -1))
 
@@ -97,11 +91,11 @@ def draw_surface(
     """A surface at inverse depths up to about `near`: a room of planes with relief, or one plane, hardly tilted."""
     width = size[1]
     number = PLANES if room else 1
-    tilt = _uniform((batch, number, 2), generator, -1, 1) / width * (1.6 if room else 0.3)
-    offset = _uniform((batch, number, 1), generator, 0.1 if room else 0.8, 1)
+    tilt = uniform((batch, number, 2), generator, -1, 1) / width * (1.6 if room else 0.3)
+    offset = uniform((batch, number, 1), generator, 0.1 if room else 0.8, 1)
     planes = torch.cat((tilt, offset), -1) * near[:, None, None]
     relief = smooth_field((batch, 1), size, generator, 6)[:, 0] * near[:, None, None]
-    return Surface(planes, relief * _uniform((batch, 1, 1), generator, 0, 0.25) ** 2 * 4 * (0.25 if not room else 1))
+    return Surface(planes, relief * uniform((batch, 1, 1), generator, 0, 0.25) ** 2 * 4 * (0.25 if not room else 1))
 
 
 def draw_object_motion(
@@ -109,17 +103,17 @@ def draw_object_motion(
 ) -> ObjectMotion:
     """Motion of objects where `moving` is 1, none where it is 0."""
     width = size[1]
-    amount = _log_uniform((batch,), generator, 0.8, 0.28 * width) * moving
-    direction = _uniform((batch,), generator, 0, 2 * math.pi)
+    amount = log_uniform((batch,), generator, 0.8, 0.28 * width) * moving
+    direction = uniform((batch,), generator, 0, 2 * math.pi)
     shift = amount[:, None] * torch.stack((direction.cos(), direction.sin()), -1)
-    turned = _uniform((batch,), generator, -1, 1) ** 3 * 0.6 * moving
-    scale = torch.exp(_uniform((batch,), generator, -1, 1) ** 3 * 0.35 * moving)
-    shear = _uniform((batch,), generator, -1, 1) ** 3 * 0.3 * moving
+    turned = uniform((batch,), generator, -1, 1) ** 3 * 0.6 * moving
+    scale = torch.exp(uniform((batch,), generator, -1, 1) ** 3 * 0.35 * moving)
+    shear = uniform((batch,), generator, -1, 1) ** 3 * 0.3 * moving
     cos, sin = turned.cos() * scale, turned.sin() * scale
     matrix = torch.stack((cos, -sin + shear, sin, cos), -1).reshape(-1, 2, 2)
-    bends = moving * (_uniform((batch,), generator) < 0.4)
+    bends = moving * (uniform((batch,), generator) < 0.4)
     bend = smooth_field((batch, 2), size, generator, 5) * (
-        _log_uniform((batch,), generator, 0.3, 0.03 * width) * bends
+        log_uniform((batch,), generator, 0.3, 0.03 * width) * bends
     ).view(-1, 1, 1, 1)
     return ObjectMotion(matrix, shift, bend)
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from das3r_ns.predictor.training.flow.draws import Number
+
 HARMONICS = 6
 """Waves in the outline of a blob, from two around it on."""
 CORNERS = 6
@@ -45,7 +47,7 @@ class Shapes(NamedTuple):
 def draw_shapes(batch: int, width: int, generator: torch.Generator) -> Shapes:
     """Shapes around the origin for images of so many pixels in width."""
 
-    def uniform(low: float, high: float, *more: int) -> Tensor:
+    def uniform(low: Number, high: Number, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *more, generator=generator, device=generator.device)
 
     chance = uniform(0, 1)

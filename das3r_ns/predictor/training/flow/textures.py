@@ -17,6 +17,8 @@ from jaxtyping import Float, UInt8
 from rich import get_console
 from torch import Tensor
 
+from das3r_ns.predictor.training.flow.draws import uniform
+
 PHOTOGRAPHS = {
     "astronaut.png": "NASA, public domain",
     "brick.png": "CC0Textures Bricks25, CC0",
@@ -56,7 +58,7 @@ def make_textures(
         photo = _crops(photographs, number, side, generator) if photographs else _noise(number, 3, side, generator)
         noise, patterns = _noise(number, 3, side, generator), _patterns(number, side, generator)
         kind = torch.rand(number, generator=generator, device=generator.device)[:, None, None, None]
-        drawn = torch.where(_uniform((number, 1, 1, 1), generator) < 0.5, noise, patterns)
+        drawn = torch.where(uniform((number, 1, 1, 1), generator) < 0.5, noise, patterns)
         leafy = _dead_leaves(torch.cat((photo, noise, patterns)), number, leaves, generator)
         rgb = torch.where(kind < PHOTOGRAPH_SHARE, photo, drawn)
         rgb = torch.where((kind >= PHOTOGRAPH_SHARE) & (kind < PHOTOGRAPH_SHARE + LEAVES_SHARE), leafy, rgb)
@@ -84,17 +86,13 @@ def _photographs(held_out: bool) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     return found
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, low: float = 0, high: float = 1) -> Tensor:
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
-
-
 def _crops(
     photographs: list[UInt8[np.ndarray, "_ _ 3"]], count: int, side: int, generator: torch.Generator
 ) -> Float[Tensor, "count 3 side side"]:
     """Squares out of photographs, of a third of the shorter side and more, at random."""
     made = torch.empty(count, 3, side, side, device=generator.device)
     chosen = torch.randint(len(photographs), (count,), generator=generator, device=generator.device).tolist()
-    numbers = _uniform((count, 3), generator).tolist()
+    numbers = uniform((count, 3), generator).tolist()
     for i, (which, (size, top, left)) in enumerate(zip(chosen, numbers, strict=True)):
         image = photographs[which]
         shorter = min(image.shape[:2])
@@ -110,31 +108,31 @@ def _crops(
 def _noise(count: int, channels: int, side: int, generator: torch.Generator) -> Float[Tensor, "count c side side"]:
     """Noise of several octaves; from white to smooth, from grey to coloured."""
     octaves = int(math.log2(side))
-    fall = _uniform((count, 1, 1, 1), generator, 0.0, 1.3)
+    fall = uniform((count, 1, 1, 1), generator, 0.0, 1.3)
     total = torch.zeros(count, channels, side, side, device=generator.device)
     for octave in range(1, octaves + 1):
-        grid = _uniform((count, channels, 2**octave, 2**octave), generator, -1, 1)
+        grid = uniform((count, channels, 2**octave, 2**octave), generator, -1, 1)
         total += 2 ** (-fall * octave) * F.interpolate(grid, (side, side), mode="bicubic", align_corners=False)
     grey = total.mean(1, keepdim=True)
-    total = grey + (total - grey) * _uniform((count, 1, 1, 1), generator)
+    total = grey + (total - grey) * uniform((count, 1, 1, 1), generator)
     total = total / (total.std((1, 2, 3), keepdim=True) + 1e-6)
-    tint = _uniform((count, channels, 1, 1), generator, 0.2, 0.8)
-    return (tint + _uniform((count, 1, 1, 1), generator, 0.02, 0.3) * total).clamp(0, 1)
+    tint = uniform((count, channels, 1, 1), generator, 0.2, 0.8)
+    return (tint + uniform((count, 1, 1, 1), generator, 0.02, 0.3) * total).clamp(0, 1)
 
 
 def _patterns(count: int, side: int, generator: torch.Generator) -> Float[Tensor, "count 3 side side"]:
     """Stripes, checks and rings: what repeats, in two colours, with soft or hard edges."""
     line = torch.linspace(-1, 1, side, device=generator.device)
     y, x = line[:, None], line[None]
-    angle, period, phase = (_uniform((count, 1, 1), generator, *limits) for limits in ((0, 3.15), (2, 40), (0, 6.3)))
+    angle, period, phase = (uniform((count, 1, 1), generator, *limits) for limits in ((0, 3.15), (2, 40), (0, 6.3)))
     along, across = x * angle.cos() + y * angle.sin(), -x * angle.sin() + y * angle.cos()
     stripes = torch.sin(along * period * math.pi + phase)
-    checks = stripes * torch.sin(across * period * _uniform((count, 1, 1), generator, 0.3, 1.5) * math.pi)
+    checks = stripes * torch.sin(across * period * uniform((count, 1, 1), generator, 0.3, 1.5) * math.pi)
     rings = torch.sin((along**2 + across**2).sqrt() * period * math.pi + phase)
     kind = torch.rand((count, 1, 1), generator=generator, device=generator.device)
     wave = torch.where(kind < 0.4, stripes, torch.where(kind < 0.8, checks, rings))
-    sharp = (wave * _uniform((count, 1, 1), generator, 0.7, 8)).tanh()[:, None] * 0.5 + 0.5
-    one, other = _uniform((count, 3, 1, 1), generator), _uniform((count, 3, 1, 1), generator)
+    sharp = (wave * uniform((count, 1, 1), generator, 0.7, 8)).tanh()[:, None] * 0.5 + 0.5
+    one, other = uniform((count, 3, 1, 1), generator), uniform((count, 3, 1, 1), generator)
     return one + (other - one) * sharp
 
 
@@ -151,19 +149,19 @@ def _dead_leaves(
     for leaf in range(leaves):
         # Large leaves lie below small ones, or nothing of the small would be seen.
         largest = 0.7 * (1 - leaf / leaves) + 0.04
-        size = _uniform((count, 1, 1), generator, 0.3, 1) * largest
+        size = uniform((count, 1, 1), generator, 0.3, 1) * largest
         cx, cy, angle, kind, aspect = (
-            _uniform((count, 1, 1), generator, *limits) for limits in ((-1, 1), (-1, 1), (0, 3.15), (0, 1), (0.15, 1))
+            uniform((count, 1, 1), generator, *limits) for limits in ((-1, 1), (-1, 1), (0, 3.15), (0, 1), (0.15, 1))
         )
         u = (x - cx) * angle.cos() + (y - cy) * angle.sin()
         v = (-(x - cx) * angle.sin() + (y - cy) * angle.cos()) / aspect
         distance = torch.where(kind < 0.5, (u**2 + v**2).sqrt(), torch.maximum(u.abs(), v.abs())) - size
         inside = (0.5 - distance * side / 2).clamp(0, 1)[:, None]
-        colour = _uniform((count, 3, 1, 1), generator)
+        colour = uniform((count, 3, 1, 1), generator)
         if leaf % 2:
             order = torch.randint(len(sources), (count,), generator=generator, device=generator.device)
             shift = int(torch.randint(side, (1,), generator=generator, device=generator.device))
             texture = sources[order].roll((shift, shift), (2, 3))
-            colour = texture * _uniform((count, 1, 1, 1), generator, 0.3, 1.2) + 0.3 * (colour - 0.5)
+            colour = texture * uniform((count, 1, 1, 1), generator, 0.3, 1.2) + 0.3 * (colour - 0.5)
         image = image + (colour - image) * inside
     return image.clamp(0, 1)

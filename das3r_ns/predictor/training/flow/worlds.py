@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from das3r_ns.predictor.training.flow.degradations import degrade
+from das3r_ns.predictor.training.flow.draws import Number
 from das3r_ns.predictor.training.flow.motion import (
     CameraMotion,
     ObjectMotion,
@@ -66,7 +67,7 @@ def draw_pairs(
     camera = draw_camera(batch, size, generator)
     here = torch.zeros(batch, 2, device=device)
 
-    def uniform(low: float = 0, high: float = 1) -> Float[Tensor, "b"]:
+    def uniform(low: Number = 0, high: Number = 1) -> Float[Tensor, "b"]:
         return low + (high - low) * torch.rand(batch, generator=generator, device=device)
 
     # Half of the backgrounds are far behind the layers, half reach as near as they do.
@@ -122,7 +123,7 @@ def _paint(
     batch, _, height, width = in_first.shape
     device, side = textures.device, textures.shape[-1]
 
-    def uniform(low: float, high: float, *more: int) -> Tensor:
+    def uniform(low: Number, high: Number, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *more, generator=generator, device=device)
 
     chosen = textures[torch.randint(len(textures), (batch,), generator=generator, device=device)].float() / 255

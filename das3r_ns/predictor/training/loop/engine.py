@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+@runtime_checkable
 class EngineSettings(Protocol):
     """What the engine reads of a training configuration."""
 
