@@ -257,7 +257,7 @@ def _digests_of_weights(options: PredictionOptions, predictor: str) -> dict[str,
     given = (
         {"network.weights": network.weights, "network.raft-weights": network.raft_weights}
         if predictor == "network"
-        else {"geometric.raft-weights": geometric.raft_weights}
+        else {"geometric.raft-weights": geometric.raft_weights, "geometric.flow-weights": geometric.flow_weights}
     )
     paths = {option: Path(value).expanduser() for option, value in given.items() if value is not None}
     files = {option: path / "model.safetensors" if path.is_dir() else path for option, path in paths.items()}

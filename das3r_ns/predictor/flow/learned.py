@@ -1,4 +1,4 @@
-"""Flow by our own network (`flow.network`), with the weights that come with the package, as a `FlowEstimator`.
+"""Flow by our own network (`flow.network`) as a `FlowEstimator`.
 
 Both directions of a pair are estimated at once, each image encoded once; on a GPU as one CUDA graph in half precision.
 """
@@ -21,8 +21,6 @@ from das3r_ns.predictor.flow.clip_flow import resize_flow
 from das3r_ns.predictor.flow.network import CELL, MIN_SIDE, FlowNetwork, ImageFeatures, load_flow_network
 from das3r_ns.predictor.flow.recorded import RecordedFlow
 
-WEIGHTS = Path(__file__).parent / "weights" / "flow.safetensors"
-"""Shipped; `weights/README.md` is their model card."""
 UPDATES, REFINEMENTS = 6, 2
 """As in training."""
 MAX_SIDE_PX = 1024
@@ -34,7 +32,7 @@ class LearnedFlow:
     """Flow by our own network. Satisfies `FlowBothWays`.
 
     Args:
-        weights: a file of `das3r train-flow`. None: the shipped one.
+        weights: a file of `das3r train-flow`.
 
     Raises:
         FileNotFoundError: the file is not there.
@@ -43,7 +41,7 @@ class LearnedFlow:
 
     def __init__(
         self,
-        weights: Path | None = None,
+        weights: Path,
         device: str = "auto",
         updates: int = UPDATES,
         refinements: int = REFINEMENTS,
@@ -52,7 +50,7 @@ class LearnedFlow:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device, self._max_side_px = torch.device(device), max_side_px
-        network = _fused(load_flow_network(weights or WEIGHTS)).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = _fused(load_flow_network(weights)).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._flow = partial(flow_both_ways, network, updates, refinements)
         self._recorded: RecordedFlow | None = None
         self._one_at_a_time = threading.Lock()  # one CUDA graph, one memory
@@ -65,7 +63,7 @@ class LearnedFlow:
         self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w 2"]]:
         """See `FlowBothWays`."""
-        size = a.shape[:2]
+        size = (a.shape[0], a.shape[1])
         factor = self._max_side_px / max(size)
         if factor < 1:
             reduced = (max(round(size[1] * factor), 1), max(round(size[0] * factor), 1))

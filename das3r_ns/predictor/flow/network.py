@@ -143,7 +143,7 @@ class FlowNetwork(nn.Module):
 
     def _correlate(
         self, first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"]
-    ) -> tuple[list[Float[Tensor, "n 1 _ _"]], Float[Tensor, "b n h w"], Float[Tensor, "b 2 h w"]]:
+    ) -> tuple[list[Float[Tensor, "cells 1 _ _"]], Float[Tensor, "b n h w"], Float[Tensor, "b 2 h w"]]:
         """Correlations of all cells of `first` with all of `second` at each scale, how likely each match is, and the
         flow that they give."""
         b, c, h, w = first.shape
@@ -172,7 +172,7 @@ def cells(height: int, width: int, device: torch.device) -> Float[Tensor, "2 h w
 
 
 def look_up(
-    pyramid: list[Float[Tensor, "n 1 _ _"]], flow: Float[Tensor, "b 2 h w"], radius: int
+    pyramid: list[Float[Tensor, "cells 1 _ _"]], flow: Float[Tensor, "b 2 h w"], radius: int
 ) -> Float[Tensor, "b _ h w"]:
     """Correlations in a window around the place where each cell goes, at every scale. Zero out of view.
 

@@ -23,8 +23,11 @@ class GeometricPredictorConfig(SavedConfig):
     """Cameras."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How evidence of motion becomes `dynamic_prob`, and what refines it."""
-    flow: Literal["dis", "raft"] = "dis"
-    """Optical flow: OpenCV's DIS, or torchvision's RAFT, on a GPU when there is one (seconds a pair without)."""
+    flow: Literal["dis", "learned", "raft"] = "dis"
+    """Optical flow: OpenCV's DIS, the network of `das3r train-flow`, or torchvision's RAFT; the networks run on a GPU
+    when there is one (seconds a pair without)."""
+    flow_weights: Path | None = None
+    """File of `das3r train-flow`, for `flow` learned."""
     raft_weights: Path | None = None
     """File of torchvision's `raft_large` or `raft_small`, for `flow` raft. None takes what torchvision keeps on this
     machine, else fetches `raft_large` (21 MB)."""
@@ -47,6 +50,8 @@ class GeometricPredictorConfig(SavedConfig):
             ValueError: a value makes no sense; the message names its option.
         """
         masks, mapping = self.masks, self.mapping
+        if self.flow == "learned" and self.flow_weights is None:
+            raise ValueError("--geometric.flow learned needs --geometric.flow-weights, a file of `das3r train-flow`")
         found = {
             "map-longest-side": (self.map_longest_side, self.map_longest_side >= 1, "1 or more"),
             "offsets": (self.offsets, bool(self.offsets) and min(self.offsets) >= 1, "distances of 1 or more frames"),

@@ -207,6 +207,11 @@ def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredicto
 def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
     if config.flow == "dis":
         return DisFlow()
+    if config.flow == "learned":
+        from das3r_ns.predictor.flow.learned import LearnedFlow
+
+        assert config.flow_weights is not None  # `check`
+        return LearnedFlow(config.flow_weights)
     from das3r_ns.predictor.flow.raft import RaftFlow  # torchvision is slow to import
 
     return RaftFlow(config.raft_weights)

@@ -237,10 +237,7 @@ class FlowRun:
 
     def _estimate(self, first: Tensor, second: Tensor) -> Tensor:
         with self.fabric.autocast():
-            half = len(first)
-            both = self.network.encode(torch.cat((first, second)))
-            features = [type(both)(*(values[part] for values in both)) for part in (slice(half), slice(half, None))]
-            return self.network.match(*features, self.config.updates, self.config.refinements).final[-1]
+            return self.network(first, second, self.config.updates, self.config.refinements).final[-1]
 
     def _save(self) -> None:
         """Written beside its place and moved there: an interrupted save leaves the old one."""

@@ -1,0 +1,99 @@
+"""Flow by our own network as an estimator: any size, the same every time, wrong weights are said."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from das3r_ns.predictor.flow.clip_flow import FlowBothWays
+from das3r_ns.predictor.flow.learned import LearnedFlow
+from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
+from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.training.flow.train import save_flow_weights
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random weights, with norms that have seen something: what flow they give is nonsense, but always the same."""
+    torch.manual_seed(0)
+    network = FlowNetwork()
+    with torch.no_grad():
+        for values in (network.update.head[-1].weight, network.refine.head.weight):
+            values.normal_(0, 0.01)
+        network(torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128), 1, 1)
+    path = tmp_path_factory.mktemp("flow") / "flow.safetensors"
+    save_flow_weights(network, path)
+    return path
+
+
+def image(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def test_both_ways_are_what_the_network_gives_one_after_the_other(weights):
+    a, b = image(0, 128, 136), image(1, 128, 136)
+    network = load_flow_network(weights)
+    flow = LearnedFlow(weights, "cpu", updates=2, refinements=1)
+    assert isinstance(flow, FlowBothWays)
+    found = flow.both(a, b)
+    first, second = (torch.from_numpy(i).permute(2, 0, 1)[None] / 255 for i in (a, b))
+    for pair, way in zip(((first, second), (second, first)), found, strict=True):
+        with torch.inference_mode():
+            expected = network(*pair, 2, 1).final[-1][0].permute(1, 2, 0).numpy()
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(way, expected, atol=2e-3)
+    np.testing.assert_array_equal(flow(a, b), found[0])
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (131, 70), (70, 131), (150, 90)])
+def test_images_of_any_size_keep_it(weights, height, width):
+    there, back = LearnedFlow(weights, "cpu", 1, 1).both(image(0, height, width), image(1, height, width))
+    assert there.shape == back.shape == (height, width, 2)
+    assert np.isfinite(there).all()
+
+
+def test_large_images_are_reduced_and_their_flow_is_in_their_own_pixels(weights):
+    a, b = image(0, 128, 160), image(1, 128, 160)
+    large = [i.repeat(2, 0).repeat(2, 1) for i in (a, b)]
+    small = LearnedFlow(weights, "cpu", 1, 1)(a, b)
+    reduced = LearnedFlow(weights, "cpu", 1, 1, max_side_px=160)(*large)
+    assert reduced.shape == (256, 320, 2)
+    np.testing.assert_allclose(reduced[64:192:8, 64:256:8], 2 * small[32:96:4, 32:128:4], atol=0.2)
+
+
+def test_threads_get_the_same_flow(weights):
+    flow = LearnedFlow(weights, "cpu", 1, 1)
+    images = [image(i, 128, 128) for i in range(4)]
+    alone = [flow(images[i], images[i + 1]) for i in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda i: flow(images[i], images[i + 1]), range(3)))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_wrong_weights_are_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train-flow"):
+        LearnedFlow(tmp_path / "none.safetensors", "cpu")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="does not hold weights"):
+        LearnedFlow(tmp_path / "broken.safetensors", "cpu")
+    save_file({"other": torch.zeros(3)}, str(tmp_path / "other.safetensors"))
+    with pytest.raises(ValueError, match="does not hold weights"):
+        LearnedFlow(tmp_path / "other.safetensors", "cpu")
+
+
+def test_learned_flow_without_weights_is_refused_before_the_long_work():
+    with pytest.raises(ValueError, match="flow-weights"):
+        GeometricPredictorConfig(flow="learned").check()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_is_the_same_but_for_rounding(weights):
+    a, b = image(0, 135, 241), image(1, 135, 241)
+    gpu = LearnedFlow(weights, "cuda")
+    found = gpu(a, b)
+    expected = LearnedFlow(weights, "cpu")(a, b)
+    assert np.abs(found - expected).mean() < 0.05 * max(np.abs(expected).mean(), 1)
+    np.testing.assert_array_equal(gpu(a, b), found)
