@@ -1,7 +1,7 @@
 """Depth of a still scene from images whose cameras are known, without optical flow: truth to measure flow against.
 
 Every pixel is tried at many inverse depths; at the right one, other images show the same there. What the best views do
-not agree on, or agree on at several depths, stays unknown, and so does what the depth of a neighbouring image contradicts.
+not agree on, or agree on at several depths, stays unknown, and so does what the depth of the other image contradicts.
 """
 
 from __future__ import annotations
