@@ -27,6 +27,7 @@ from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import Maps, estimate_depth_and_masks, on_a_sphere
+from das3r_ns.predictor.geometric.memory import check_memory
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.preprocess.blank_frames import MIN_INTENSITY_STD, blank, intensity_std
 from das3r_ns.predictor.preprocess.overlays import find_overlays, priors_inside, remove_overlays, restore_full_frame
@@ -60,6 +61,9 @@ class GeometricPredictor:
                 cameras.
         """
         _check_clip(clip)
+        warning = check_memory(len(clip), clip.size, self.config)
+        if warning is not None:
+            CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
         over = find_overlays(clip.frames) if self.config.laid_over else None
         if over is None:
             return self._predict(clip, known)
