@@ -5,6 +5,7 @@ predictor's name and the scene format. Every nerfstudio command builds the datap
 there without decoding a frame or importing a predictor. One run at a time predicts a scene; others wait for it.
 """
 
+import glob as globbing
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -22,10 +24,10 @@ from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.files.hashing import digest_of_file
-from das3r_ns.files.json_files import to_jsonable
+from das3r_ns.files.json_files import read_json_object, to_jsonable
 from das3r_ns.predictor.registry import PredictorName, build_predictor, resolve
 from das3r_ns.runtime.progress import recorded_seconds
-from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, write_scene
+from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, working_name, write_scene
 from das3r_ns.video.clip import Clip
 
 DEFAULT_CACHE = Path("outputs") / "das3r_scenes"
@@ -52,11 +54,11 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         return _scene_of_lost_data(data, options, cache)
     content = digest_of_inputs(data, options)
     for name in _predictors_meant(options):
-        folder = cache / _folder_name(data, content, options, name)
-        if is_scene_folder(folder):
-            tell_once(f"Using the predicted scene in {folder} (delete it to predict again).")
-            _tell_of_other_weights(folder, _digests_of_weights(options, name))
-            return folder
+        found = _scene_of_content(data, content, options, name, cache)
+        if found is not None:
+            tell_once(f"Using the predicted scene in {found} (delete it to predict again).")
+            _tell_of_other_weights(found, _digests_of_weights(options, name))
+            return found
     name = resolve_auto(options)
     folder = cache / _folder_name(data, content, options, name)
     check_writable(cache)
@@ -119,11 +121,14 @@ def predict_scene(
         "weights_digests": digests,
         "input": str(data),
         "input_digest": content or digest_of_inputs(data, options),
+        "options_digest": _digest_of_options(options, predictor.name),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
         "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
-    scene = replace(scene, provenance=provenance, times_s=clip.times_s)
+    scene = replace(
+        scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform
+    )
     write_scene(scene, clip.frames, folder, overwrite=overwrite)
     print(summary(scene, folder))
     return scene
@@ -176,7 +181,8 @@ def check_free_space(folder: Path, clip: Clip) -> None:
 @contextmanager
 def only_one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold the lock of a scene folder that is about to be written, and clear away what killed runs left beside it."""
-    lock = _lock_of(folder.parent, folder.name)
+    folder = folder.absolute()
+    lock = _lock_of(folder.parent, working_name(folder))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -196,13 +202,14 @@ def _lock_of(parent: Path, name: str) -> FileLock:
 def _clear_after_killed_runs(folder: Path) -> None:
     """Remove temporary folders (`scene.written_whole` makes them) whose writer is gone: its lock is free. What had been
     moved aside for a scene that never came goes back to its place."""
-    for retired in folder.parent.glob(f".{folder.name}.*.old"):
+    own = working_name(folder)
+    for retired in folder.parent.glob(f".{globbing.escape(own)}.*.old"):
         if not folder.exists() and (retired / "old").exists():
             os.replace(retired / "old", folder)
         shutil.rmtree(retired, ignore_errors=True)
     for stale in folder.parent.glob(".*.part"):
         name = stale.name[1:].rsplit(".", 2)[0]
-        if name == folder.name:  # this run holds the lock and has not begun to write
+        if name == own:  # this run holds the lock and has not begun to write
             shutil.rmtree(stale, ignore_errors=True)
         elif (folder.parent / f".{name}.lock").exists():
             with suppress(Timeout), _lock_of(folder.parent, name).acquire(timeout=0):
@@ -211,6 +218,34 @@ def _clear_after_killed_runs(folder: Path) -> None:
 
 def _folder_name(data: Path, content: str, options: PredictionOptions, predictor: PredictorName) -> str:
     return f"{clip_name(data)}-{content[:10]}-{_digest_of_options(options, predictor)}"
+
+
+def _scene_of_content(
+    data: Path, content: str, options: PredictionOptions, predictor: PredictorName, cache: Path
+) -> Path | None:
+    """The scene predicted from the same input with the same options, whatever the clip or the scene is called now."""
+    folder = cache / _folder_name(data, content, options, predictor)
+    if is_scene_folder(folder):
+        return folder
+    digest = _digest_of_options(options, predictor)
+    others = sorted(cache.iterdir()) if cache.is_dir() else []
+    for other in others:
+        if other.name.startswith(".") or not is_scene_folder(other):
+            continue
+        if other.name.endswith(f"-{content[:10]}-{digest}"):
+            return other
+        info = _provenance(other)
+        if info.get("input_digest") == content and info.get("options_digest") == digest:
+            return other
+    return None
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """What a scene folder says about how it was made; nothing if that cannot be read, for reading it says why."""
+    try:
+        return read_json_object(folder / "predictor.json")
+    except (OSError, ValueError):
+        return {}
 
 
 def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> str:
@@ -267,7 +302,7 @@ def _digests_of_weights(options: PredictionOptions, predictor: str) -> dict[str,
 def _tell_of_other_weights(folder: Path, digests: dict[str, str]) -> None:
     """Say if a scene was predicted with other weights than those that lie at their place now, as after more training.
     It stays: runs that were trained on it are evaluated on it."""
-    then = json.loads((folder / "predictor.json").read_text(encoding="utf-8")).get("weights_digests", {})
+    then = _provenance(folder).get("weights_digests", {})
     changed = [option for option, digest in digests.items() if then.get(option, digest) != digest]
     if changed:
         options = " and ".join(f"--{option}" for option in changed)

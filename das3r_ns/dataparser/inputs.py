@@ -6,26 +6,45 @@ cameras, and masks or not), and a scene folder, which needs no prediction at all
 
 import hashlib
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns.dataparser.known_cameras import cameras_of_clip, match_cameras, read_cameras, read_json, undistort
-from das3r_ns.dataparser.known_masks import match_masks, read_masks
+from das3r_ns.dataparser.camera_match import check_cameras, match_cameras
+from das3r_ns.dataparser.colmap_model import find_models
+from das3r_ns.dataparser.known_cameras import (
+    NamedCameras,
+    cameras_of_frames,
+    intrinsics_at,
+    read_cameras,
+    subset,
+    undistort,
+)
+from das3r_ns.dataparser.known_masks import FrameMasks, describe, match_masks, read_masks
+from das3r_ns.dataparser.mask_files import list_masks, of_files, open_masks
+from das3r_ns.dataparser.matching import ClipFrames
 from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.dataparser.poses_check import shift_of
+from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import is_scene_folder
-from das3r_ns.video import images as pictures
 from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_pictures
+from das3r_ns.video.image_folder import list_images
+from das3r_ns.video.images import picture_size
 
-FILES_OF_CAMERAS = frozenset(
-    {"transforms.json"}
-    | {f"{name}.{suffix}" for name in ("cameras", "images", "rigs", "frames") for suffix in ("bin", "txt")}
-)
-"""What decides cameras in a folder of them; a COLMAP workspace holds gigabytes of other things beside."""
+READING = 2
+"""Raised whenever masks or cameras that somebody gave come to mean something else, so that scenes predicted from them
+before are not used again."""
+
+FILES_OF_CAMERAS = ("cameras", "images", "rigs", "frames")
+"""Files of a COLMAP model that decide cameras; a workspace holds gigabytes of other things beside."""
 
 DataKind = Literal["scene", "dataset", "clip"]
 
@@ -34,9 +53,25 @@ def kind_of(data: Path) -> DataKind:
     """What lies at `data`, by its name and the files in it."""
     if is_scene_folder(data):
         return "scene"
-    if data.suffix == ".json" or (data / "transforms.json").is_file():
-        return "dataset"
-    return "clip"
+    return "clip" if transforms_of(data) is None else "dataset"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The frames of a clip with what they are called and where they come from."""
+
+    clip: Clip
+    frames: ClipFrames
+    entries: list[TransformsFrame] | None = None
+    """Of a dataset, the entry of each frame of the clip."""
+
+    def only(self, kept: list[int]) -> "Source":
+        """The same without the other frames, which slow the clip down by being left out."""
+        return Source(
+            self.clip.take(kept),
+            replace(self.frames, numbers=tuple(self.frames.numbers[i] for i in kept)),
+            None if self.entries is None else [self.entries[i] for i in kept],
+        )
 
 
 def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPriors]:
@@ -47,34 +82,154 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     Raises:
         FileNotFoundError, ValueError: an input is missing, damaged, or does not fit the others.
     """
-    cameras_file = _cameras_file(data, options)
-    cameras = None if cameras_file is None else read_cameras(cameras_file)  # before the pictures, which take longer
-    if cameras is not None and options.fov_deg is not None:
-        raise ValueError(f"{cameras_file} says what the field of view is: leave out --fov-deg.")
+    kind = kind_of(data)
+    models = None
+    if options.cameras is not None:  # before the pictures, which take longer
+        models = read_cameras(options.cameras, _stored_size(data, kind), options.cameras_convention)
+    has_cameras = models is not None or kind == "dataset"
+    if has_cameras and options.fov_deg is not None:
+        raise ValueError(f"{options.cameras or data} says what the field of view is: leave out --fov-deg.")
     # COLMAP and nerfstudio know nothing of EXIF orientation: their cameras are those of the pictures as stored.
-    upright = cameras is None
-    if kind_of(data) == "dataset":
-        paths, masks = _dataset_files(data, options)
-        clip = read_pictures(paths, options.video, data, upright)
+    source = _read_source(data, options, upright=not has_cameras)
+    if not has_cameras:
+        masks = _masks(source, options)
+        focal_px = _focal_px(options.fov_deg, source.clip)
+        return source.clip, _with_masks(UserPriors(focal_px=focal_px), masks)
+    if models is None:
+        assert source.entries is not None
+        path = transforms_of(data)
+        assert path is not None
+        cameras = cameras_of_frames(path, source.entries, convention=options.cameras_convention)
     else:
-        clip = read_clip(data, options.video, upright)
-        masks = match_masks(pictures.list_pictures(options.masks), clip.names, options.masks) if options.masks else None
-    if cameras is None:
-        known = UserPriors(
-            focal_px=_focal_px(options.fov_deg, clip), dynamic_mask=_mask_maps(masks, clip, data, options)
+        cameras, matched = match_cameras(models, source.clip, source.frames, data, options.numbering)
+        kept = [i for i, row in enumerate(matched) if row is not None]
+        if len(kept) < len(source.clip):
+            names, place = source.clip.names, cameras.path
+            gone = [names[i] for i in range(len(names)) if i not in set(kept)]
+            print(f"{len(gone)} of {len(names)} frames have no camera in {place} and are left out: {gone[0]}, ...")
+            source = source.only(kept)
+        cameras = subset(cameras, [row for row in matched if row is not None])
+    masks = _masks(source, options)
+    moving = None if masks is None else masks.moving
+    clip, K, moving = undistort(source.clip, intrinsics_at(cameras, source.clip.size), cameras.distortion, moving)
+    check_cameras(clip, K, cameras, moving, options.cameras_convention)
+    if masks is not None and moving is not None:
+        masks = replace(masks, moving=moving)
+    return clip, _with_masks(_with_cameras(cameras, K), masks)
+
+
+def _with_cameras(cameras: NamedCameras, K: Float[Tensor, "n 3 3"]) -> UserPriors:
+    T_world_camera = cameras.T_world_camera.copy()
+    shift = shift_of(T_world_camera[:, :3, 3])
+    T_world_camera[:, :3, 3] -= shift
+    applied = np.eye(4)
+    applied[:3, 3] = -shift
+    if shift.any():
+        print(
+            f"Cameras: they stand around ({', '.join(f'{value:g}' for value in shift)}), too far from the origin for "
+            "single precision. The scene is shifted there; exports are shifted back."
         )
-        return clip, known
-    matched = match_cameras(cameras, clip.names)
-    kept = [i for i, row in enumerate(matched) if row is not None]
-    if len(kept) < len(clip):
-        gone = [clip.names[i] for i in range(len(clip)) if i not in set(kept)]
-        print(f"{len(gone)} of {len(clip)} frames have no camera in {cameras_file} and are left out: {gone[0]}, ...")
-        clip = clip.take(kept)
-        masks = None if masks is None else [masks[i] for i in kept]
-    T_world_camera, K, distortion = cameras_of_clip(cameras, [row for row in matched if row is not None], clip.size)
-    dynamic_mask = _mask_maps(masks, clip, data, options)
-    clip, K, dynamic_mask = undistort(clip, K, distortion, dynamic_mask)
-    return clip, UserPriors(T_world_camera=T_world_camera, K=K, dynamic_mask=dynamic_mask)
+    return UserPriors(
+        T_world_camera=torch.from_numpy(T_world_camera).float(),
+        K=K,
+        applied_transform=torch.from_numpy(applied @ cameras.applied_transform),
+    )
+
+
+def _with_masks(known: UserPriors, masks: FrameMasks | None) -> UserPriors:
+    return known if masks is None else replace(known, dynamic_mask=masks.moving, mask_given=masks.given)
+
+
+def _read_source(data: Path, options: PredictionOptions, upright: bool) -> Source:
+    """Frames of the data, and which of all frames they are."""
+    if kind_of(data) == "dataset":
+        entries, chosen = _dataset_frames(data, options)
+        images = [entry.image for entry in entries if entry.image is not None]
+        clip = read_pictures([images[i] for i in chosen], options.video, data, upright)
+        frames = ClipFrames(tuple(chosen), len(entries), tuple(path.name for path in images))
+        if len(set(clip.names)) < len(clip):  # images of one name in two folders
+            clip = replace(clip, names=tuple(entries[i].name for i in chosen))
+        return Source(clip, frames, [entries[i] for i in chosen])
+    clip = read_clip(data, options.video, upright)
+    if options.masks is None and options.cameras is None:
+        return Source(clip, ClipFrames(tuple(range(len(clip))), len(clip)))  # nothing has to be matched
+    if data.is_dir():
+        names = tuple(path.name for path in list_images(data))
+        place = {name: i for i, name in enumerate(names)}
+        return Source(clip, ClipFrames(tuple(place[name] for name in clip.names), len(names), names))
+    from das3r_ns.video.index import index_video
+
+    times = index_video(data).times_s
+    numbers = tuple(int(name.rsplit("_", 1)[-1]) - 1 for name in clip.names)
+    return Source(clip, ClipFrames(numbers, len(times), times_s=tuple(times)))
+
+
+def _stored_size(data: Path, kind: DataKind) -> tuple[int, int] | None:
+    """Height and width of the frames as they are stored; None where they lie in a dataset, whose files say it."""
+    if kind == "dataset" or not data.exists():
+        return None
+    if data.is_dir():
+        return picture_size(list_images(data)[0], upright=False)
+    from das3r_ns.video.index import index_video
+
+    return index_video(data).size
+
+
+def _dataset_frames(data: Path, options: PredictionOptions) -> tuple[list[TransformsFrame], list[int]]:
+    """Frames of a nerfstudio dataset whose images exist, in order, and which of them are chosen."""
+    transforms = transforms_of(data)
+    assert transforms is not None
+    listed = read_transforms(transforms)
+    entries = [entry for entry in listed if entry.image is not None]
+    missing = [entry.name for entry in listed if entry.image is None]
+    if len(entries) < 2:
+        raise FileNotFoundError(
+            f"{transforms} lists {len(missing)} pictures that do not exist (first: {transforms.parent / missing[0]})."
+            if missing
+            else f"{transforms} gives {len(entries)} frames, and at least 2 are needed."
+        )
+    if missing:
+        print(f"{transforms}: {len(missing)} of {len(listed)} images do not exist and are left out: {missing[0]}, ...")
+    rate = options.video.folder_fps
+    chosen = choose_frames(tuple(i / rate for i in range(len(entries))), options.video)
+    if len(chosen) < 2:
+        raise ValueError(f"{transforms} gives {len(chosen)} frames, and at least 2 are needed.")
+    return entries, chosen
+
+
+def _masks(source: Source, options: PredictionOptions) -> FrameMasks | None:
+    """The user's masks of the frames, those of the dataset, or the transparency of the frames themselves."""
+    size, alpha = source.clip.size, source.clip.alpha
+    if options.masks is not None:
+        masks = open_masks(options.masks)
+        inside_scene = options.masks.is_dir() and is_scene_folder(options.masks.parent)
+        matching = match_masks(masks, source.frames, options.numbering)
+        if not any(row is not None for row in matching.rows):
+            raise ValueError(f"none of the {len(source.clip)} frames that are read has a mask in {options.masks}.")
+        line = describe(matching, source.frames, options.masks)
+        if line is not None:
+            print(line)
+        if inside_scene and not options.masks_white_is_static:
+            print(f"Masks: {options.masks} belongs to a scene folder, where white is static.")
+        return read_masks(masks, matching.rows, size, options.masks_white_is_static or inside_scene)
+    if source.entries is None or not any(entry.mask for entry in source.entries):
+        if alpha is None:
+            return None
+        opaque = alpha.float() / 255
+        moving = opaque if options.video.alpha == "opaque-moves" else 1 - opaque
+        return FrameMasks(moving, torch.ones(len(alpha), dtype=torch.bool))
+    with_mask = [i for i, entry in enumerate(source.entries) if entry.mask is not None]
+    paths = [source.entries[i].mask for i in with_mask]
+    missing = [path for path in paths if path is not None and not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} does not exist, and is the mask of a frame ({len(missing)} such).")
+    rows: list[int | None] = [None] * len(source.entries)
+    for k, i in enumerate(with_mask):
+        rows[i] = k
+    if len(with_mask) < len(rows):
+        print(f"Masks: {len(with_mask)} of {len(rows)} frames have one; in the others what moves is predicted.")
+    files = of_files(source.clip.source or Path(), [path for path in paths if path is not None])
+    return read_masks(files, tuple(rows), size, white_is_static=True, is_dataset=True)
 
 
 def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
@@ -83,68 +238,38 @@ def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
     Raises:
         FileNotFoundError, ValueError: an input is missing.
     """
+    brought = options.masks is not None or options.cameras is not None
     if kind_of(data) == "dataset":
-        paths, masks = _dataset_files(data, options)
-        files = [*paths, *(masks or [])]
-        parts = [f"{path.name} {digest_of_file(path)}" for path in files]
+        brought = True
+        entries, chosen = _dataset_frames(data, options)
+        files = [path for i in chosen for path in (entries[i].image, entries[i].mask) if path is not None]
+        transforms = transforms_of(data)
+        assert transforms is not None
+        parts = [f"{path.name} {digest_of_file(path)}" for path in files if path.is_file()]
+        parts.append(digest_of_file(transforms))
     else:
         parts = [digest(data, options.video)]
-        if options.masks:
-            parts += [f"{path.name} {digest_of_file(path)}" for path in pictures.list_pictures(options.masks)]
-    cameras = _cameras_file(data, options)
-    if cameras is not None:
-        files = [cameras] if cameras.is_file() else sorted(p for p in cameras.rglob("*") if p.name in FILES_OF_CAMERAS)
-        parts += [digest_of_file(path) for path in files]
+    if options.masks is not None:
+        masks = list_masks(options.masks) if options.masks.is_dir() else [options.masks]
+        parts += [f"{path.name} {digest_of_file(path)}" for path in masks if path.is_file()]
+    if options.cameras is not None:
+        parts += [digest_of_file(path) for path in _camera_files(options.cameras)]
+    if brought:
+        parts.append(f"reading {READING} {options.numbering} {options.cameras_convention}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _cameras_file(data: Path, options: PredictionOptions) -> Path | None:
-    if options.cameras is not None or kind_of(data) != "dataset":
-        return options.cameras
-    return data if data.suffix == ".json" else data / "transforms.json"
-
-
-def _dataset_files(data: Path, options: PredictionOptions) -> tuple[list[Path], list[Path] | None]:
-    """Pictures of a nerfstudio dataset, chosen and in natural order, and their masks if it has any."""
-    transforms = data if data.suffix == ".json" else data / "transforms.json"
-    frames = read_json(transforms).get("frames")
-    if not frames:
-        raise ValueError(f"{transforms} lists no frames: it is no nerfstudio dataset.")
-    try:
-        frames = sorted(frames, key=lambda frame: pictures.natural_key(frame["file_path"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{transforms} lists a frame without a file_path: it is no nerfstudio dataset.") from error
-    rate = options.video.folder_fps
-    frames = [frames[i] for i in choose_frames(tuple(i / rate for i in range(len(frames))), options.video)]
-    if len(frames) < 2:
-        raise ValueError(f"{transforms} gives {len(frames)} frames, and at least 2 are needed.")
-    paths = [transforms.parent / frame["file_path"] for frame in frames]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{transforms} lists {len(missing)} pictures that do not exist (first: {missing[0]}).")
-    if options.masks is not None:
-        return paths, match_masks(
-            pictures.list_pictures(options.masks), tuple(path.name for path in paths), options.masks
-        )
-    if all("mask_path" in frame for frame in frames):
-        return paths, [transforms.parent / frame["mask_path"] for frame in frames]
-    return paths, None
-
-
-def _mask_maps(
-    paths: list[Path] | None, clip: Clip, data: Path, options: PredictionOptions
-) -> Float[Tensor, "n h w"] | None:
-    if paths is None:
-        return _mask_of_alpha(clip, options.video.alpha == "opaque-moves")
-    from_dataset = options.masks is None and kind_of(data) == "dataset"  # then they have nerfstudio's meaning
-    return read_masks(paths, clip.size, white_is_static=from_dataset or options.masks_white_is_static)
-
-
-def _mask_of_alpha(clip: Clip, opaque_moves: bool) -> Float[Tensor, "n h w"] | None:
-    if clip.alpha is None:
-        return None
-    opaque = clip.alpha.float() / 255
-    return opaque if opaque_moves else 1 - opaque
+def _camera_files(cameras: Path) -> list[Path]:
+    transforms = transforms_of(cameras)
+    if transforms is not None:
+        return [transforms]
+    files: Sequence[Path] = [
+        model / f"{name}.{ending}"
+        for model in find_models(cameras)
+        for name in FILES_OF_CAMERAS
+        for ending in ("bin", "txt")
+    ]
+    return [path for path in files if path.is_file()]
 
 
 def _focal_px(fov_deg: float | None, clip: Clip) -> float | None:

@@ -5,95 +5,249 @@ The files have OpenGL axes (nerfstudio) or OpenCV axes, world-to-camera (COLMAP)
 axes, camera-to-world, no distortion.
 """
 
-import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from das3r_ns import geometry
+from das3r_ns.dataparser.colmap_model import ColmapCamera, find_models, read_model, rotation_of
+from das3r_ns.dataparser.matching import bare_name
+from das3r_ns.dataparser.options import Convention
+from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
+from das3r_ns.files.values import (
+    applied_transform,
+    check_pose,
+    intrinsics_of,
+    matrix_of,
+    nearest_rotation,
+    number,
+    size_of,
+)
 from das3r_ns.video.clip import Clip
+from das3r_ns.video.images import picture_size
 
 PINHOLE_MODELS = frozenset({"SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"})
 """COLMAP's names (nerfstudio's too) of the camera models that become a pinhole once distortion is taken out."""
+
+FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class NamedCameras:
     """Cameras as a file lists them."""
 
+    path: Path
+    """The file or model they come from: for messages."""
     names: tuple[str, ...]
-    """Picture of each camera as the file names it."""
-    T_world_camera: Float[Tensor, "n 4 4"]
-    """Camera-to-world, OpenCV axes."""
+    """Image of each camera as the file names it."""
+    matrices: Float64[np.ndarray, "n 4 4"]
+    """As the file holds them, in its own convention. Double precision: they may be map coordinates."""
+    convention: Convention
+    """The convention in which they are read."""
     K: Float[Tensor, "n 3 3"]
-    """Pixels of the pictures that the file speaks of."""
+    """Pixels of the images that the file speaks of."""
     sizes: tuple[tuple[int, int], ...]
-    """Height and width of those pictures."""
+    """Height and width of those images."""
     distortion: Float[Tensor, "n 5"]
     """k1 k2 p1 p2 k3, OpenCV's order."""
+    applied_transform: Float64[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
+    """From the world of the program that wrote the file to that of the matrices, where the file says so."""
+
+    @property
+    def T_world_camera(self) -> Float64[np.ndarray, "n 4 4"]:
+        """Camera-to-world, OpenCV axes."""
+        return in_convention(self.matrices, self.convention)
 
 
-def read_cameras(path: Path) -> NamedCameras:
-    """Read a `transforms.json` (or the folder that holds one), or a folder with a COLMAP model.
+def in_convention(matrices: Float64[np.ndarray, "n 4 4"], convention: Convention) -> Float64[np.ndarray, "n 4 4"]:
+    """Camera-to-world with OpenCV axes, of matrices in the given convention."""
+    T = np.linalg.inv(matrices) if convention.endswith("inverse") else matrices
+    return T @ FLIP if convention.startswith("opengl") else T
 
+
+def read_cameras(
+    path: Path, image_size: tuple[int, int] | None = None, convention: Convention = "auto"
+) -> list[NamedCameras]:
+    """Read a `transforms.json` (or the folder that holds one), or the COLMAP models at or below a folder.
+
+    Args:
+        image_size: of the frames as stored, for files that do not say their images' size and have none beside them.
+        convention: in which the matrices are to be read.
+    Returns:
+        One set of cameras, or one of each COLMAP model, the one with most images first.
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: it is neither, is damaged, or has cameras that are no pinholes (fisheye, panorama).
     """
     if not path.exists():
         raise FileNotFoundError(f"--cameras {path} does not exist. Give a transforms.json or a COLMAP model's folder.")
-    if path.suffix == ".json":
-        return _read_transforms(path)
-    if (path / "transforms.json").is_file():
-        return _read_transforms(path / "transforms.json")
-    for folder in (path, path / "sparse" / "0", path / "colmap" / "sparse" / "0"):
-        if (folder / "cameras.bin").is_file() or (folder / "cameras.txt").is_file():
-            return _read_colmap(folder)
-    raise ValueError(f"{path} holds neither transforms.json nor a COLMAP model (cameras.bin or cameras.txt).")
-
-
-def match_cameras(cameras: NamedCameras, names: tuple[str, ...]) -> list[int | None]:
-    """Row in `cameras` of each frame, by file name (the suffix may differ); None where a frame has no camera.
-
-    Raises:
-        ValueError: no frame, or only one, has a camera.
-    """
-    rows = {Path(name).stem: i for i, name in enumerate(cameras.names)}
-    if len(rows) != len(cameras.names):
-        raise ValueError("two cameras belong to pictures of the same name in different folders: rename the pictures.")
-    matched = [rows.get(Path(name).stem) for name in names]
-    if sum(row is not None for row in matched) < 2:
+    transforms = transforms_of(path)
+    if transforms is not None:
+        return [cameras_of_frames(transforms, read_transforms(transforms), image_size, convention)]
+    models = find_models(path) if path.is_dir() else []
+    if not models:
         raise ValueError(
-            f"the cameras do not fit the frames: only {sum(row is not None for row in matched)} of {len(names)} frames "
-            f"have one (first frame: {names[0]}, first camera's picture: {cameras.names[0]}). They are matched by name."
+            f"{path} holds neither transforms.json nor a COLMAP model (cameras.bin and images.bin, or .txt, here or in "
+            "sparse/0)."
         )
-    return matched
+    found = [_read_colmap(model, convention) for model in models]
+    return sorted(found, key=lambda cameras: -len(cameras.names))
 
 
-def cameras_of_clip(
-    cameras: NamedCameras, rows: list[int], size: tuple[int, int]
-) -> tuple[Float[Tensor, "n 4 4"], Float[Tensor, "n 3 3"], Float[Tensor, "n 5"]]:
-    """T_world_camera, K in pixels of frames of `size`, and distortion, of the cameras in `rows`.
+def cameras_of_frames(
+    path: Path,
+    frames: Sequence[TransformsFrame],
+    image_size: tuple[int, int] | None = None,
+    convention: Convention = "auto",
+) -> NamedCameras:
+    """Cameras of the frames of a transforms.json.
 
     Raises:
-        ValueError: the cameras speak of pictures of other proportions.
+        ValueError: as of `read_cameras`.
     """
-    K = cameras.K[rows].clone()
-    for i, row in enumerate(rows):
-        height, width = cameras.sizes[row]
-        if abs(width * size[0] - height * size[1]) > max(height, width, *size):
+    matrices, intrinsics, sizes, distortions = [], [], [], []
+    for frame in frames:
+        what = f"{path}: frame {frame.name}"
+        model = frame.values.get("camera_model", "OPENCV")
+        if model not in PINHOLE_MODELS:
+            raise _no_pinhole(path, str(model))
+        try:
+            matrices.append(matrix_of(frame.values, what))
+            size = size_of(frame.values, what) or _stored_size(frame) or image_size
+            if size is None:
+                raise KeyError("w")
+            intrinsics.append(intrinsics_of(frame.values, size, what))
+            sizes.append(size)
+            distortions.append([_coefficient(frame, key, what) for key in ("k1", "k2", "p1", "p2", "k3")])
+        except KeyError as error:
             raise ValueError(
-                f"the camera of {cameras.names[row]} is for pictures of {width}x{height} pixels, the frames have "
-                f"{size[1]}x{size[0]}: other proportions. Give the pictures that the cameras were computed for."
+                f"{what} lacks {error}. Each needs transform_matrix and (itself or for all at once) fl_x or "
+                "camera_angle_x; w and h unless its image is there."
+            ) from error
+        if frame.values.get("k4"):
+            raise _no_pinhole(path, "OPENCV with k4")
+    return _checked(
+        NamedCameras(
+            path=path,
+            names=tuple(frame.name for frame in frames),
+            matrices=np.stack(matrices),
+            convention="opengl" if convention == "auto" else convention,
+            K=torch.tensor(intrinsics, dtype=torch.float32),
+            sizes=tuple(sizes),
+            distortion=torch.tensor(distortions, dtype=torch.float32),
+            applied_transform=applied_transform(frames[0].values, f"{path}"),
+        )
+    )
+
+
+def _stored_size(frame: TransformsFrame) -> tuple[int, int] | None:
+    return None if frame.image is None else picture_size(frame.image, upright=False)
+
+
+def _coefficient(frame: TransformsFrame, key: str, what: str) -> float:
+    return number(frame.values, key, what) if frame.values.get(key) is not None else 0.0
+
+
+def _read_colmap(folder: Path, convention: Convention) -> NamedCameras:
+    images = read_model(folder)
+    matrices = np.tile(np.eye(4), (len(images), 1, 1))
+    for i, image in enumerate(images):
+        what = f"{folder}: image {image.name}"
+        try:
+            matrices[i, :3, :3] = rotation_of(image.quaternion)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}.") from error
+        matrices[i, :3, 3] = image.translation
+        if image.camera.model not in PINHOLE_MODELS:
+            raise _no_pinhole(folder, image.camera.model)
+    K, distortions = zip(*(_colmap_intrinsics(image.camera, f"{folder}: image {image.name}") for image in images))
+    return _checked(
+        NamedCameras(
+            path=folder,
+            names=tuple(image.name for image in images),
+            matrices=matrices,
+            convention="opencv-inverse" if convention == "auto" else convention,
+            K=torch.tensor(K, dtype=torch.float32),
+            sizes=tuple((image.camera.height, image.camera.width) for image in images),
+            distortion=torch.tensor(distortions, dtype=torch.float32),
+        )
+    )
+
+
+def _colmap_intrinsics(camera: ColmapCamera, what: str) -> tuple[list[list[float]], list[float]]:
+    single = camera.model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+    fx, *rest = camera.params
+    fy, cx, cy, *extra = [fx, *rest] if single else rest
+    values: dict[str, Any] = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": camera.width, "h": camera.height}
+    size = size_of(values, what)
+    assert size is not None
+    distortion = (list(extra) + [0.0] * 5)[:5]
+    if not np.isfinite(distortion).all():
+        raise ValueError(f"{what}: its distortion {distortion} is not finite.")
+    return intrinsics_of(values, size, what), distortion
+
+
+def rows_by_folder(cameras: NamedCameras, data: Path) -> NamedCameras:
+    """Of cameras whose images have one name in several folders, those of the folder that `data` is.
+
+    Raises:
+        ValueError: several have the same name, and no folder is called as `data`.
+    """
+    names = [bare_name(name) for name in cameras.names]
+    if len(set(names)) == len(names):
+        return cameras
+    parts = [tuple(part.casefold() for part in name.replace("\\", "/").split("/")[:-1]) for name in cameras.names]
+    here = tuple(part.casefold() for part in data.absolute().parts)
+    for length in range(max(len(part) for part in parts), 0, -1):
+        rows = [i for i, part in enumerate(parts) if part[-length:] == here[-length:] and len(part) >= length]
+        if rows and len({names[i] for i in rows}) == len(rows):
+            return subset(cameras, rows)
+    twice = next(name for name in names if names.count(name) > 1)
+    both = [name for name, bare in zip(cameras.names, names) if bare == twice]
+    raise ValueError(
+        f"{cameras.path} has cameras of images of one name in several folders ({both[0]} and {both[1]}), and none of "
+        f"these folders is {data}. Give the folder of the images that are meant, or rename the images."
+    )
+
+
+def subset(cameras: NamedCameras, rows: Sequence[int]) -> NamedCameras:
+    """The cameras in `rows`, in that order."""
+    index = list(rows)
+    return replace(
+        cameras,
+        names=tuple(cameras.names[i] for i in index),
+        matrices=cameras.matrices[index],
+        K=cameras.K[index],
+        sizes=tuple(cameras.sizes[i] for i in index),
+        distortion=cameras.distortion[index],
+    )
+
+
+def intrinsics_at(cameras: NamedCameras, size: tuple[int, int]) -> Float[Tensor, "n 3 3"]:
+    """K in pixels of frames of `size`.
+
+    Raises:
+        ValueError: the cameras speak of images of other proportions.
+    """
+    K = cameras.K.clone()
+    for i, (height, width) in enumerate(cameras.sizes):
+        if abs(width * size[0] - height * size[1]) > max(height, width, *size):
+            turned = " (they lie on their side: cameras belong to images as they are stored)" * (
+                abs(height * size[0] - width * size[1]) <= max(height, width, *size)
+            )
+            raise ValueError(
+                f"the camera of {cameras.names[i]} is for pictures of {width}x{height} pixels, the frames have "
+                f"{size[1]}x{size[0]}: other proportions{turned}. Give the pictures that the cameras were computed for."
             )
         K[i] = geometry.rescale_intrinsics(K[i], (height, width), size)
-    return cameras.T_world_camera[rows], K, cameras.distortion[rows]
+    return K
 
 
 def undistort(
@@ -130,103 +284,13 @@ def undistort(
     )
 
 
-def _read_transforms(path: Path) -> NamedCameras:
-    content = read_json(path)
-    frames = content.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise ValueError(f"{path} lists no frames: it is no nerfstudio transforms.json.")
-    names, matrices, intrinsics, sizes, distortions = [], [], [], [], []
-    for frame in frames:
-        values = {**content, **frame}
-        model = values.get("camera_model", "OPENCV")
-        if model not in PINHOLE_MODELS:
-            raise _no_pinhole(path, model)
-        try:
-            names.append(str(values["file_path"]))
-            matrices.append(np.array(values["transform_matrix"], np.float64).reshape(-1, 4)[:3])
-            fx, cx, cy = (float(values[key]) for key in ("fl_x", "cx", "cy"))
-            intrinsics.append([[fx, 0, cx], [0, float(values.get("fl_y", fx)), cy], [0, 0, 1]])
-            sizes.append((int(values["h"]), int(values["w"])))
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path}: frame {frame.get('file_path', '?')} lacks a value or has a wrong one ({error}). Each needs "
-                "file_path, transform_matrix and (itself or for all at once) fl_x, fl_y, cx, cy, w, h."
-            ) from error
-        if values.get("k4"):
-            raise _no_pinhole(path, "OPENCV with k4")
-        distortions.append([float(values.get(k) or 0) for k in ("k1", "k2", "p1", "p2", "k3")])
-    T_gl = torch.eye(4, dtype=torch.float64).repeat(len(names), 1, 1)
-    T_gl[:, :3] = torch.from_numpy(np.stack(matrices))
-    return _checked(
-        NamedCameras(
-            names=tuple(names),
-            T_world_camera=geometry.to_opengl(T_gl).float(),
-            K=torch.tensor(intrinsics, dtype=torch.float32),
-            sizes=tuple(sizes),
-            distortion=torch.tensor(distortions, dtype=torch.float32),
-        ),
-        path,
-    )
-
-
-def _read_colmap(folder: Path) -> NamedCameras:
-    import pycolmap
-
-    try:
-        model = pycolmap.Reconstruction(str(folder))
-    except (ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{folder} cannot be read as a COLMAP model ({error}).") from error
-    images = sorted(model.images.values(), key=lambda image: image.name)
-    if not images:
-        raise ValueError(f"the COLMAP model in {folder} has no image.")
-    T = torch.eye(4, dtype=torch.float64).repeat(len(images), 1, 1)
-    K, sizes, distortions = [], [], []
-    for i, image in enumerate(images):
-        camera = model.cameras[image.camera_id]
-        name = camera.model.name
-        if name not in PINHOLE_MODELS:
-            raise _no_pinhole(folder, name)
-        T[i, :3] = torch.from_numpy(image.cam_from_world().inverse().matrix())
-        K.append(camera.calibration_matrix())
-        sizes.append((int(camera.height), int(camera.width)))
-        extra = list(camera.params[{"SIMPLE_PINHOLE": 3, "SIMPLE_RADIAL": 3, "RADIAL": 3}.get(name, 4) :])
-        distortions.append((extra + [0.0] * 5)[:5])
-    return _checked(
-        NamedCameras(
-            names=tuple(image.name for image in images),
-            T_world_camera=T.float(),
-            K=torch.from_numpy(np.stack(K)).float(),
-            sizes=tuple(sizes),
-            distortion=torch.tensor(distortions, dtype=torch.float32),
-        ),
-        folder,
-    )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """
-    Raises:
-        ValueError: the file is no JSON object.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no nerfstudio transforms.json: it holds a {type(content).__name__}.")
-    return content
-
-
-def _checked(cameras: NamedCameras, path: Path) -> NamedCameras:
-    if not (torch.isfinite(cameras.T_world_camera).all() and torch.isfinite(cameras.K).all()):
-        raise ValueError(f"{path} holds a camera with values that are not finite.")
-    R = cameras.T_world_camera[:, :3, :3]
-    skewed = (R @ R.transpose(1, 2) - torch.eye(3)).abs().amax(dim=(1, 2)) > 1e-2
-    if skewed.any() or (torch.linalg.det(R) < 0).any():
-        raise ValueError(
-            f"{path}: the transform of {cameras.names[int(skewed.int().argmax())]} is no rotation and translation "
-            "(scaled or mirrored). Camera-to-world matrices with OpenGL axes are expected."
-        )
+def _checked(cameras: NamedCameras) -> NamedCameras:
+    for name, matrix in zip(cameras.names, cameras.matrices):
+        check_pose(matrix, f"{cameras.path}: the camera of {name}")
+    R = cameras.matrices[:, :3, :3]
+    rounded = np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) > 1e-6
+    if rounded.any():
+        cameras.matrices[rounded, :3, :3] = nearest_rotation(R[rounded])
     return cameras
 
 

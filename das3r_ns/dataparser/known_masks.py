@@ -1,71 +1,189 @@
-"""The user's own masks of what moves: matched to the frames, brought to their size, white = moving."""
+"""The user's own masks of what moves: matched to the frames, understood, brought to the frames' size, white = moving.
 
+Masks may be given for some frames only; the others' are predicted.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from das3r_ns.video import images as pictures
+from das3r_ns.dataparser.mask_files import MaskFiles
+from das3r_ns.dataparser.mask_values import Encoding, Evidence, MaskError
+from das3r_ns.dataparser.matching import ClipFrames, MatchError, Matching, Numbering, match_files
+
+MAX_MOVING_SHARE = 0.9
+"""Masks that cover more than this are taken for inverted ones."""
+DOUBTFUL_SHARE = 0.6
+"""Masks that cover more than this are probably inverted."""
 
 
-def match_masks(paths: list[Path], names: tuple[str, ...], folder: Path) -> list[Path]:
-    """The mask of each frame: by name (the suffix may differ), else by order when there are as many masks as frames.
+@dataclass(frozen=True)
+class FrameMasks:
+    """Masks of a clip's frames."""
 
-    Frames of a video are called `frame_00001`, ... by their 1-based number in the whole video.
+    moving: Float[Tensor, "n h w"]
+    """1 where something moves; 0 in frames without a mask."""
+    given: Bool[Tensor, "n"]
+    """Which frames have one."""
+
+    def of(self, frames: list[int]) -> "FrameMasks":
+        """The masks of these frames."""
+        return FrameMasks(self.moving[frames], self.given[frames])
+
+
+def match_masks(masks: MaskFiles, frames: ClipFrames, numbering: Numbering = "auto") -> Matching:
+    """The mask of each frame.
+
+    A single mask whose name is not that of a frame is the mask of all frames. Frames without a mask are allowed
+    where masks are named after frames.
 
     Raises:
-        ValueError: neither way works; the message names both counts.
+        MatchError: no reading of the names accounts for all masks, or several do.
     """
-    by_stem = {path.stem: path for path in paths}
-    missing = [name for name in names if Path(name).stem not in by_stem]
-    if not missing:
-        return [by_stem[Path(name).stem] for name in names]
-    if len(missing) < len(names):
-        raise ValueError(
-            f"{folder} has no mask for {len(missing)} of the {len(names)} frames (first: {missing[0]}). Every frame "
-            "needs one: an all-black picture where nothing moves."
-        )
-    if len(paths) != len(names):
-        raise ValueError(
-            f"{folder} holds {len(paths)} masks for {len(names)} frames, and no name fits (first mask: "
-            f"{paths[0].name}, first frame: {names[0]}). Name the masks like the frames, or give one for each frame."
-        )
-    return paths
+    count, n = len(masks), len(frames.numbers)
+    if masks.times_s is not None and frames.times_s is not None and count not in (frames.total, n):
+        return _by_time_of_videos(masks, frames)
+    if masks.names is None:
+        if count == 1:
+            return Matching((0,) * n, "one for all frames", exact=True)
+        if count not in (frames.total, n):
+            raise MatchError(
+                f"{masks.place} holds {count} masks without names, and there are {n} frames ({frames.total} in all). "
+                "Give one for each frame, or a folder of masks that are named like the frames."
+            )
+        rows = frames.numbers if count == frames.total else range(n)
+        return Matching(tuple(rows), "in order", exact=False)
+    if count == 1 and frames.total > 1:
+        try:
+            return match_files(masks.names, frames, numbering)
+        except MatchError:
+            return Matching((0,) * n, "one for all frames", exact=True)
+    return match_files(masks.names, frames, numbering)
 
 
-def read_masks(paths: list[Path], size: tuple[int, int], white_is_static: bool) -> Float[Tensor, "n h w"]:
-    """Masks as `dynamic_prob` (1 where something moves) at `size` (height, width).
+def _by_time_of_videos(masks: MaskFiles, frames: ClipFrames) -> Matching:
+    """Masks of a video with another frame rate, by time.
 
     Raises:
-        ValueError: a mask has other proportions than the frames, or is no picture.
+        MatchError: the two videos are not equally long.
+    """
+    assert masks.times_s is not None
+    assert frames.times_s is not None
+    times, own = np.array(masks.times_s), np.array(frames.times_s) - frames.times_s[0]
+    step = max(np.median(np.diff(times)), np.median(np.diff(own)))
+    if len(times) < 2 or abs(times[-1] - own[-1]) > 1.5 * step:
+        raise MatchError(
+            f"{masks.place} has {len(masks)} frames and lasts {times[-1]:.2f} s, the video has {frames.total} and "
+            f"lasts {own[-1]:.2f} s: its frames belong to none of these. Give a mask video of the whole clip."
+        )
+    rows = [int(np.abs(times - own[number]).argmin()) for number in frames.numbers]
+    return Matching(tuple(rows), "by time", exact=True)
+
+
+def read_masks(
+    masks: MaskFiles,
+    rows: tuple[int | None, ...],
+    size: tuple[int, int],
+    white_is_static: bool,
+    is_dataset: bool = False,
+) -> FrameMasks:
+    """Masks of the frames at `size` (height, width).
+
+    Args:
+        rows: for each frame its mask's place in `masks`.
+        is_dataset: they come with a nerfstudio dataset, whose meaning (white is static) nobody has to state.
+    Raises:
+        MaskError: a mask has other proportions than the frames, cannot be read or understood, or all say that (nearly)
+            everything moves.
     """
     height, width = size
-    masks = np.empty((len(paths), height, width), np.float32)
-    for i, path in enumerate(paths):
-        mask = pictures.read_mask(path)
-        rows, columns = mask.shape
-        # Frames may have been reduced; rounding a side to whole pixels then shifts the proportions by that much.
-        fits = abs(columns * height - rows * width) <= max(rows, columns, height, width)
-        if not fits:
-            raise ValueError(
-                f"mask {path} has {columns}x{rows} pixels and the frames {width}x{height}: the proportions differ. "
-                "Masks must show the whole frame, upright."
-            )
-        if mask.shape != size:
-            mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
-        masks[i] = 1 - mask if white_is_static else mask
-    share = float(masks.mean())
-    if share > 0.9 and white_is_static:
-        raise ValueError(
+    wanted = sorted({row for row in rows if row is not None})
+    for row in wanted:
+        _check_proportions(masks.size(row), size, masks.labels[row])
+    evidence = Evidence()
+    for row in wanted:
+        evidence.add(masks.load(row))
+    encoding = evidence.encoding(_name_of(masks, wanted))
+    at_size = {row: _decoded(masks, row, encoding, size) for row in wanted} if len(wanted) < len(rows) else None
+    moving = np.zeros((len(rows), height, width), np.float32)
+    for i, row in enumerate(rows):
+        if row is not None:
+            white = _decoded(masks, row, encoding, size) if at_size is None else at_size[row]
+            moving[i] = 1 - white if white_is_static else white
+    given = np.array([row is not None for row in rows])
+    _check_share(float(moving[given].mean()), white_is_static, is_dataset)
+    if encoding.told is not None:
+        print(f"Masks: {encoding.told}.")
+    return FrameMasks(torch.from_numpy(moving), torch.from_numpy(given))
+
+
+def _decoded(masks: MaskFiles, row: int, encoding: Encoding, size: tuple[int, int]) -> np.ndarray:
+    white = encoding.decode(masks.load(row))
+    return white if white.shape == size else cv2.resize(white, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _name_of(masks: MaskFiles, wanted: list[int]) -> str:
+    return masks.labels[wanted[0]] if len(wanted) == 1 else f"the masks ({masks.labels[wanted[0]]}, ...)"
+
+
+def _check_proportions(found: tuple[int, int], size: tuple[int, int], label: str) -> None:
+    (rows, columns), (height, width) = found, size
+    # Frames may have been reduced; rounding a side to whole pixels then shifts the proportions by that much.
+    if abs(columns * height - rows * width) > max(rows, columns, height, width):
+        raise MaskError(
+            f"mask {label} has {columns}x{rows} pixels and the frames {width}x{height}: the proportions differ. "
+            "Masks must show the whole frame, upright."
+        )
+
+
+def _check_share(share: float, white_is_static: bool, is_dataset: bool) -> None:
+    """
+    Raises:
+        MaskError: nearly everything moves.
+    """
+    if share > MAX_MOVING_SHARE and is_dataset:
+        raise MaskError(
+            f"the masks of the dataset leave {1 - share:.0%} of the images as static: in nerfstudio's datasets white "
+            "is what is static. If white is what moves in yours, give their folder as --masks."
+        )
+    if share > MAX_MOVING_SHARE and white_is_static:
+        raise MaskError(
             f"the masks leave {1 - share:.0%} of the pictures as static, and white is what is static there. Is white "
             "what moves in yours? Give their folder as --masks, without --masks-white-is-static."
         )
-    if share > 0.9:
-        raise ValueError(
+    if share > MAX_MOVING_SHARE:
+        raise MaskError(
             f"the masks say that {share:.0%} of the pictures moves. White must be what moves; if white is the static "
             "part in yours (nerfstudio's meaning), give --masks-white-is-static."
         )
-    return torch.from_numpy(masks)
+    if share > DOUBTFUL_SHARE:
+        remedy = (
+            "give their folder as --masks" if is_dataset
+            else "leave out --masks-white-is-static" if white_is_static
+            else "give --masks-white-is-static"
+        )  # fmt: skip
+        print(f"Masks: {share:.0%} of the images moves by them, which is much. If they are inverted, {remedy}.")
+    elif share == 0:
+        print("Masks: nothing moves by them in any frame.")
+
+
+def describe(matching: Matching, frames: ClipFrames, place: Path) -> str | None:
+    """What to say about the way in which masks were matched; None where it is as one expects."""
+    missing = sum(row is None for row in matching.rows)
+    if missing:
+        return (
+            f"Masks: {len(matching.rows) - missing} of {len(matching.rows)} frames have one in {place}, matched "
+            f"{matching.how}; in the others what moves is predicted."
+        )
+    if matching.exact:
+        return None if matching.how != "one for all frames" else f"Masks: {place} is taken for all frames."
+    first = next(row for row in matching.rows if row is not None)
+    return f"Masks: matched {matching.how} ({frames.label(frames.numbers[0])} has mask {first + 1} of {place})."
+
+
+__all__ = ["Encoding", "FrameMasks", "MaskError", "describe", "match_masks", "read_masks"]

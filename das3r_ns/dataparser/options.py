@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
 from das3r_ns.predictor.registry import PredictorChoice
 from das3r_ns.video.config import VideoConfig
+
+Numbering = Literal["auto", "from-0", "from-1", "in-order", "by-name"]
+"""How the names of files beside the frames are read; `auto` finds out or refuses."""
+
+Convention = Literal["auto", "opengl", "opencv", "opengl-inverse", "opencv-inverse"]
+"""What a camera's matrix is: camera-to-world (or, inverse, world-to-camera) with the axes of OpenGL (x right, y up, z
+back) or of OpenCV (x right, y down, z forward). `auto` is the file format's own."""
 
 
 @dataclass
@@ -24,14 +32,22 @@ class PredictionOptions(SavedConfig):
     network: NetworkPredictorConfig = field(default_factory=NetworkPredictorConfig)
     """Settings of the network predictor."""
     masks: Path | None = None
-    """Folder of your own masks, white where something moves, one a frame, matched by name or else by order. They
-    replace the predicted ones."""
+    """Your own masks, white (or any object number or colour) where something moves: a folder of images or .npy files
+    named like the frames; or one file: an image for all frames, a stack (.npy, .npz, GIF, TIFF) or a video. They
+    replace the predicted ones; frames without one are predicted."""
     masks_white_is_static: bool = False
     """Your masks are white where nothing moves (nerfstudio's meaning)."""
     cameras: Path | None = None
     """Cameras that you already have: a transforms.json, or the folder of a COLMAP model, matched to the frames by
     file name. Only depth and masks are predicted then, and pictures are taken as they are stored, whatever their EXIF
     orientation, as COLMAP and nerfstudio take them. A folder with a transforms.json as `data` needs no mention."""
+    cameras_convention: Convention = "auto"
+    """What the matrices of `cameras`, or of a dataset, are: camera-to-world (or, inverse, world-to-camera) with the
+    axes of OpenGL or OpenCV. `auto` is what the format says: `opengl` in transforms.json, `opencv-inverse` in
+    COLMAP's, and refuses cameras that the images contradict where another convention fits."""
+    numbering: Numbering = "auto"
+    """How the numbers in names of masks and cameras count the frames: from 0 or 1 in the whole video, or in the order
+    of the frames that are read. `auto` finds out, and refuses where names allow several readings."""
     fov_deg: float | None = None
     """Horizontal field of view of the frames in degrees, when you know it. None estimates it."""
 
@@ -46,7 +62,9 @@ class PredictionOptions(SavedConfig):
             raise ValueError(f"--fov-deg must lie between 1 and 170 degrees, got {self.fov_deg}")
         if self.masks_white_is_static and self.masks is None:
             raise ValueError("--masks-white-is-static says something about --masks, which is not given.")
-        if self.masks is not None and not self.masks.is_dir():
-            raise FileNotFoundError(f"--masks {self.masks} is no folder. Give a folder with one picture a frame.")
+        if self.masks is not None and not self.masks.exists():
+            raise FileNotFoundError(
+                f"--masks {self.masks} does not exist. Give a folder of masks, an image, an array or a video."
+            )
         if self.cameras is not None and not self.cameras.exists():
             raise FileNotFoundError(f"--cameras {self.cameras} does not exist.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
@@ -26,6 +26,17 @@ EvalMode = Literal["all", "paper", "interval"]
 
 INTERPOLATED_WEIGHT = 0.2
 """Weight of a frame whose pose was interpolated between its neighbours: it may be off by some pixels."""
+
+
+class SceneOutputs(DataparserOutputs):
+    """nerfstudio's outputs with a transform in double precision: in single precision poses could not be brought back to
+    map coordinates, which have seven digits before the point."""
+
+    def transform_poses_to_original_space(
+        self, poses: Float[Tensor, "n 3 4"], camera_convention: Literal["opengl", "opencv"] = "opencv"
+    ) -> Float[Tensor, "n 3 4"]:
+        """See `DataparserOutputs`. Double precision."""
+        return super().transform_poses_to_original_space(poses.double(), camera_convention)
 
 
 def split_frames(count: int, split: str, mode: EvalMode, interval: int) -> list[int]:
@@ -60,7 +71,7 @@ def outputs_of_scene(
     numbers = split_frames(len(scene), split, mode, interval)
     scene, T_shown_world, scale = _shown(scene)
     pictures, masks = image_paths(folder), _mask_paths(folder, scene.image_size)
-    return DataparserOutputs(
+    return SceneOutputs(
         image_filenames=[pictures[i] for i in numbers],
         cameras=nerfstudio_cameras(scene, numbers),
         mask_filenames=None if masks is None else [masks[i] for i in numbers],
@@ -133,20 +144,21 @@ def _train_metadata(scene: Scene, pictures: list[Path], numbers: list[int], max_
     }
 
 
-def _shown(scene: Scene) -> tuple[Scene, Float[Tensor, "3 4"], float]:
-    """The scene in the world that training sees, and nerfstudio's transform and scale from the folder's world.
+def _shown(scene: Scene) -> tuple[Scene, Float64[Tensor, "3 4"], float]:
+    """The scene in the world that training sees, and nerfstudio's transform and scale from the user's own world.
 
     nerfstudio applies them as scale * (transform @ x).
     """
     if not scene.provenance.get("cameras_given"):
-        return scene, torch.eye(4)[:3], 1.0
+        return scene, scene.applied_transform[:3], 1.0
     static = (scene.depth > 0) & (scene.dynamic_prob <= DYNAMIC_THRESHOLD)
     depths = scene.depth[static] if static.any() else (scene.points.xyz - scene.T_world_camera[0, :3, 3]).norm(dim=1)
     T_shown_world = geometry.level_world(scene.T_world_camera, float(depths.median()))
     T_world_camera, scale = geometry.apply_similarity(T_shown_world, scene.T_world_camera)
     points = replace(scene.points, xyz=geometry.transform(T_shown_world, scene.points.xyz))
     shown = replace(scene, T_world_camera=T_world_camera, depth=scene.depth * scale, points=points)
-    return shown, T_shown_world[:3] / scale, scale
+    T_shown_original = T_shown_world.double() @ scene.applied_transform
+    return shown, T_shown_original[:3] / scale, scale
 
 
 def _scene_box(scene: Scene) -> SceneBox:

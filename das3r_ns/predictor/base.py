@@ -4,10 +4,11 @@ Adding a predictor is adding a file with a config and a class that satisfies `Pr
 its name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from das3r_ns.scene import Scene
@@ -26,10 +27,19 @@ class UserPriors:
     """Focal length in pixels of the clip, when it alone is known."""
     dynamic_mask: Float[Tensor, "n h w"] | None = None
     """1 where something moves, 0 elsewhere, at the clip's size; taken as truth."""
+    mask_given: Bool[Tensor, "n"] | None = None
+    """Which frames `dynamic_mask` speaks of, where not of all; in the others it is 0 and nothing is known."""
+    applied_transform: Float64[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
+    """From the world of the user's own files to that of `T_world_camera`, in double precision (map coordinates)."""
 
     def __post_init__(self) -> None:
         if (self.T_world_camera is None) != (self.K is None):
             raise ValueError("known cameras need both T_world_camera and K")
+
+    @property
+    def all_masks_given(self) -> bool:
+        """Whether nothing has to be found out about what moves."""
+        return self.dynamic_mask is not None and (self.mask_given is None or bool(self.mask_given.all()))
 
 
 class Predictor(Protocol):

@@ -16,7 +16,7 @@ from das3r_ns.scene.types import (
     SceneFolderError,
     frame_name,
 )
-from das3r_ns.scene.writing import write_scene, written_whole
+from das3r_ns.scene.writing import working_name, write_scene, written_whole
 
 __all__ = [
     "DYNAMIC_THRESHOLD",
@@ -29,6 +29,7 @@ __all__ = [
     "is_scene_folder",
     "read_frames_of_scene",
     "read_scene",
+    "working_name",
     "write_scene",
     "written_whole",
 ]

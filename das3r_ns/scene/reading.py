@@ -1,7 +1,13 @@
-"""Read a scene folder back, with the corrections its owner made by hand."""
+"""Read a scene folder back, with the corrections its owner made by hand.
 
-import json
+Folders travel, and are edited: nothing in one is trusted. Paths stay inside the folder, only regular files are opened,
+sizes are compared with those declared before anything is decoded, and every value that training computes with is
+finite and possible. What is wrong is named with its file, frame and value.
+"""
+
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,11 +16,19 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from plyfile import PlyData, PlyParseError
+from PIL import Image
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, SceneFolderError
+from das3r_ns.files.json_files import read_json_object
+from das3r_ns.files.regular import check_regular, inside
+from das3r_ns.files.values import applied_transform, check_pose, intrinsics_of, matrix_of, number, size_of
+from das3r_ns.scene.point_file import read_points
+from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, SceneFolderError
+
+MAX_FRAMES = 100_000
+MAX_DEPTH = 1e12
+"""Largest depth and confidence that can be meant, in any unit."""
 
 _ONE_ARRAY_AT_A_TIME = Lock()
 
@@ -31,7 +45,8 @@ def read_scene(folder: Path) -> Scene:
     corrected in `transforms.json`.
 
     Raises:
-        SceneFolderError: a file is missing, unreadable, of the wrong size or from a newer release.
+        SceneFolderError: a file is missing, unreadable, of the wrong size or from a newer release, or a value in it
+            cannot be meant; the message names file, frame and value.
     """
     folder = Path(folder)
     info = _read_json(folder / "predictor.json")
@@ -41,33 +56,18 @@ def read_scene(folder: Path) -> Scene:
             "Predict the scene again."
         )
     transforms = _read_json(folder / "transforms.json")
-    try:
-        entries = transforms["frames"]
-        T_gl = torch.tensor([frame["transform_matrix"] for frame in entries], dtype=torch.float64)
-        K = torch.zeros(len(entries), 3, 3, dtype=torch.float64)
-        for i, frame in enumerate(entries):
-            f = {**transforms, **frame}
-            K[i] = torch.tensor([[f["fl_x"], 0, f["cx"]], [0, f["fl_y"], f["cy"]], [0, 0, 1]], dtype=torch.float64)
-        first = {**transforms, **entries[0]}
-        image_size = (int(first["h"]), int(first["w"]))
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise SceneFolderError(
-            f"{folder / 'transforms.json'} is damaged ({error}). Predict the scene again."
-        ) from error
-    names = tuple(info.get("names", [Path(frame["file_path"]).stem for frame in entries]))
-    known = info.get("pose_known", [True] * len(entries))
-    times_s = info.get("times_s") or ()
-    if not len(names) == len(known) == len(entries):
-        raise SceneFolderError(
-            f"{folder}: transforms.json has {len(entries)} frames, predictor.json {len(names)}. "
-            "Frames cannot be added or taken out of a scene folder; predict again with other frames."
-        )
+    entries = _entries(folder, transforms)
+    T_gl, K, image_size = _cameras(folder, transforms, entries)
+    names, known, fps = _clip_info(folder, info, entries)
     with ThreadPoolExecutor(4) as pool:
-        maps = list(pool.map(lambda frame: _read_maps(folder, frame), entries))
+        maps = list(pool.map(lambda frame: _read_maps(folder, frame, image_size), entries))
     shapes = {m.shape for maps_of_frame in maps for m in maps_of_frame}
     if len(shapes) != 1:
         raise SceneFolderError(f"{folder}: depth, confidence and dynamic_prob differ in size: {sorted(shapes)}")
     depth, confidence, dynamic_prob = (torch.from_numpy(np.stack(m)) for m in zip(*maps))
+    ply = transforms.get("ply_file_path", "sparse_pc.ply")
+    if not isinstance(ply, str):
+        raise SceneFolderError(f"{folder / 'transforms.json'}: ply_file_path is not a path.")
     return Scene(
         T_world_camera=geometry.to_opengl(T_gl).float(),
         K=K.float(),
@@ -75,18 +75,104 @@ def read_scene(folder: Path) -> Scene:
         depth=depth,
         confidence=confidence,
         dynamic_prob=dynamic_prob,
-        points=_read_points(folder / transforms.get("ply_file_path", "sparse_pc.ply")),
+        points=read_points(inside(folder, ply, SceneFolderError), len(entries)),
         pose_known=torch.tensor(known, dtype=torch.bool),
         names=names,
-        fps=float(info.get("fps", 30.0)),
-        times_s=tuple(map(float, times_s)) if len(times_s) == len(entries) else None,
+        fps=fps,
+        times_s=_times(folder, info, len(entries)),
+        applied_transform=torch.from_numpy(
+            applied_transform(transforms, f"{folder / 'transforms.json'}", SceneFolderError)
+        ),
         provenance=info,
     )
 
 
+def _entries(folder: Path, transforms: dict[str, Any]) -> list[dict[str, Any]]:
+    path = folder / "transforms.json"
+    entries = transforms.get("frames")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise SceneFolderError(f"{path} is damaged: it lists no frames. Predict the scene again.")
+    if len(entries) > MAX_FRAMES:
+        raise SceneFolderError(f"{path} lists {len(entries)} frames: more than can be meant.")
+    for i, entry in enumerate(entries):
+        for key in ("file_path", "depth_file_path", "mask_path"):
+            if key == "mask_path" and entry.get(key) is None:
+                continue
+            if not isinstance(entry.get(key), str):
+                raise SceneFolderError(f"{path} is damaged: frame {i + 1} has no {key}. Predict the scene again.")
+            inside(folder, entry[key], SceneFolderError)
+    return entries
+
+
+def _cameras(
+    folder: Path, transforms: dict[str, Any], entries: Sequence[dict[str, Any]]
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """T (OpenGL axes) [n 4 4], K [n 3 3] in double precision, and the size of all images."""
+    common = {key: value for key, value in transforms.items() if key != "frames"}
+    matrices, intrinsics, sizes = [], [], []
+    for entry in entries:
+        values = {**common, **entry}
+        what = f"{folder / 'transforms.json'}: frame {entry['file_path']}"
+        try:
+            matrix = matrix_of(values, what, error=SceneFolderError)
+            size = size_of(values, what, SceneFolderError)
+            if size is None:
+                raise KeyError("w or h")
+            intrinsics.append(intrinsics_of(values, size, what, SceneFolderError))
+        except KeyError as error:
+            raise SceneFolderError(f"{what} is damaged: it lacks {error}. Predict the scene again.") from error
+        check_pose(matrix, what, SceneFolderError)
+        matrices.append(matrix)
+        sizes.append(size)
+        image = folder / entry["file_path"]
+        found = _image_size(image)
+        if found != size:
+            raise SceneFolderError(
+                f"{image} has {found[1]}x{found[0]} pixels, and transforms.json says {size[1]}x{size[0]}. Put the "
+                "image back, or predict the scene again."
+            )
+    if len(set(sizes)) > 1:
+        raise SceneFolderError(f"{folder / 'transforms.json'}: frames differ in size: {sorted(set(sizes))[:3]}.")
+    return torch.from_numpy(np.stack(matrices)), torch.tensor(intrinsics, dtype=torch.float64), sizes[0]
+
+
+def _clip_info(
+    folder: Path, info: dict[str, Any], entries: Sequence[dict[str, Any]]
+) -> tuple[tuple[str, ...], list[bool], float]:
+    """Names of the frames, which poses are known, and frames per second."""
+    path = folder / "predictor.json"
+    names = info.get("names", [Path(entry["file_path"]).stem for entry in entries])
+    known = info.get("pose_known", [True] * len(entries))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SceneFolderError(f"{path} is damaged: names is not a list of names.")
+    if not isinstance(known, list) or not all(isinstance(value, bool) for value in known):
+        raise SceneFolderError(f"{path} is damaged: pose_known is not a list of true and false.")
+    if not len(names) == len(known) == len(entries):
+        raise SceneFolderError(
+            f"{folder}: transforms.json has {len(entries)} frames, predictor.json {len(names)}. "
+            "Frames cannot be added or taken out of a scene folder; predict again with other frames."
+        )
+    fps = number(info, "fps", f"{path}", SceneFolderError) if "fps" in info else 30.0
+    if not 0 < fps < 1e6:
+        raise SceneFolderError(f"{path} is damaged: fps is {fps:g}.")
+    return tuple(names), known, fps
+
+
+def _times(folder: Path, info: dict[str, Any], num_frames: int) -> tuple[float, ...] | None:
+    """When each frame is shown, if the folder says it of all."""
+    times = info.get("times_s")
+    if times is None:
+        return None
+    numbers = isinstance(times, list) and all(isinstance(t, (int, float)) and abs(t) < 1e12 for t in times)
+    if not numbers or len(times) != num_frames or any(b <= a for a, b in pairwise(times)):
+        raise SceneFolderError(f"{folder / 'predictor.json'} is damaged: times_s is not {num_frames} ascending times.")
+    return tuple(float(t) for t in times)
+
+
 def image_paths(folder: Path) -> list[Path]:
     """Paths of the pictures of a scene folder, in order."""
-    return [Path(folder) / frame["file_path"] for frame in _read_json(Path(folder) / "transforms.json")["frames"]]
+    entries = _entries(Path(folder), _read_json(Path(folder) / "transforms.json"))
+    return [Path(folder) / entry["file_path"] for entry in entries]
 
 
 def read_frames_of_scene(folder: Path) -> UInt8[Tensor, "n h w 3"]:
@@ -98,58 +184,89 @@ def read_frames_of_scene(folder: Path) -> UInt8[Tensor, "n h w 3"]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, SceneFolderError)
     except FileNotFoundError as error:
         raise SceneFolderError(
             f"{path} is missing: {path.parent} is no whole scene folder. Predict it again."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SceneFolderError(f"{path} is no valid JSON ({error}).") from error
 
 
-def _read_picture(path: Path, flags: int) -> np.ndarray:
+def _image_size(path: Path) -> tuple[int, int]:
+    """Height and width by the header."""
+    try:
+        check_regular(path, SceneFolderError)
+        with Image.open(path) as image:
+            return image.height, image.width
+    except SceneFolderError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly anything on a damaged header
+        raise SceneFolderError(
+            f"{path} is missing or no picture ({type(error).__name__}). Predict the scene again, or restore the file."
+        ) from error
+
+
+def _read_picture(path: Path, flags: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    found = _image_size(path)
+    if size is not None and found != size:
+        raise SceneFolderError(
+            f"{path} has {found[1]}x{found[0]} pixels where {size[1]}x{size[0]} are expected: it would differ in size "
+            "from what it belongs to."
+        )
     picture = cv2.imread(str(path), flags)
     if picture is None:
         raise SceneFolderError(f"{path} is missing or no picture. Predict the scene again, or restore the file.")
     return picture
 
 
-def _read_array(path: Path) -> np.ndarray:
-    # NumPy reads the header with Python's own parser, which fails now and then when two threads are in it at once
-    # (CPython 3.11: "AST constructor recursion depth mismatch").
-    with _ONE_ARRAY_AT_A_TIME:
-        return np.load(path)
+def _read_array(path: Path, largest: tuple[int, int]) -> np.ndarray:
+    """A map of finite values that are not negative.
 
-
-def _read_maps(folder: Path, frame: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    name = Path(frame["file_path"]).stem
+    Raises:
+        SceneFolderError: it is something else.
+    """
     try:
-        depth = _read_array(folder / frame["depth_file_path"]).astype(np.float32)
-        confidence = _read_array(folder / "confidence" / f"{name}.npy").astype(np.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise SceneFolderError(f"{folder}: depth or confidence of {name} cannot be read ({error}).") from error
-    stored = _read_picture(folder / "dynamic_prob" / f"{name}.png", cv2.IMREAD_UNCHANGED)
+        check_regular(path, SceneFolderError)
+        # NumPy reads the header with Python's own parser, which fails now and then when two threads are in it at once
+        # (CPython 3.11: "AST constructor recursion depth mismatch"). Mapped, a size that the file does not hold is an
+        # error and no memory is taken for it.
+        with _ONE_ARRAY_AT_A_TIME:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except SceneFolderError:
+        raise
+    except Exception as error:  # of the header's parser, of pickles that are refused
+        raise SceneFolderError(f"{path} cannot be read as an array of numbers ({error}).") from error
+    if not isinstance(mapped, np.ndarray) or mapped.ndim != 2 or mapped.dtype.kind not in "fui" or 0 in mapped.shape:
+        raise SceneFolderError(f"{path} is not a map of numbers (height, width).")
+    if mapped.shape[0] > largest[0] or mapped.shape[1] > largest[1]:
+        raise SceneFolderError(f"{path} has {mapped.shape[1]}x{mapped.shape[0]} pixels, more than the image has.")
+    values = mapped.astype(np.float32)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise SceneFolderError(
+            f"{path}: the value at row {row}, column {column} is {values[row, column]}, which is not finite."
+        )
+    if values.min() < 0 or values.max() > MAX_DEPTH:
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise SceneFolderError(f"{path} holds {wrong:g}; depth and confidence lie between 0 and {MAX_DEPTH:g}.")
+    return values
+
+
+def _read_maps(
+    folder: Path, frame: dict[str, Any], image_size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    name = Path(frame["file_path"]).stem
+    depth = _read_array(folder / frame["depth_file_path"], image_size)
+    confidence = _read_array(folder / "confidence" / f"{name}.npy", image_size)
+    stored = _read_picture(
+        folder / "dynamic_prob" / f"{name}.png", cv2.IMREAD_UNCHANGED, (depth.shape[0], depth.shape[1])
+    )
+    if stored.ndim != 2 or stored.dtype not in (np.uint8, np.uint16):
+        raise SceneFolderError(f"{folder / 'dynamic_prob' / name}.png must have one grey channel of 8 or 16 bits.")
     probability = stored.astype(np.float32) / np.iinfo(stored.dtype).max
     if frame.get("mask_path") and probability.shape == depth.shape:
-        keep = _read_picture(folder / frame["mask_path"], cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255
+        keep = _read_picture(folder / frame["mask_path"], cv2.IMREAD_GRAYSCALE, image_size).astype(np.float32) / 255
         black = 1 - cv2.resize(keep, probability.shape[::-1], interpolation=cv2.INTER_AREA)
         # Resampling blurs edges; only a clear contradiction is a correction by hand.
         probability = np.where((black > 0.9) & (probability < DYNAMIC_THRESHOLD), 1.0, probability)
         probability = np.where((black < 0.1) & (probability > DYNAMIC_THRESHOLD), 0.0, probability)
     return depth, confidence, probability.astype(np.float32)
-
-
-def _read_points(path: Path) -> PointCloud:
-    try:
-        rows = PlyData.read(str(path))["vertex"].data
-    except (OSError, KeyError, ValueError, PlyParseError) as error:
-        raise SceneFolderError(f"{path} cannot be read as a point cloud ({error}).") from error
-    count, columns = len(rows), rows.dtype.names or ()
-    return PointCloud(
-        xyz=torch.from_numpy(np.stack([rows[a] for a in "xyz"], -1).astype(np.float32)),
-        rgb=torch.from_numpy(np.stack([rows[c] for c in ("red", "green", "blue")], -1).astype(np.uint8)),
-        staticness=torch.from_numpy(
-            rows["staticness"].astype(np.float32) if "staticness" in columns else np.ones(count, np.float32)
-        ),
-        frame=torch.from_numpy(rows["frame"].astype(np.int32) if "frame" in columns else np.full(count, -1, np.int32)),
-    )

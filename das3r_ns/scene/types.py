@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Bool, Float, Int, UInt8
+import torch
+from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 
 from das3r_ns import geometry
@@ -63,6 +64,9 @@ class Scene:
     fps: float = 30.0
     times_s: tuple[float, ...] | None = None
     """When each frame is shown, seconds from the first frame of the video; None where only `fps` is known."""
+    applied_transform: Float64[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
+    """From the world of the user's own camera files to this one, in double precision; where the cameras were found here
+    the identity."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Written to `predictor.json`: which predictor, which settings, digest of the input."""
 

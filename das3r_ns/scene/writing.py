@@ -18,6 +18,7 @@ from torch import Tensor
 
 from das3r_ns import __version__, geometry
 from das3r_ns.files.json_files import write_json
+from das3r_ns.files.names import MAX_NAME_BYTES, short_name
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, frame_name
 
 
@@ -66,15 +67,16 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder` to fill; move it there when the block ends well, else remove it."""
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # `.` has no name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    name = working_name(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=folder.parent))
     try:
         os.chmod(temporary, 0o777 & ~_umask())  # mkdtemp makes it private; a result is as readable as any file
         yield temporary
         retired = None
         if folder.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+            retired = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".old", dir=folder.parent))
             os.replace(folder, retired / "old")
         try:
             os.replace(temporary, folder)
@@ -86,6 +88,11 @@ def written_whole(folder: Path) -> Iterator[Path]:
             shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def working_name(folder: Path) -> str:
+    """Middle of the names of the hidden folders and the lock that lie beside a folder while it is written."""
+    return short_name(folder.name, MAX_NAME_BYTES - 55)
 
 
 def _umask() -> int:
@@ -176,6 +183,6 @@ def _transforms(scene: Scene) -> dict[str, Any]:
         "camera_model": "OPENCV",
         "ply_file_path": "sparse_pc.ply",
         "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0,
-        "applied_transform": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+        "applied_transform": scene.applied_transform[:3].tolist(),
         "frames": frames,
     }  # fmt: skip

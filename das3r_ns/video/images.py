@@ -5,7 +5,6 @@ else than colours.
 """
 
 import math
-import re
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,9 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image
 
 from das3r_ns.video.bit_depth import FULL_WHITE, read_16_bits, to_8_bits
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
-"""Kinds of pictures that cameras write and that need another program to become one of the above."""
+from das3r_ns.video.image_folder import IMAGE_SUFFIXES as PICTURE_SUFFIXES
+from das3r_ns.video.image_folder import list_images as list_pictures
+from das3r_ns.video.image_folder import natural_key
 
 # Pillow's own limit, for its error at twice that, is below what phones of 200 million pixels write.
 Image.MAX_IMAGE_PIXELS = 125_000_000
@@ -36,42 +34,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture of each EXIF orientation upright."""
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which `img2` comes before `img10`, whatever the case of the letters."""
-    parts = re.split(r"(\d+)", name.casefold())
-    # Numbers and text never meet in a comparison: the first number of each part tells them apart.
-    key = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part)
-    return (*key, (2, 0, name))  # names that differ in case or in leading zeros only: a fixed order all the same
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """Pictures of a folder (not of its subfolders), hidden files left out, in natural order.
-
-    Raises:
-        ValueError: there are none; the message says what was found instead.
-    """
-    files = sorted(
-        (p for p in Path(folder).iterdir() if not p.name.startswith(".")), key=lambda path: natural_key(path.name)
-    )
-    pictures = [p for p in files if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
-    if pictures:
-        return pictures
-    foreign = [p for p in files if p.suffix.lower() in UNREADABLE_SUFFIXES]
-    if foreign:
-        raise ValueError(
-            f"{folder} holds {len(foreign)} pictures of kind {foreign[0].suffix}, which cannot be read here. "
-            "Convert them to JPEG or PNG."
-        )
-    below = [p for p in files if p.is_dir() and any(q.suffix.lower() in PICTURE_SUFFIXES for q in p.iterdir())]
-    if below:
-        raise ValueError(f"{folder} holds no pictures itself, but {below[0]} does. Give that folder.")
-    found = f"{len(files)} other files (first: {files[0].name})" if files else "nothing"
-    raise ValueError(
-        f"{folder} holds no pictures ({', '.join(sorted(s[1:] for s in PICTURE_SUFFIXES))}), but {found}. "
-        "Give a folder of pictures, a video file or a scene folder."
-    )
 
 
 def picture_size(path: Path, upright: bool = True) -> tuple[int, int]:
@@ -197,6 +159,11 @@ def _orientation(picture: Image.Image) -> int:
     return _exif(picture).get(ExifTags.Base.Orientation, 1)
 
 
+def upright_turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image (not yet loaded) upright, by its EXIF orientation; of TIFFs Pillow does it."""
+    return None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+
+
 def _loaded(path: Path, upright: bool) -> Image.Image:
     with _opened(path) as picture:
         # Before the pixels are read: behind them some files say something else.
@@ -230,3 +197,15 @@ def _opened(path: Path) -> Image.Image:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is no picture that can be read ({error}).") from error
+
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "exif_focal_px",
+    "list_pictures",
+    "natural_key",
+    "picture_size",
+    "read_mask",
+    "read_picture",
+    "upright_turn",
+]

@@ -130,8 +130,8 @@ def test_a_folder_without_pictures(tmp_path):
     (empty / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"but 1 other files \(first: notes.txt\)"):
         predict(empty, tmp_path / "out")
-    (empty / "IMG_1.HEIC").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"1 pictures of kind .HEIC.*Convert them"):
+    (empty / "IMG_1.CR2").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"1 images of kind .cr2.*Convert them"):
         predict(empty, tmp_path / "out")
     write_pictures(tmp_path / "dog" / "images")
     with pytest.raises(ValueError, match=r"dog holds no pictures itself, but .*images does"):
@@ -213,7 +213,7 @@ def test_settings_of_the_predictor_are_looked_at_before_the_frames(tmp_path, mon
     ("options", "message"),
     [
         ({"fov_deg": 200.0}, "--fov-deg must lie between"),
-        ({"masks": Path("nowhere")}, "--masks nowhere is no folder"),
+        ({"masks": Path("nowhere")}, "--masks nowhere does not exist"),
         ({"cameras": Path("nowhere.json")}, "--cameras nowhere.json does not exist"),
         ({"masks_white_is_static": True}, "--masks, which is not given"),
     ],

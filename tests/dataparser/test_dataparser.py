@@ -283,7 +283,7 @@ def test_given_cameras_are_levelled_and_lead_back_to_the_users_world(tmp_path):
     outputs = parse(folder)
     assert outputs.dataparser_scale == pytest.approx(1 / (100 * WALL))
     back = outputs.transform_poses_to_original_space(outputs.cameras.camera_to_worlds)
-    torch.testing.assert_close(back, T[:, :3], atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(back, T[:, :3].double(), atol=1e-3, rtol=1e-5)
     # What training sees is level and of unit depth: the wall at 1.
     m = outputs.metadata
     assert m["depth"][:, 0, 0].tolist() == pytest.approx([1.0] * N)

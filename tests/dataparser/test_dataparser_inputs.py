@@ -17,6 +17,8 @@ from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.inputs import kind_of, read_inputs
 from das3r_ns.dataparser.known_cameras import read_cameras, undistort
 from das3r_ns.dataparser.known_masks import match_masks, read_masks
+from das3r_ns.dataparser.mask_files import of_files
+from das3r_ns.dataparser.matching import ClipFrames, MatchError
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.scene import read_scene
 from das3r_ns.video import images as pictures
@@ -35,6 +37,10 @@ def write_masks(folder: Path, names: list[str], size=SIZE, white=255) -> Path:
         mask[:, at] = white
         Image.fromarray(mask).save(folder / name)
     return folder
+
+
+def masks_at(size: tuple[int, int], *paths: Path, white_is_static: bool = False) -> torch.Tensor:
+    return read_masks(of_files(paths[0].parent, paths), tuple(range(len(paths))), size, white_is_static).moving
 
 
 def left_edges(masks: torch.Tensor) -> list[int]:
@@ -79,36 +85,35 @@ def test_labels_of_a_palette_picture_all_move(tmp_path):
     picture = Image.fromarray(labels, mode="P")
     picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     picture.save(tmp_path / "a.png")
-    mask = read_masks([tmp_path / "a.png"], SIZE, white_is_static=False)[0]
+    mask = masks_at(SIZE, tmp_path / "a.png")[0]
     assert (mask[:10] == 1).all()
     assert (mask[20:30] == 1).all()
     assert mask.sum() == 20 * SIZE[1]
 
 
 def test_a_number_of_masks_that_fits_nothing(tmp_path):
-    paths = [Path(f"m{i}.png") for i in range(4)]
-    with pytest.raises(ValueError, match=r"holds 4 masks for 6 frames.*first mask: m0.png, first frame: a0.png"):
-        match_masks(paths, tuple(f"a{i}.png" for i in range(6)), tmp_path)
-    with pytest.raises(ValueError, match="no mask for 2 of the 6 frames"):
-        match_masks(paths, ("m0.jpg", "m1.jpg", "m2.jpg", "m3.jpg", "m4.jpg", "m5.jpg"), tmp_path)
+    masks = of_files(tmp_path, [tmp_path / f"m{name}.png" for name in "pqrs"])
+    frames = ClipFrames(tuple(range(6)), 6, tuple(f"a{i}.png" for i in range(6)))
+    with pytest.raises(MatchError, match=r"4 masks for 6 frames.*first mask: mp.png, first frame: a0.png"):
+        match_masks(masks, frames)
 
 
 def test_masks_of_other_proportions(tmp_path):
     masks = write_masks(tmp_path / "masks", ["a.png"], (64, 64))
     with pytest.raises(ValueError, match="64x64 pixels and the frames 64x48"):
-        read_masks([masks / "a.png"], SIZE, white_is_static=False)
+        masks_at(SIZE, masks / "a.png")
 
 
 def test_masks_the_wrong_way_round_are_suspected(tmp_path):
     Image.fromarray(np.full(SIZE, 255, np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="--masks-white-is-static"):
-        read_masks([tmp_path / "a.png"], SIZE, white_is_static=False)
+        masks_at(SIZE, tmp_path / "a.png")
 
 
 def test_masks_that_leave_nothing_static_are_not_told_to_be_what_they_are(tmp_path):
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"leave 0% of the pictures as static.*without --masks-white-is-static"):
-        read_masks([tmp_path / "a.png"], SIZE, white_is_static=True)
+        masks_at(SIZE, tmp_path / "a.png", white_is_static=True)
 
 
 def write_dataset(folder: Path, n: int = N, keys: dict | None = None, per_frame: bool = False) -> Path:
@@ -220,7 +225,7 @@ def test_cameras_of_other_pictures(tmp_path):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (*SIZE, 3), np.uint8)).save(
             tmp_path / "shots" / f"other{i}.png"
         )
-    with pytest.raises(ValueError, match=r"only 0 of 3 frames.*other0.png.*images/00005.png"):
+    with pytest.raises(ValueError, match=r"fewer than 2 of 3 frames.*other0.png.*images/00000.png"):
         read_inputs(tmp_path / "shots", PredictionOptions(cameras=cameras))
 
 
@@ -229,7 +234,7 @@ def test_cameras_of_other_pictures(tmp_path):
     [
         ({"camera_model": "OPENCV_FISHEYE"}, "OPENCV_FISHEYE.*Undistort"),
         ({"k4": 0.1}, "k4"),
-        ({"fl_x": None}, "not finite|lacks|float"),
+        ({"fl_x": None}, "lacks 'fl_x'"),
         ({"h": 64}, "64x64 pixels, the frames have 64x48"),
     ],
 )
@@ -242,7 +247,7 @@ def test_cameras_that_cannot_be_used(tmp_path, keys, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("[]", "holds a list"),
         ('{"frames": []}', "0 frames|no frames"),
         ('{"frames": [{"transform_matrix": 1}, {}]}', "file_path"),
@@ -260,7 +265,9 @@ def test_a_mirrored_camera_is_refused(tmp_path):
     content = json.loads((data / "transforms.json").read_text())
     content["frames"][0]["transform_matrix"][0][0] = -1
     (data / "transforms.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="scaled or mirrored"):
+    with pytest.raises(
+        ValueError, match=r"images/00000.png: its transform is mirrored|images/00005.png: its transform is mirrored"
+    ):
         read_cameras(data)
 
 
@@ -281,9 +288,9 @@ def test_a_colmap_model_says_the_same_as_it_was_given(tmp_path):
         truth.append(np.linalg.inv(T))
     (tmp_path / "sparse" / "0").mkdir(parents=True)
     model.write(str(tmp_path / "sparse" / "0"))
-    cameras = read_cameras(tmp_path)
+    (cameras,) = read_cameras(tmp_path)
     assert cameras.names == ("00000.png", "00001.png", "00002.png")
-    torch.testing.assert_close(cameras.T_world_camera, torch.from_numpy(np.stack(truth)).float())
+    np.testing.assert_allclose(cameras.T_world_camera, np.stack(truth), atol=1e-9)
     assert cameras.K[1].tolist() == [[80, 0, 33], [0, 82, 25], [0, 0, 1]]
     assert cameras.distortion[0].tolist() == pytest.approx([0.1, 0.02, 0.003, 0.004, 0])
     assert cameras.sizes[0] == SIZE

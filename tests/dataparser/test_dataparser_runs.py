@@ -67,7 +67,7 @@ def test_no_weights_are_fetched_for_a_run_that_cannot_work(tmp_path, monkeypatch
     config.set_timestamp()
     if wrong == "masks":
         dataparser.masks = tmp_path / "no_masks"
-        with pytest.raises(FileNotFoundError, match="no folder"):
+        with pytest.raises(FileNotFoundError, match="no_masks does not exist"):
             config.save_config()
         return
     config.save_config()

@@ -26,7 +26,10 @@ def make_scene(n: int = 3) -> tuple[scene.Scene, torch.Tensor]:
         confidence=torch.ones(n, 12, 16) * 2,
         dynamic_prob=dynamic,
         points=scene.PointCloud(
-            torch.rand(5, 3), torch.randint(0, 255, (5, 3), dtype=torch.uint8), torch.ones(5), torch.arange(5).int()
+            torch.rand(5, 3),
+            torch.randint(0, 255, (5, 3), dtype=torch.uint8),
+            torch.ones(5),
+            (torch.arange(5) % 3).int(),
         ),
         pose_known=torch.tensor([True] * (n - 1) + [False]),
         names=tuple(f"{i}.jpg" for i in range(n)),
@@ -113,7 +116,7 @@ def test_a_scene_that_would_not_train_is_refused(tmp_path):
     ("damage", "message"),
     [
         (lambda f: (f / "transforms.json").unlink(), "missing"),
-        (lambda f: (f / "transforms.json").write_text("{"), "no valid JSON"),
+        (lambda f: (f / "transforms.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "transforms.json").write_text('{"frames": [{}]}'), "damaged"),
         (lambda f: (f / "depth" / "frame_00002.npy").write_bytes(b"x"), "frame_00002"),
         (lambda f: (f / "dynamic_prob" / "frame_00003.png").unlink(), "frame_00003"),
@@ -144,12 +147,12 @@ def test_no_two_arrays_are_parsed_at_once(tmp_path, monkeypatch):
     scene.write_scene(written, frames, tmp_path / "clip")
     load, inside, most = np.load, [], []
 
-    def slow_load(path):
+    def slow_load(path, **options):
         inside.append(path)
         most.append(len(inside))
         time.sleep(0.01)
         inside.remove(path)
-        return load(path)
+        return load(path, **options)
 
     monkeypatch.setattr(np, "load", slow_load)
     scene.read_scene(tmp_path / "clip")

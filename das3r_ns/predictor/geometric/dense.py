@@ -50,6 +50,7 @@ def estimate_depth_and_masks(
     image: Callable[[int], UInt8[np.ndarray, "H W 3"]] | None = None,
     refiner: Refiner | None = None,
     static: Bool[np.ndarray, "n H W"] | None = None,
+    static_given: Bool[np.ndarray, "n"] | None = None,
     covered: Bool[np.ndarray, "h w"] | None = None,
     blank: Bool[np.ndarray, "n"] | None = None,
 ) -> Maps:
@@ -60,17 +61,19 @@ def estimate_depth_and_masks(
         offsets: distances in frames, both ways, over which depth is fitted.
         image: RGB frame at the clip's size, for the refiner; `map_image` where left out.
         static: what the user knows to stand still, of any resolution; taken as truth.
+        static_given: in which frames it is known; None for all of them.
         covered: True where something is laid over all pictures: no depth is known there.
         blank: True for frames that show nothing: they have no depth and nothing static.
     """
-    depth, confidence, evidence = _fit_frames(posed, map_image, offsets, config, with_evidence=static is None)
+    with_evidence = static is None or not (static_given is None or static_given.all())
+    depth, confidence, evidence = _fit_frames(posed, map_image, offsets, config, with_evidence)
     if covered is not None:
         depth[:, covered] = confidence[:, covered] = 0
     _fuse_frames(posed, depth, confidence, offsets)
     dynamic, static_depth = decide_dynamic_prob(
         MaskInputs(
             posed, depth, confidence, map_image, image or map_image, evidence,
-            user_static=static, overlay_mask=covered, blank=blank,
+            user_static=static, user_given=static_given, overlay_mask=covered, blank=blank,
         ),
         config,
         refiner,

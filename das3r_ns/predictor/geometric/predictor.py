@@ -82,14 +82,14 @@ class GeometricPredictor:
         K = self._intrinsics(clip, known, cameras.focal_px)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
-        maps = self._maps(clip, posed, _keep(known), covered)
+        maps = self._maps(clip, posed, known, covered)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
             raise PredictionError(
                 "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or "
                 "everything in the picture does. Choose a part of the clip where the camera moves past things that "
-                "stand still."
+                "stand still." + _doubt_masks(known)
             )
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
@@ -165,7 +165,7 @@ class GeometricPredictor:
         self,
         clip: Clip,
         posed: PosedFlow,
-        keep: Bool[np.ndarray, "n h w"] | None,
+        known: UserPriors,
         covered: Bool[np.ndarray, "h w"] | None,
     ) -> Maps:
         size = posed.flow.map_size
@@ -174,15 +174,28 @@ class GeometricPredictor:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
         empty = blank(clip.frames)
-        refiner = self._refiner if keep is None else None
+        refiner = None if known.all_masks_given else self._refiner
+        given = None if known.mask_given is None else known.mask_given.numpy()
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
-            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=keep, covered=covered, blank=empty,
+            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known), static_given=given,
+            covered=covered, blank=empty,
         )  # fmt: skip
 
 
 def _keep(known: UserPriors) -> Bool[np.ndarray, "n h w"] | None:
     return None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
+
+
+def _doubt_masks(known: UserPriors) -> str:
+    if known.dynamic_mask is None:
+        return ""
+    given = slice(None) if known.mask_given is None else known.mask_given
+    share = float(known.dynamic_mask[given].mean())
+    return (
+        f" By the given masks {share:.0%} of the images moves. If they are inverted (white where nothing moves, as in "
+        "nerfstudio), say --masks-white-is-static; if that was said and white is what moves, leave it out."
+    )
 
 
 def _and_not(

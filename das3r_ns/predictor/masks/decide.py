@@ -10,7 +10,7 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 | motion probability | evidence against its threshold; what stands out decides doubt | `motion_probability` |
 | free space | what other frames see through was there, and went | `free_space` |
 | refiner | where objects end, from what they look like | `refiners` |
-| user masks | what the user says | here |
+| user masks | what the user says, in the frames of which they say it | here |
 | overlays | what is laid over the scene is not part of it | here |
 | blank frames | a frame that shows nothing shows nothing static | here |
 """
@@ -58,6 +58,8 @@ class MaskInputs:
     """Averaged in place: of a long clip there is no room for two. None where user masks replace everything."""
     user_static: Bool[np.ndarray, "n H W"] | None = None
     """True where the user says that nothing moves; of any resolution."""
+    user_given: Bool[np.ndarray, "n"] | None = None
+    """Frames of which the user says anything; None for all of them."""
     user_mask_mode: UserMaskMode = "replace"
     overlay_mask: Bool[np.ndarray, "h w"] | None = None
     """True where something is laid over every frame."""
@@ -83,7 +85,8 @@ def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner
         ValueError: there is neither evidence nor a user mask that replaces it.
     """
     user = None if inputs.user_static is None else _resized(inputs.user_static, inputs.depth.shape[1:])
-    if user is not None and inputs.user_mask_mode == "replace":
+    given = np.ones(len(inputs.depth), bool) if inputs.user_given is None else inputs.user_given
+    if user is not None and inputs.user_mask_mode == "replace" and given.all():
         dynamic = user
         static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic)
     elif inputs.evidence is None:
@@ -96,7 +99,7 @@ def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner
         if refiner is not None:
             dynamic = refiner(dynamic, inputs.image, inputs.posed.flow)
         if user is not None:
-            dynamic = combine_user_masks(dynamic, user, inputs.user_mask_mode)
+            dynamic[given] = combine_user_masks(dynamic[given], user[given], inputs.user_mask_mode)
     # No frame shows what is static under an overlay, and a blank frame shows it nowhere.
     if inputs.overlay_mask is not None:
         dynamic[:, inputs.overlay_mask] = 1

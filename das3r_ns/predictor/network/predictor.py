@@ -98,7 +98,7 @@ class NetworkPredictor:
         if self._network is None:
             self._network, report = load_network(self.config.weights, self._device)
             self._masks_missing = report.mask_heads_missing
-        if self._masks_missing and known.dynamic_mask is None:
+        if self._masks_missing and not known.all_masks_given:
             raise PredictionError(
                 f"the weights {self.config.weights} have no dynamic-mask heads (they are DUSt3R's or MonST3R's), so "
                 "what moves would be made up. Train the heads (das3r train-predictor), use weights that have them "
@@ -119,7 +119,9 @@ class NetworkPredictor:
         depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
         dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
         if known.dynamic_mask is not None:
-            dynamic_prob = F.interpolate(known.dynamic_mask[:, None].float(), framed.resized, mode="area")[:, 0]
+            given = F.interpolate(known.dynamic_mask[:, None].float(), framed.resized, mode="area")[:, 0]
+            frames = torch.ones(len(clip), dtype=torch.bool) if known.mask_given is None else known.mask_given
+            dynamic_prob = torch.where(frames[:, None, None], given, dynamic_prob)
         T_world_camera, K = found.T_world_camera, framed.K_to_image(found.K)
         if known.T_world_camera is None:
             static = (depth > 0) & (dynamic_prob < 0.5)
