@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main() -> None:
     """Entry point of the `das3r` command."""
+    from das3r_ns.runtime.console import print_anything
+
+    print_anything()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())

@@ -15,7 +15,10 @@ from das3r_ns.model.schedules import FusedAdamConfig, GatedAdamConfig, LogLinear
 from das3r_ns.model.start import StartConfig
 from das3r_ns.model.staticness import StaticnessConfig
 from das3r_ns.pipeline import Das3rPipelineConfig, Das3rRunConfig
+from das3r_ns.runtime.console import print_anything
 from das3r_ns.video.config import VideoConfig
+
+print_anything()  # the first thing that ns-train prints is the path of the clip
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -114,6 +114,8 @@ def predict_scene(
         scene = predictor(clip, known)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
     assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
+    is_geometric = "geometric" in (options.predictor, predictor.name)
+    meant: PredictorName = "geometric" if is_geometric else "network"
     provenance = {
         "predictor": predictor.name,
         **scene.provenance,
@@ -121,7 +123,7 @@ def predict_scene(
         "weights_digests": digests,
         "input": str(data),
         "input_digest": content or digest_of_inputs(data, options),
-        "options_digest": _digest_of_options(options, predictor.name),
+        "options_digest": _digest_of_options(options, meant),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
         "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.datasets.truth import TruthClip, TruthError, pictures_of
+from das3r_ns.datasets.truth import TruthClip, TruthError, check_truth_file, pictures_of
+from das3r_ns.files.values import check_pose
 
 TAG = np.float32(202021.25)
 
@@ -106,6 +107,9 @@ def read_cam(path: Path) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "4 4"]]:
     K = numbers[:9].reshape(3, 3).copy()
     K[:2, 2] += 0.5
     T_camera_world = np.vstack((numbers[9:].reshape(3, 4), [0, 0, 0, 1]))
+    if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0):
+        raise TruthError(f"{path}: the focal length is {K[0, 0]:g} x {K[1, 1]:g}; a finite one above 0 is expected.")
+    check_pose(T_camera_world, f"{path}", TruthError)
     return torch.from_numpy(K), geometry.invert(torch.from_numpy(T_camera_world))
 
 
@@ -115,7 +119,11 @@ def read_dpt(path: Path) -> Float[Tensor, "h w"]:
     Raises:
         TruthError: the file is missing, too short, or no Sintel depth.
     """
-    return torch.from_numpy(_grid(path, channels=1)[..., 0])
+    depth = _grid(path, channels=1)[..., 0]
+    if not (np.isfinite(depth).all() and (depth >= 0).all()):
+        wrong = depth[~(np.isfinite(depth) & (depth >= 0))][0]
+        raise TruthError(f"{path} holds the depth {wrong:g}; finite values that are not negative are expected.")
+    return torch.from_numpy(depth)
 
 
 def read_flo(path: Path) -> Float[Tensor, "h w 2"]:
@@ -141,6 +149,8 @@ def _grid(path: Path, channels: int) -> np.ndarray:
 
 def _tagged(path: Path) -> bytes:
     try:
+        if path.exists():
+            check_truth_file(path)
         data = path.read_bytes()
     except OSError as error:
         raise TruthError(

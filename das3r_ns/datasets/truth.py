@@ -21,9 +21,14 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from das3r_ns.files.regular import check_regular
+from das3r_ns.files.values import check_pose
 from das3r_ns.video.images import natural_key
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+MAX_TEXT_BYTES = 256 << 20
+"""Largest table of numbers that is read: some million poses."""
 
 LARGEST_LABEL = 32
 """A grey mask with no value above this holds object numbers, not brightness."""
@@ -139,6 +144,7 @@ def read_picture(path: Path) -> UInt8[Tensor, "h w 3"]:
     Raises:
         TruthError: it is missing or no picture.
     """
+    check_truth_file(path)
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise TruthError(f"{path} is missing or no picture that OpenCV reads.")
@@ -154,10 +160,11 @@ def read_dynamic_mask(path: Path) -> Bool[Tensor, "h w"]:
     Raises:
         TruthError: it is missing, no picture, or a colour picture.
     """
+    check_truth_file(path)
     try:
         with Image.open(path) as picture:
             mode, values = picture.mode, np.asarray(picture)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TruthError(f"{path} is missing or no picture ({error}).") from error
     if values.ndim != 2:
         raise TruthError(
@@ -167,6 +174,17 @@ def read_dynamic_mask(path: Path) -> Bool[Tensor, "h w"]:
         return torch.from_numpy(values > 0)
     half = np.iinfo(np.uint16).max // 2 if values.max() > 255 else 127
     return torch.from_numpy(values > half)
+
+
+def check_truth_file(path: Path) -> None:
+    """
+    Raises:
+        TruthError: it is missing, or it is no regular file: a FIFO would be waited for.
+    """
+    try:
+        check_regular(path, TruthError)
+    except FileNotFoundError as error:
+        raise TruthError(f"{path} is missing.") from error
 
 
 def read_poses(path: Path) -> Float[Tensor, "n 4 4"]:
@@ -189,6 +207,10 @@ def read_poses(path: Path) -> Float[Tensor, "n 4 4"]:
         )
     T = np.tile(np.eye(4), (len(rows), 1, 1))
     T[:, : width // 4] = rows.reshape(len(rows), width // 4, 4)
+    for i in range(len(T)):
+        if not np.allclose(T[i, 3], [0, 0, 0, 1], atol=1e-6):
+            raise TruthError(f"{path}: the last row of pose {i} is {T[i, 3].tolist()} and not 0 0 0 1.")
+        check_pose(T[i], f"{path}: pose {i}", TruthError)
     return torch.from_numpy(T)
 
 
@@ -219,7 +241,10 @@ def numbers_of(path: Path) -> np.ndarray:
     Raises:
         TruthError: the file is missing, empty, ragged, or holds something that is no finite number.
     """
+    check_truth_file(path)
     try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise OSError(f"it has {path.stat().st_size >> 20} MiB, too many for a table")
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows begins files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise TruthError(f"{path} cannot be read as text ({error}).") from error

@@ -15,7 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from das3r_ns.datasets.truth import TruthClip, TruthError, numbers_of
+from das3r_ns.datasets.truth import TruthClip, TruthError, check_truth_file, numbers_of
+from das3r_ns.files.regular import inside
+from das3r_ns.files.values import check_pose
 
 MAX_TIME_DIFFERENCE = 0.02
 """Seconds between a picture and its pose."""
@@ -52,7 +54,7 @@ def read_tum_dynamics(root: Path, sequence: str) -> TruthClip:
             f"{folder}: only {len(pairs)} of {len(files)} pictures have a pose within {MAX_TIME_DIFFERENCE} s. Are "
             "rgb.txt and groundtruth.txt of the same recording?"
         )
-    images = tuple(folder / files[i] for i in pairs[:, 0].tolist())
+    images = tuple(inside(folder, files[i], TruthError) for i in pairs[:, 0].tolist())
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise TruthError(f"{missing[0]} is named in rgb.txt and missing ({len(missing)} such). Unpack the set again.")
@@ -77,6 +79,7 @@ def read_rgb_list(path: Path) -> tuple[Float[Tensor, "n"], list[str]]:
     Raises:
         TruthError: the list is missing, empty, or a line is no timestamp with a name.
     """
+    check_truth_file(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows begins files with a mark
     except OSError as error:
@@ -117,6 +120,8 @@ def read_tum_trajectory(path: Path) -> tuple[Float[Tensor, "n"], Float[Tensor, "
     T = torch.eye(4, dtype=torch.float64).repeat(len(rows), 1, 1)
     T[:, :3, :3] = roma.unitquat_to_rotmat(rows[:, 4:] / length[:, None])
     T[:, :3, 3] = rows[:, 1:4]
+    for i, pose in enumerate(T.numpy()):
+        check_pose(pose, f"{path}: the pose at time {float(rows[i, 0])}", TruthError)
     return rows[:, 0], T
 
 

@@ -28,7 +28,10 @@ def inside(folder: Path, name: str, error: type[Exception] = ValueError) -> Path
         error: the name leads out of the folder.
     """
     path = folder / name.replace("\\", "/")
-    root = folder.resolve()
-    if not path.resolve().is_relative_to(root):
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as cause:  # a loop of links, a name too long, a zero byte in it
+        raise error(f"{name!r} in {folder} is not the name of a file ({cause}).") from cause
+    if not is_inside:
         raise error(f"{name!r} leads out of {folder}: only files inside it are read.")
     return path
