@@ -208,7 +208,10 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "points a number": (edit("transforms.json", lambda c: c.update(ply_file_path=1)), "ply_file_path"),
     "image a link that leads out": (link("images/frame_00002.png", "/etc/hostname"), OUT),
     "depth a link that leads out": (link("depth/frame_00002.npy", "/dev/zero"), OUT),
-    "image a link to itself": (link("images/frame_00002.png", "frame_00002.png"), "not the name of a file|cannot be opened|does not exist|no picture"),
+    "image a link to itself": (
+        link("images/frame_00002.png", "frame_00002.png"),
+        "not the name of a file|cannot be opened|does not exist|no picture",
+    ),
     # JSON
     "transforms cut": (cut("transforms.json", 0.5), "not valid JSON"),
     "transforms a list": (write("transforms.json", b"[]"), "holds a list"),
@@ -226,6 +229,9 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "fps NaN": (edit("predictor.json", lambda c: c.update(fps=float("nan"))), "fps is nan"),
     "fps 0": (edit("predictor.json", lambda c: c.update(fps=0)), "fps is 0"),
     "fps text": (edit("predictor.json", lambda c: c.update(fps="fast")), "fps is 'fast'"),
+    "times text": (edit("predictor.json", lambda c: c.update(times_s=["a", "b", "c"])), "times_s is not 3"),
+    "times that go back": (edit("predictor.json", lambda c: c.update(times_s=[0, 2, 1])), "times_s is not 3"),
+    "times too few": (edit("predictor.json", lambda c: c.update(times_s=[0.0])), "times_s is not 3"),
     "another format": (edit("predictor.json", lambda c: c.update(format_version=99)), "scene format 99"),
     "predictor nested deep": (write("predictor.json", b'{"a": ' + b"[" * 100_000), "too deep|not valid JSON"),
     # maps

@@ -128,9 +128,7 @@ def predict_scene(
         "masks_given": known.dynamic_mask is not None,
         "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
-    scene = replace(
-        scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform
-    )
+    scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform)
     write_scene(scene, clip.frames, folder, overwrite=overwrite)
     print(summary(scene, folder))
     return scene

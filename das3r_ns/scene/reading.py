@@ -164,7 +164,7 @@ def _times(folder: Path, info: dict[str, Any], num_frames: int) -> tuple[float, 
     if times is None:
         return None
     numbers = isinstance(times, list) and all(isinstance(t, (int, float)) and abs(t) < 1e12 for t in times)
-    if not numbers or len(times) != num_frames or any(b <= a for a, b in pairwise(times)):
+    if not numbers or len(times) != num_frames or any(b < a for a, b in pairwise(times)):
         raise SceneFolderError(f"{folder / 'predictor.json'} is damaged: times_s is not {num_frames} ascending times.")
     return tuple(float(t) for t in times)
 
