@@ -30,7 +30,7 @@ from das3r_ns.dataparser.matching import (
 )
 from das3r_ns.video.clip import Clip
 
-DOUBTFUL = 0.6
+DOUBTFUL = 0.5
 """Part of the agreement that is possible below which cameras are doubted."""
 
 

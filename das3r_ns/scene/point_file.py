@@ -11,6 +11,8 @@ from das3r_ns.files.regular import check_regular
 from das3r_ns.scene.types import PointCloud, SceneFolderError
 
 MAX_HEADER_BYTES = 1 << 16
+ROUNDING = 1e-3
+"""By which a probability may miss 0 or 1."""
 
 
 def read_points(path: Path, num_frames: int) -> PointCloud:
@@ -38,7 +40,7 @@ def read_points(path: Path, num_frames: int) -> PointCloud:
         raise SceneFolderError(f"{path}: colours are of type {rgb.dtype}, and must be of 8 bits.")
     for name, values, good in (
         ("position", xyz, np.isfinite(xyz)),
-        ("staticness", staticness, (staticness >= 0) & (staticness <= 1)),
+        ("staticness", staticness, (staticness >= -ROUNDING) & (staticness <= 1 + ROUNDING)),
         ("frame", frame, (frame >= -1) & (frame < num_frames)),
     ):
         if not good.all():
@@ -47,7 +49,7 @@ def read_points(path: Path, num_frames: int) -> PointCloud:
     return PointCloud(
         xyz=torch.from_numpy(xyz),
         rgb=torch.from_numpy(rgb),
-        staticness=torch.from_numpy(staticness),
+        staticness=torch.from_numpy(staticness.clip(0, 1)),
         frame=torch.from_numpy(frame),
     )
 

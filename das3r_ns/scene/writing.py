@@ -111,6 +111,8 @@ def _check_before_writing(scene: Scene, frames: Tensor) -> None:
     for name in ("T_world_camera", "K", "depth", "confidence", "dynamic_prob"):
         if not torch.isfinite(getattr(scene, name)).all():
             raise ValueError(f"{name} has values that are not finite: this scene would not train")
+    if (scene.depth < 0).any():
+        raise ValueError(f"depth has the value {float(scene.depth.min()):g}: this scene would not train")
 
 
 def _write_maps(scene: Scene, frames: Tensor, folder: Path) -> None:
@@ -129,7 +131,8 @@ def _write_maps(scene: Scene, frames: Tensor, folder: Path) -> None:
             folder / "dynamic_prob" / f"{name}.png", np.round(probability.clip(0, 1) * 65535).astype(np.uint16)
         )
         np.save(folder / "depth" / f"{name}.npy", scene.depth[i].numpy().astype(np.float32))
-        np.save(folder / "confidence" / f"{name}.npy", scene.confidence[i].numpy().astype(np.float16))
+        confidence = scene.confidence[i].numpy().clip(0, np.finfo(np.float16).max)  # else it would become infinite
+        np.save(folder / "confidence" / f"{name}.npy", confidence.astype(np.float16))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(len(scene))))

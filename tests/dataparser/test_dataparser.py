@@ -292,6 +292,27 @@ def test_given_cameras_are_levelled_and_lead_back_to_the_users_world(tmp_path):
     assert z_of_cameras.abs().max() < 1e-4
 
 
+def test_map_coordinates_come_back_from_what_training_sees(tmp_path):
+    """A scene that was shifted, because single precision has no room for seven digits before the point and a path after
+    it. Exports use the transform of the outputs."""
+    scene = wall_scene(N, SIZE)
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:3, 3] = -torch.tensor([500000.25, 4649776.5, 213.0], dtype=torch.float64)
+    given = replace(scene, provenance={"cameras_given": True}, applied_transform=shift)
+    folder = write_scene(given, torch.from_numpy(texture(N, SIZE)), tmp_path / "given")
+    outputs = parse(folder)
+    back = outputs.transform_poses_to_original_space(outputs.cameras.camera_to_worlds)
+    right = torch.linalg.inv(shift) @ scene.T_world_camera.double()
+    torch.testing.assert_close(back, right[:, :3], atol=1e-4, rtol=0)
+    outputs.save_dataparser_transform(tmp_path / "transforms.json")
+    saved = json.loads((tmp_path / "transforms.json").read_text())
+    matrix = torch.tensor([*saved["transform"], [0, 0, 0, 1]], dtype=torch.float64)
+    again = torch.linalg.inv(matrix) @ torch.cat(
+        (outputs.cameras.camera_to_worlds[0, :, 3] / saved["scale"], torch.ones(1))
+    )
+    torch.testing.assert_close(again[:3], right[0, :3, 3], atol=1e-4, rtol=0)
+
+
 def test_the_config_survives_yaml_and_pickle(tmp_path):
     config = Das3rDataParserConfig(data=tmp_path / "clip.mp4", masks=tmp_path, max_points=None)
     config.video.fps = 5.0

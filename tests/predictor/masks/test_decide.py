@@ -66,6 +66,17 @@ def test_the_refiner_sees_motion_and_the_images_and_its_word_counts_after_motion
     assert found.dynamic_prob.max() == 0
 
 
+def test_user_masks_of_some_frames_replace_what_was_found_there_alone():
+    static = np.ones((N, 2 * H, 2 * W), bool)
+    static[:, :H] = False
+    some = inputs(user_static=static, user_given=np.array([True, False, False, True]))
+    found = decide_dynamic_prob(some, CONFIG).dynamic_prob
+    motion = decide_dynamic_prob(inputs(), CONFIG).dynamic_prob
+    assert (found[[0, 3], : H // 2] == 1).all()
+    assert (found[[0, 3], H // 2 :] == 0).all()
+    np.testing.assert_array_equal(found[[1, 2]], motion[[1, 2]])
+
+
 def test_user_masks_replace_what_was_found_and_ask_neither_evidence_nor_refiner():
     static = np.ones((N, 2 * H, 2 * W), bool)
     static[:, : 2 * H // 2] = False
