@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from das3r_ns.datasets import TruthClip, TruthError, read_picture
 from das3r_ns.evaluation.metrics import (
     MaskScores,
     PoseErrors,
+    calibration_counts,
     clean_psnr,
     focal_error_percent,
     jaccard,
@@ -50,6 +52,8 @@ class MaskComparison:
     scores: MaskScores
     j_by_threshold: dict[float, float]
     """J mean at other thresholds than the one that counts."""
+    calibration: tuple[tuple[int, ...], tuple[int, ...]]
+    """Pixels in equal bins of the probability, and how many of them move (`calibration_counts`)."""
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -59,11 +63,16 @@ class MaskComparison:
             "j_recall": self.scores.j_recall,
             "f_mean": self.scores.f_mean,
             "f_recall": self.scores.f_recall,
+            "moving_marked": self.scores.moving_marked_mean,
+            "static_marked": self.scores.static_marked_mean,
             "j_mean_by_threshold": {str(t): j for t, j in self.j_by_threshold.items()},
+            "calibration": {"pixels": list(self.calibration[0]), "moving": list(self.calibration[1])},
             "per_frame": {
                 "frame": list(self.frames),
                 "j": self.scores.j.tolist(),
                 "f": self.scores.f.tolist(),
+                "moving_marked": self.scores.moving_marked.tolist(),
+                "static_marked": self.scores.static_marked.tolist(),
             },
         }
 
@@ -126,7 +135,7 @@ def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> Mas
     check_frames(len(dynamic_prob), truth)
     if truth.dynamic_mask is None:
         raise TruthError(f"{truth.folder} has no masks (dynamic_masks/), so masks cannot be scored.")
-    frames, parts, swept = [], [], []
+    frames, parts, swept, counted = [], [], [], []
     for i in range(len(truth)):
         true_mask = truth.dynamic_mask(i)
         if true_mask is None:
@@ -136,12 +145,17 @@ def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> Mas
         )
         parts.append(mask_scores((probability > DYNAMIC_THRESHOLD)[None], true_mask[None]))
         swept.append([float(jaccard((probability > t)[None], true_mask[None])) for t in THRESHOLDS])
+        counted.append(torch.stack(calibration_counts(probability, true_mask)))
         frames.append(i)
     if not frames:
         raise TruthError(f"{truth.folder} has no mask for any frame, so masks cannot be scored.")
-    scores = MaskScores(torch.cat([part.j for part in parts]), torch.cat([part.f for part in parts]))
+    scores = MaskScores(
+        *(torch.cat([getattr(part, name.name) for part in parts]) for name in dataclass_fields(MaskScores))
+    )
     by_threshold = np.mean(swept, axis=0)
-    return MaskComparison(tuple(frames), scores, {t: float(j) for t, j in zip(THRESHOLDS, by_threshold)})
+    pixels, moving = torch.stack(counted).sum(dim=0).tolist()
+    j_by_threshold = {t: float(j) for t, j in zip(THRESHOLDS, by_threshold)}
+    return MaskComparison(tuple(frames), scores, j_by_threshold, (tuple(pixels), tuple(moving)))
 
 
 def compare_poses(

@@ -72,6 +72,43 @@ def draw_psnr(curves: Mapping[str, PictureComparison], path: Path, title: str = 
     return path
 
 
+def draw_calibration(
+    counts: Mapping[str, tuple[Sequence[int], Sequence[int]]], path: Path, title: str = ""
+) -> tuple[Path, float]:
+    """Reliability diagram of dynamic maps: the share of pixels that move against the probability they were given, each
+    clip and all together (every clip counting the same).
+
+    Args:
+        counts: pixels in equal bins of the probability, and how many of them move, by clip.
+
+    Returns:
+        The file, and the mean distance between probability and share over the pixels of all clips (expected calibration
+        error).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5.4), layout="constrained")
+    axes = figure.subplots()
+    all_pixels, all_moving = 0.0, 0.0
+    for name, values in counts.items():
+        pixels, moving = (np.asarray(v, float) for v in values)
+        all_pixels, all_moving = all_pixels + pixels / pixels.sum(), all_moving + moving / pixels.sum()
+        centre = (np.arange(len(pixels)) + 0.5) / len(pixels)
+        enough = pixels > 1e-4 * pixels.sum()  # a handful of pixels says nothing
+        axes.plot(centre[enough], (moving / np.maximum(pixels, 1))[enough], ".-", linewidth=0.7, alpha=0.5, label=name)
+    pixels, moving = np.asarray(all_pixels), np.asarray(all_moving)
+    centre = (np.arange(pixels.size) + 0.5) / pixels.size
+    share = np.divide(moving, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
+    error = float(np.nansum(pixels * np.abs(share - centre)) / pixels.sum())
+    axes.plot(centre, share, "k.-", linewidth=2.5, label="all clips")
+    axes.plot([0, 1], [0, 1], ":", color="0.5")
+    axes.set(xlabel="dynamic_prob", ylabel="share of its pixels that move", title=title, xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    return path, error
+
+
 @dataclass
 class Sheet:
     """Rows of panels of equal width, with a line of text above each panel."""

@@ -24,6 +24,8 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("j_mean", "J mean", "{:.3f}"),
         ("j_recall", "J recall", "{:.3f}"),
         ("f_mean", "F mean", "{:.3f}"),
+        ("moving_marked", "moving pixels marked (share; misses leave ghosts)", "{:.3f}"),
+        ("static_marked", "static pixels marked (share; false alarms leave holes)", "{:.4f}"),
     ),
     "psnr": (
         ("paper_psnr", "paper PSNR (dB)", "{:.2f}"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.evaluation.metrics import boundary_f, jaccard, mask_scores, pair_masks_per_frame
+from das3r_ns.evaluation.metrics import boundary_f, calibration_counts, jaccard, mask_scores, pair_masks_per_frame
 from das3r_ns.evaluation.metrics.masks import outline
 
 
@@ -25,6 +25,28 @@ def test_two_empty_masks_agree_and_an_empty_one_against_an_object_does_not():
     assert jaccard(empty, full).tolist() == [0.0]
     assert boundary_f(empty, empty).tolist() == [1.0]
     assert boundary_f(empty, _square(2, 2, 3, (8, 8))[None]).tolist() == [0.0]
+
+
+def test_what_is_missed_and_what_is_a_false_alarm_are_told_apart():
+    truth = torch.zeros(3, 2, 4, dtype=torch.bool)
+    truth[:2, :, :2] = True  # 4 of 8 pixels move; in the last frame none
+    predicted = torch.zeros_like(truth)
+    predicted[0, 0, :3] = True  # 2 of 4 found, 1 of 4 false
+    predicted[2, 0, 0] = True
+    scores = mask_scores(predicted, truth)
+    assert scores.moving_marked[:2].tolist() == [0.5, 0.0]
+    assert scores.moving_marked[2].isnan()
+    assert scores.static_marked.tolist() == [0.25, 0.0, 0.125]
+    assert scores.moving_marked_mean == 0.25
+    assert scores.static_marked_mean == pytest.approx(0.125)
+
+
+def test_calibration_counts_pixels_and_moving_ones_by_their_probability():
+    probability = torch.tensor([[0.0, 0.05, 0.1, 0.85, 0.85, 1.0]])
+    truth = torch.tensor([[False, True, False, True, False, True]])
+    pixels, moving = calibration_counts(probability, truth)
+    assert pixels.tolist() == [2, 1, 0, 0, 0, 0, 0, 0, 2, 1]
+    assert moving.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1, 1]
 
 
 def test_recall_counts_the_frames_above_one_half_and_not_those_at_it():

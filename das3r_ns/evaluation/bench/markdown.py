@@ -8,7 +8,13 @@ from das3r_ns.evaluation.bench.table import WAYS, BenchTable, Row
 from das3r_ns.evaluation.comparison import mean_of_known
 from das3r_ns.evaluation.report import shown
 
-MASK_COLUMNS = (("j_mean", "J mean", "{:.3f}"), ("j_recall", "J recall", "{:.3f}"), ("f_mean", "F mean", "{:.3f}"))
+MASK_COLUMNS = (
+    ("j_mean", "J mean", "{:.3f}"),
+    ("j_recall", "J recall", "{:.3f}"),
+    ("f_mean", "F mean", "{:.3f}"),
+    ("moving_marked", "moving pixels marked", "{:.3f}"),
+    ("static_marked", "static pixels marked", "{:.4f}"),
+)
 POSE_COLUMNS = (
     ("ate", "ATE", "{:.4f}"),
     ("ate_percent_of_path", "ATE, % of path", "{:.2f}"),

@@ -13,7 +13,7 @@ from das3r_ns.files.json_files import write_json
 
 WAYS = ("predicted", "trained", "refined")
 """Of placing the test cameras; see `measure_renders`."""
-MASK_KEYS = ("j_mean", "j_recall", "f_mean", "f_recall")
+MASK_KEYS = ("j_mean", "j_recall", "f_mean", "f_recall", "moving_marked", "static_marked")
 POSE_KEYS = ("ate", "ate_percent_of_path", "rpe_translation", "rpe_rotation_deg", "focal_error_percent")
 PICTURE_KEYS = ("paper_psnr", "static_psnr", "static_ssim", "clean_psnr", "static_lpips")
 
@@ -62,8 +62,14 @@ class BenchTable:
     """Command, machine, date, settings."""
 
     def write(self, folder: Path) -> dict[str, Path]:
-        """Write `table.md`, `table.csv` and `table.json`."""
+        """Write `table.md`, `table.csv` and `table.json`, and `calibration.png` where masks were measured."""
+        from das3r_ns.evaluation.figures import draw_calibration
+
         paths = {kind: folder / f"table.{kind}" for kind in ("md", "csv", "json")}
+        if counts := self.calibration():
+            title = f"Calibration of dynamic maps, {self.set_name}"
+            path, error = draw_calibration(counts, folder / "calibration.png", title)
+            self.notes["calibration error of the masks"] = f"{error:.4f} ({path.name})"
         paths["md"].write_text(self.markdown(), encoding="utf-8")
         records = self.records()
         with paths["csv"].open("w", newline="", encoding="utf-8") as file:
@@ -129,6 +135,11 @@ class BenchTable:
             "peak_gpu_memory_gb_train": row.cost(train, "peak_gpu_memory_gb"),
             "error": "; ".join(f"{stage}: {why}" for stage, why in row.errors.items()) or None,
         }
+
+    def calibration(self) -> dict[str, tuple[list[int], list[int]]]:
+        """Of each sequence whose masks were measured: pixels in equal bins of the probability, and how many move."""
+        measured = {row.sequence: row.values("masks").get("calibration") for row in self.rows}
+        return {name: (c["pixels"], c["moving"]) for name, c in measured.items() if c is not None}
 
     def leave_one_out(self) -> dict[str, float]:
         """J mean of each sequence at the threshold that is best on all the others.
