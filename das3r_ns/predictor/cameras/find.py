@@ -4,9 +4,9 @@ Flow uses the whole picture and every frame. COLMAP (`mapping`) is a second opin
 others and refines all, and the cameras that explain more of what was followed are taken. Incremental mapping, the
 slowest by far, comes last. Where flow explains little, things may cover most of the picture: before all that, the
 motion that the others hide is looked for (`bundle.background`). In long clips places that are seen again are brought
-together (`revisits`), for flow joins no frames far apart in time. Clips without parallax and clips of more than one
-shot are recognised first (`motion`), pictures that are shown twice are looked at once (`repeats`), and those that show
-nothing not at all (`blank`).
+together (`revisits`), for flow joins no frames far apart in time. Clips without parallax are recognised first
+(`motion`), pictures that are shown twice are looked at once (`repeats`), and those that show nothing not at all
+(`blank`). A clip is one shot here: `preprocess.shots` has seen to that.
 
 Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
 """
@@ -93,17 +93,11 @@ def find_cameras(
         keep: False where something is known to move.
 
     Raises:
-        PredictionError: a cut, or nothing that a camera could be found from.
+        PredictionError: nothing that a camera could be found from.
     """
     tracks, shown = _follow(clip, flow, keep)
     focal = FocalKnowledge(focal_px, clip.focal_px)
     evidence = select_motion_model(tracks, clip.size, focal)
-    if evidence.cuts:
-        times = ", ".join(f"{k / clip.fps:.2f} s (frame {k})" for k in (shown[c] for c in evidence.cuts[:5]))
-        raise PredictionError(
-            f"the clip has {len(evidence.cuts) + 1} shots: the picture changes wholly at {times}. Only one shot can be "
-            "reconstructed at a time: choose it with --video.start-s and --video.end-s."
-        )
     candidates: list[CameraEstimate] = []
     failures: list[str] = []
     ample_parallax = evidence.kind == "general"

@@ -32,8 +32,6 @@ ROTATION_SHARE = 0.5
 """Things that move may cover the rest of the picture."""
 PARALLAX_SHARE = 0.15
 """Positions that an epipolar geometry explains and no rotation does; with more the camera has moved."""
-CUT_SHARE = 0.3
-"""Of what neighbouring frames usually see of one another; less is a new shot."""
 EXACT_PX = 0.1
 """Pixels of the flow. Rotations with no more noise than positions have leave nothing for parallax to explain."""
 LEAST_PARALLAX_PX = 1.5
@@ -50,8 +48,6 @@ class MotionEvidence:
 
     kind: MotionKind
     """static: a tripod; rotation: turning on the spot; general: parallax."""
-    cuts: tuple[int, ...]
-    """Frames that begin a new shot: nearly nothing is followed across."""
     share_static: float
     """Positions that do not move at all."""
     share_rotation: float
@@ -76,10 +72,9 @@ def select_motion_model(
     Args:
         size: height and width of the picture that focal lengths are measured in.
     """
-    cuts = find_cuts(tracks)
     pairs = _far_pairs(tracks)
     if not pairs:
-        return MotionEvidence("general", cuts, 0.0, 0.0, 0.0)
+        return MotionEvidence("general", 0.0, 0.0, 0.0)
     prior = focal_prior(tracks, size, focal)
     matches = [_matches(tracks, a, slot) for a, slot in pairs]
     static = float(np.median([np.mean(np.linalg.norm(t - s, axis=1) < STILL_PX) for s, t in matches]))
@@ -97,7 +92,7 @@ def select_motion_model(
         kind = "static"
     elif rotation > ROTATION_SHARE and np.median(parallax) < PARALLAX_SHARE:
         kind = "rotation"
-    return MotionEvidence(kind, cuts, static, rotation, float(np.median(epipolar)))
+    return MotionEvidence(kind, static, rotation, float(np.median(epipolar)))
 
 
 def cameras_from_tracks(
@@ -170,22 +165,6 @@ def rotation_cameras(
     adjusted = adjust(tracks, state, prior, held, rounds=10, free_depth=False)
     T = invert(adjusted.state.T_camera_world)
     return _without_points(tracks, size, T, known, adjusted.state.focal, adjusted.focal_std, adjusted.noise)
-
-
-def find_cuts(tracks: Tracks) -> tuple[int, ...]:
-    """Frames that begin a new shot: of the positions looked for across, far fewer are found than elsewhere."""
-    n = tracks.num_frames
-    share = np.full(n, np.nan)
-    near = np.abs(tracks.target - tracks.anchor[:, None]) <= 2
-    found = (tracks.seen > 0).mean(axis=2)
-    first = np.minimum(tracks.anchor[:, None], tracks.target)
-    last = np.maximum(tracks.anchor[:, None], tracks.target)
-    for k in range(1, n):
-        across = (tracks.target >= 0) & near & (first < k) & (last >= k)
-        if across.any():
-            share[k] = found[across].mean()
-    usual = np.nanmedian(share[1:])
-    return tuple(int(k) for k in range(1, n) if share[k] < CUT_SHARE * usual)
 
 
 def _far_pairs(tracks: Tracks, most: int = 16) -> list[tuple[int, int]]:

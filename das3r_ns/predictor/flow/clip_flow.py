@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
+from das3r_ns.predictor.flow import seeding
+from das3r_ns.predictor.flow.matches import ClipMatcher
+
 
 @runtime_checkable
 class FlowEstimator(Protocol):
@@ -94,6 +97,11 @@ class FlowBetweenFrames:
 
     The least recently used flow is forgotten first; asking for it again computes it again, so a clip of any length
     works in the memory given. Threads may ask at the same time: what one is computing the other waits for.
+
+    Args:
+        frame: frame i, RGB, at the resolution that flow is estimated at.
+        matcher: point matches between frames, in pixels of `frame`. Flow that loses its way (`seeding`) is then sought
+            again from a guess; None takes it as it comes.
     """
 
     def __init__(
@@ -102,8 +110,11 @@ class FlowBetweenFrames:
         map_size: tuple[int, int],
         estimator: FlowEstimator,
         memory_bytes: int = 1 << 30,
+        matcher: ClipMatcher | None = None,
     ) -> None:
         self._frame = frame
+        self.matcher = matcher
+        """As given."""
         self.map_size = map_size
         """Height and width of the flow."""
         self._estimator = estimator
@@ -121,7 +132,7 @@ class FlowBetweenFrames:
                 self._kept.move_to_end(key)
             elif running is None:
                 mine = {key: Future()}
-                if isinstance(self._estimator, FlowBothWays):
+                if self.matcher is not None or isinstance(self._estimator, FlowBothWays):
                     mine[target, source] = Future()
                 self._running.update(mine)
         if kept is not None:
@@ -145,9 +156,45 @@ class FlowBetweenFrames:
 
     def _estimate(self, source: int, target: int) -> tuple[Float32[np.ndarray, "h w 2"], ...]:
         a, b = self._frame(source), self._frame(target)
+        if self.matcher is not None:
+            return self._found_again(source, target, a, b, self.matcher)
         if isinstance(self._estimator, FlowBothWays):
             return self._estimator.both(a, b)
         return (self._estimator(a, b),)
+
+    def _found_again(
+        self, source: int, target: int, a: np.ndarray, b: np.ndarray, matcher: ClipMatcher
+    ) -> seeding.BothWays:
+        """Flow there and back; where most of it is lost, from guesses as well, the best of each pixel."""
+        results = [self._both_ways(a, b)]
+        if self._found_share(results[0]) >= seeding.FULL_SHARE:
+            return results[0]
+        size = (a.shape[0], a.shape[1])
+        if abs(target - source) > 1:
+            middle = (source + target) // 2
+            first = self(source, middle), self(middle, source)
+            second = self(middle, target), self(target, middle)
+            self._add_seeded(results, a, b, seeding.chain(first, second, size))
+        if max(map(self._found_share, results)) < seeding.MATCHING_SHARE:
+            self._add_seeded(results, a, b, seeding.guess_from_matches(matcher(source, target), size))
+        return seeding.merge(a, b, results)
+
+    def _add_seeded(
+        self, results: list[seeding.BothWays], a: np.ndarray, b: np.ndarray, guess: seeding.BothWays | None
+    ) -> None:
+        if guess is not None:
+            results.append(
+                (seeding.seeded(self._estimator, a, b, guess[0]), seeding.seeded(self._estimator, b, a, guess[1]))
+            )
+
+    def _both_ways(self, a: np.ndarray, b: np.ndarray) -> seeding.BothWays:
+        if isinstance(self._estimator, FlowBothWays):
+            return self._estimator.both(a, b)
+        return self._estimator(a, b), self._estimator(b, a)
+
+    def _found_share(self, flows: seeding.BothWays) -> float:
+        forward, backward = (resize_flow(flow, self.map_size) for flow in flows)
+        return float(seeding.found(forward, backward).mean())
 
     def _keep(self, key: tuple[int, int], flow: Float[np.ndarray, "h w 2"]) -> None:
         if key in self._kept:  # its way back had been forgotten, and both were computed again

@@ -8,6 +8,7 @@ from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.predictor.cameras.config import MappingConfig
+from das3r_ns.predictor.flow.matcher_choice import MatcherName, resolve_matcher
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.refiners.choice import resolve_auto
 
@@ -31,6 +32,10 @@ class GeometricPredictorConfig(SavedConfig):
     raft_weights: Path | None = None
     """File of torchvision's `raft_large` or `raft_small`, for `flow` raft. None takes what torchvision keeps on this
     machine, else fetches `raft_large` (21 MB)."""
+    matching: MatcherName = "auto"
+    """Point matches that lead flow where motion is too large for it, and tell cuts from fast motion: `sift`, OpenCV's;
+    `xfeat`, a small network that finds several times as many in blur (extra `xfeat`); `auto`, xfeat where its extra is
+    installed."""
     map_longest_side: int = 432
     """Pixels on the longer side of depth, confidence and dynamic_prob. More is slower and noisier, not sharper:
     optical flow has no finer detail."""
@@ -74,4 +79,8 @@ class GeometricPredictorConfig(SavedConfig):
 
     def resolve_auto(self) -> GeometricPredictorConfig:
         """The same with what `auto` means here and now, so that it can be recorded."""
-        return replace(self, masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)))
+        return replace(
+            self,
+            matching=resolve_matcher(self.matching),
+            masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)),
+        )

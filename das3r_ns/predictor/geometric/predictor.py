@@ -25,12 +25,14 @@ from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.find import find_cameras
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.flow.matches import ClipMatcher
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import Maps, estimate_depth_and_masks, on_a_sphere
 from das3r_ns.predictor.geometric.memory import check_memory
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.preprocess.blank_frames import MIN_INTENSITY_STD, blank, intensity_std
 from das3r_ns.predictor.preprocess.overlays import find_overlays, priors_inside, remove_overlays, restore_full_frame
+from das3r_ns.predictor.preprocess.shots import check_one_shot
 from das3r_ns.predictor.seed_points import no_points, seed_points
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import CONSOLE, stage
@@ -73,6 +75,8 @@ class GeometricPredictor:
 
     def _predict(self, clip: Clip, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
+        if known.T_world_camera is None:
+            check_one_shot(clip, flow.matcher)
         if covered is not None:
             covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
         cameras = self._cameras(clip, flow, known, covered)
@@ -122,7 +126,9 @@ class GeometricPredictor:
         over, covered = find_overlays(clip.frames) if self.config.laid_over else None, None
         if over is not None:
             clip, known, covered = remove_overlays(clip, over), priors_inside(known, over), over.covered
-        return self._cameras(clip, flow_between(clip, self._estimator, self.config), known, covered)
+        flow = flow_between(clip, self._estimator, self.config)
+        check_one_shot(clip, flow.matcher)
+        return self._cameras(clip, flow, known, covered)
 
     def _cameras(
         self, clip: Clip, flow: FlowBetweenFrames, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None
@@ -218,7 +224,8 @@ def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredicto
     def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
         return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
 
-    return FlowBetweenFrames(frame, map_size, estimator, config.flow_memory_mb << 20)
+    matcher = ClipMatcher(frame, config.matching)
+    return FlowBetweenFrames(frame, map_size, estimator, config.flow_memory_mb << 20, matcher)
 
 
 def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from das3r_ns.predictor.cameras.motion_model import (
-    cameras_from_tracks,
-    find_cuts,
-    rotation_cameras,
-    select_motion_model,
-)
+from das3r_ns.predictor.cameras.motion_model import select_motion_model, cameras_from_tracks, rotation_cameras
 from das3r_ns.predictor.cameras.sfm import FocalKnowledge, Tracks, follow_grid
 from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
@@ -53,7 +48,6 @@ def handheld() -> tuple[SyntheticClip, Tracks]:
 def test_kind_of_motion(camera: str, kind: str):
     evidence = select_motion_model(follow(make(camera).frames), SIZE)
     assert evidence.kind == kind
-    assert evidence.cuts == ()
 
 
 def test_a_pan_on_the_spot_gives_rotations_and_focal_length(pan):
@@ -80,7 +74,6 @@ def test_a_hand_held_sweep_has_parallax(handheld):
     evidence = select_motion_model(handheld[1], SIZE)
     assert evidence.kind == "general"
     assert evidence.share_epipolar > evidence.share_rotation + 0.1
-    assert evidence.cuts == ()
 
 
 def test_a_tripod_gets_one_camera_of_the_usual_focal_length():
@@ -97,12 +90,7 @@ def test_a_tripod_behind_a_thing_that_fills_half_the_picture_is_still_one():
     assert select_motion_model(follow(clip.frames), SIZE).kind == "static"
 
 
-def test_a_cut_is_found_at_its_frame(handheld):
-    first, second = handheld[0].frames[:7], make("orbit", seed=9).frames[:8]
-    assert find_cuts(follow(torch.cat((first, second)))) == (7,)
-
-
 def test_too_little_to_follow_is_called_general_without_an_error():
     lost = follow_grid(lambda i, j: (np.zeros((90, 160, 2), np.float32), np.full((90, 160), np.inf, np.float32)), 5)
     evidence = select_motion_model(lost, (90, 160))
-    assert (evidence.kind, evidence.share_static, evidence.cuts) == ("general", 0.0, ())
+    assert (evidence.kind, evidence.share_static) == ("general", 0.0)
