@@ -180,7 +180,7 @@ class FlowBetweenFrames:
         return seeding.merge(a, b, results)
 
     def _add_seeded(
-        self, results: list[seeding.BothWays], a: np.ndarray, b: np.ndarray, guess: seeding.BothWays | None
+        self, results: list[seeding.BothWays], a: np.ndarray, b: np.ndarray, guess: seeding.Guess | None
     ) -> None:
         if guess is not None:
             results.append(

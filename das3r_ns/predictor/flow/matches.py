@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -67,6 +67,7 @@ class Matches:
         return Matches(self.target, self.source, self.linked)
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds keypoints whose descriptors compare by their dot product."""
 

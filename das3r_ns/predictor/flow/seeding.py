@@ -21,6 +21,8 @@ from das3r_ns.predictor.flow.matches import Matches
 Estimate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BothWays = tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w 2"]]
 """Flow from a first image to a second, and back."""
+Guess = tuple[Float32[np.ndarray, "gh gw 2"], Float32[np.ndarray, "gh gw 2"]]
+"""The same where the size is another."""
 
 ROUND_TRIP = (1.5, 0.03)
 """A pixel is found up to this round-trip error: pixels, plus this share of the flow's length."""
@@ -58,7 +60,7 @@ def seeded(estimate: Estimate, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarra
     return rest + look_up(guess, rest)
 
 
-def chain(first: BothWays, second: BothWays, size: tuple[int, int]) -> BothWays | None:
+def chain(first: BothWays, second: BothWays, size: tuple[int, int]) -> Guess | None:
     """A guess for a long step from the flow of two shorter ones that meet in the middle.
 
     Args:
@@ -73,7 +75,7 @@ def chain(first: BothWays, second: BothWays, size: tuple[int, int]) -> BothWays 
     return None if filled[0] is None or filled[1] is None else (filled[0], filled[1])
 
 
-def guess_from_matches(matches: Matches, size: tuple[int, int]) -> BothWays | None:
+def guess_from_matches(matches: Matches, size: tuple[int, int]) -> Guess | None:
     """The motion that matches show, there and back: the homography that fits most of them, bent to follow the others.
 
     Args:

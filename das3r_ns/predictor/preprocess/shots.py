@@ -27,12 +27,17 @@ from das3r_ns.video.clip import Clip
 
 SMALL_SIDE_PX = 160
 """Longer side of the images that flow is looked at in."""
-LOST_SHARE = 0.5
+LOST_SHARE = 0.65
 """Of the pixels that small flow finds from a frame to the next. With fewer, points are matched."""
 COLOUR_BINS = 6
 """Of each channel of the colour histogram."""
 OTHER_COLOURS = 0.35
-"""Bhattacharyya distance of two frames' colours, 0 alike .. 1 nothing in common, above which they look different."""
+"""Bhattacharyya distance of two frames' colours, 0 alike .. 1 nothing in common, above which they look different.
+Unrelated clips of DAVIS have 0.33 and more."""
+OTHER_COLOURS_AT_REST = 0.2
+"""The same where the camera is slow before and after: then it is no motion that changed the view."""
+SLOW_SHARE = 0.04
+"""Of the longer side, from frame to frame: a slow camera."""
 MIN_SHOT_FRAMES = 3
 """Linked frames on either side of a cut. With fewer, frames are too far apart to tell a cut from motion."""
 MAX_INSERT_FRAMES = 12
@@ -41,8 +46,8 @@ BLUR = 0.5
 """Sharpness of the frames of a whip pan over that of the frames beside it."""
 OVERLAP_SHARE = 0.35
 """Of the longer side: a second in which the view moves less must show the same place at both ends."""
-AROUND = ((0, 0), (1, 1), (0, 2), (2, 0), (2, 2))
-"""Frames before and after a place that may lead across it, counted from it."""
+AROUND = ((0, 0), (1, 1), (0, 2), (2, 0), (2, 2), (0, 5), (5, 0), (0, 9), (9, 0))
+"""Frames before and after a place that may lead across it, counted from it: blur and flashes last a while."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def find_shots(
 
     parts = _parts(share, link)
     parts = _bridged(parts, link)
-    cuts, gaps = _judged(parts, small, colours)
+    cuts, gaps = _judged(parts, small, colours, moved)
     shots = _split(parts, cuts)
     shots = [piece for shot in shots for piece in _without_transitions(shot, colours, moved, link, fps)]
     return Shots(tuple(tuple(shot) for shot in shots), tuple(gaps), moved)
@@ -143,8 +148,7 @@ def _bridged(parts: list[list[int]], link: Link) -> list[list[int]]:
     while k < len(parts):
         skipped = 0
         for ahead in range(k, len(parts)):
-            end, start = joined[-1][-1], parts[ahead][0]
-            if any(link(end - before, start + after) for before, after in AROUND):
+            if _linked(joined[-1], parts[ahead], link):
                 # What matches neither side of a flash is left in, without a pose of its own.
                 joined[-1] = joined[-1] + [i for part in parts[k : ahead + 1] for i in part]
                 k = ahead + 1
@@ -160,7 +164,15 @@ def _bridged(parts: list[list[int]], link: Link) -> list[list[int]]:
     return joined
 
 
-def _judged(parts: list[list[int]], small: list[np.ndarray], colours: list[np.ndarray]) -> tuple[list[int], list[Gap]]:
+def _linked(before: list[int], after: list[int], link: Link) -> bool:
+    return any(
+        link(before[-1 - back], after[ahead]) for back, ahead in AROUND if back < len(before) and ahead < len(after)
+    )
+
+
+def _judged(
+    parts: list[list[int]], small: list[np.ndarray], colours: list[np.ndarray], moved: np.ndarray
+) -> tuple[list[int], list[Gap]]:
     """Which of the places between runs are cuts, as numbers of the runs that begin there, and what the others are."""
     cuts: list[int] = []
     gaps: list[Gap] = []
@@ -169,7 +181,7 @@ def _judged(parts: list[list[int]], small: list[np.ndarray], colours: list[np.nd
         # Single frames that link to nothing are blur or lie too far apart: the judgement is for what lies around them.
         if min(len(before), len(after)) < MIN_SHOT_FRAMES:
             gaps.append(Gap(after[0], _blurred(parts, k, small)))
-        elif _differ(colours, before[-1], after[0]):
+        elif _differ(colours, before[-1], after[0], _at_rest(moved, before[-1], after[0])):
             cuts.append(k)
         else:
             gaps.append(Gap(after[0], blurred=False))
@@ -257,8 +269,13 @@ def sharpness(image: UInt8[np.ndarray, "h w 3"]) -> float:
     return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean() / max(float(grey.std()), 1.0))
 
 
-def _differ(colours: list[np.ndarray], i: int, j: int) -> bool:
-    return colour_distance(colours[i], colours[j]) > OTHER_COLOURS
+def _differ(colours: list[np.ndarray], i: int, j: int, at_rest: bool = False) -> bool:
+    return colour_distance(colours[i], colours[j]) > (OTHER_COLOURS_AT_REST if at_rest else OTHER_COLOURS)
+
+
+def _at_rest(moved: np.ndarray, before: int, after: int) -> bool:
+    steps = np.concatenate((moved[max(before - 1, 1) : before + 1], moved[after + 1 : after + 3]))
+    return bool(len(steps) and (steps < SLOW_SHARE).all())
 
 
 def colour_distance(a: np.ndarray, b: np.ndarray) -> float:
