@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from das3r_ns.predictor.flow import seeding
-from das3r_ns.predictor.flow.matches import ClipMatcher
+from das3r_ns.predictor.flow.matches import Match
 
 
 @runtime_checkable
@@ -110,7 +110,7 @@ class FlowBetweenFrames:
         map_size: tuple[int, int],
         estimator: FlowEstimator,
         memory_bytes: int = 1 << 30,
-        matcher: ClipMatcher | None = None,
+        matcher: Match | None = None,
     ) -> None:
         self._frame = frame
         self.matcher = matcher
@@ -162,9 +162,7 @@ class FlowBetweenFrames:
             return self._estimator.both(a, b)
         return (self._estimator(a, b),)
 
-    def _found_again(
-        self, source: int, target: int, a: np.ndarray, b: np.ndarray, matcher: ClipMatcher
-    ) -> seeding.BothWays:
+    def _found_again(self, source: int, target: int, a: np.ndarray, b: np.ndarray, matcher: Match) -> seeding.BothWays:
         """Flow there and back; where most of it is lost, from guesses as well, the best of each pixel."""
         results = [self._both_ways(a, b)]
         if self._found_share(results[0]) >= seeding.FULL_SHARE:

@@ -67,6 +67,10 @@ class Matches:
         return Matches(self.target, self.source, self.linked)
 
 
+Match = Callable[[int, int], Matches]
+"""Verified matches between two frames of a clip."""
+
+
 @runtime_checkable
 class Detector(Protocol):
     """Finds keypoints whose descriptors compare by their dot product."""

@@ -76,7 +76,7 @@ class GeometricPredictor:
     def _predict(self, clip: Clip, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
         if known.T_world_camera is None:
-            check_one_shot(clip, flow.matcher)
+            _check_shots(clip, flow)
         if covered is not None:
             covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
         cameras = self._cameras(clip, flow, known, covered)
@@ -127,7 +127,7 @@ class GeometricPredictor:
         if over is not None:
             clip, known, covered = remove_overlays(clip, over), priors_inside(known, over), over.covered
         flow = flow_between(clip, self._estimator, self.config)
-        check_one_shot(clip, flow.matcher)
+        _check_shots(clip, flow)
         return self._cameras(clip, flow, known, covered)
 
     def _cameras(
@@ -187,6 +187,11 @@ class GeometricPredictor:
             image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known), static_given=given,
             covered=covered, blank=empty,
         )  # fmt: skip
+
+
+def _check_shots(clip: Clip, flow: FlowBetweenFrames) -> None:
+    if flow.matcher is not None:
+        check_one_shot(clip, flow.matcher)
 
 
 def _keep(known: UserPriors) -> Bool[np.ndarray, "n h w"] | None:
