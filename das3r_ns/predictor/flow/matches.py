@@ -97,7 +97,7 @@ class SiftDetector:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         # Half of Lowe's contrast threshold: blurred and dark frames have little else.
         sift = cv2.SIFT.create(nfeatures=MAX_KEYPOINTS, contrastThreshold=0.02)
-        found, descriptors = sift.detectAndCompute(grey, None)
+        found, descriptors = sift.detectAndCompute(grey, np.full(grey.shape, 255, np.uint8))
         if len(found) == 0:
             return Keypoints(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
         xy = np.asarray(cv2.KeyPoint.convert(found), np.float32) + 0.5  # OpenCV puts the first pixel's centre at 0

@@ -101,19 +101,24 @@ def merge(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"], results:
 
 def look_up(values: np.ndarray, flow: Float32[np.ndarray, "h w 2"]) -> np.ndarray:
     """Values of the second image where each pixel of the first went; the border's out of view."""
-    height, width = flow.shape[:2]
-    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(values, u + flow[..., 0], v + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    u, v = _ends(flow)
+    return cv2.remap(values, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _trip_error(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     height, width = forward.shape[:2]
-    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    u, v = u + forward[..., 0], v + forward[..., 1]
+    u, v = _ends(forward)
     back = forward + cv2.remap(backward, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     error = np.sqrt(back[..., 0] ** 2 + back[..., 1] ** 2)
     error[(u < 0) | (v < 0) | (u > width - 1) | (v > height - 1)] = np.inf
     return error
+
+
+def _ends(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel went, as `cv2.remap` wants it."""
+    height, width = flow.shape[:2]
+    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return u + flow[..., 0], v + flow[..., 1]
 
 
 def _compose(
