@@ -8,6 +8,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from das3r_ns.datamanager import Das3rDatamanagerConfig
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
+from das3r_ns.machine.hardware import gpus
 from das3r_ns.model.config import Das3rModelConfig
 from das3r_ns.model.hidden import HiddenConfig
 from das3r_ns.model.poses import PoseRefinementConfig
@@ -20,7 +21,8 @@ from das3r_ns.video.config import VideoConfig
 
 print_anything()  # the first thing that ns-train prints is the path of the clip
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# A GPU that torch cannot use counts: training on it stops with what is missing, instead of taking hours on the CPU.
+DEVICE = "cuda" if torch.cuda.is_available() or gpus() else "cpu"
 
 
 def _decaying(first: float, last: float, steps: int, start: int = 0, hold: int = 0, gated: bool = False) -> dict:

@@ -24,7 +24,10 @@ from torch import Tensor
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
 from das3r_ns.files.saved_config import SavedConfig
+from das3r_ns.machine.checks import prepare_kernels
 from das3r_ns.model.das3r import Das3rModel
+from das3r_ns.model.rasterizer import draws_on_cpu
+from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
 from das3r_ns.video.ffmpeg import provide_ffmpeg
 
 
@@ -50,6 +53,8 @@ class Das3rPipeline(VanillaPipeline):
         grad_scaler: Any = None,
     ) -> None:
         provide_ffmpeg()
+        if torch.device(device).type == "cuda" and not draws_on_cpu(getattr(config.model, "rasterizer", "auto")):
+            prepare_kernels()
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
         if torch.device(device).type == "cpu":
             # "gpu" means "on the device"; the other choice pins memory, which fails without CUDA.
@@ -97,17 +102,13 @@ class Das3rTrainer(Trainer):
     pipeline: Das3rPipeline
 
     def __init__(self, config: Das3rRunConfig, local_rank: int = 0, world_size: int = 1) -> None:
-        if config.machine.device_type == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError(
-                "--machine.device-type is cuda and torch finds no CUDA device. Leave the option out to train on the "
-                "CPU, or look at `nvidia-smi` and `python -c 'import torch; print(torch.version.cuda)'`."
-            )
         CONSOLE.print(device_line(config))
         super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set everything up; whoever opens the viewer starts where the first frame was taken."""
-        super().setup(test_mode)
+        with ended_by_ctrl_c(program_name()):
+            super().setup(test_mode)
         server = getattr(self.viewer_state, "viser_server", None)
         if isinstance(server, viser.ViserServer):
             server.on_client_connect(self._place_visitor)
@@ -122,6 +123,18 @@ class Das3rTrainer(Trainer):
         # A little ahead, so that the picture drawn at the camera does not stand in the way; axes are OpenGL's.
         position = T_world_camera[:, 3] - 0.03 * T_world_camera[:, 2]
         client.camera.position = (position * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
+
+    def train(self) -> None:
+        """Train. Ctrl-C ends in one line, where nerfstudio prints a traceback and reports success."""
+        with ended_by_ctrl_c(program_name()):
+            super().train()
+
+    def _train_complete_viewer(self) -> None:
+        """Keep the viewer open after training until Ctrl-C, which then is the ordinary end."""
+        try:
+            super()._train_complete_viewer()
+        except KeyboardInterrupt:
+            CONSOLE.print(f"Viewer closed. The run: {self.base_dir}")
 
     def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
         """One step. Nerfstudio's own also scales gradients for half precision, which there is none of here, and writes

@@ -51,7 +51,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
             )
         return data
     if not data.exists():
-        return _scene_of_lost_data(data, options, cache)
+        return scene_of_lost_data(data, options, cache)
     content = digest_of_inputs(data, options)
     for name in _predictors_meant(options):
         found = _scene_of_content(data, content, options, name, cache)
@@ -262,8 +262,12 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:6]
 
 
-def _scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:
-    """The scene of a clip that is not there any more, if exactly one in the cache fits its name and the options."""
+def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:
+    """The scene of a clip that is not there any more, if exactly one in the cache fits its name and the options.
+
+    Raises:
+        FileNotFoundError: there is none, or several.
+    """
     candidates = [
         folder
         for name in _predictors_meant(options)

@@ -60,6 +60,9 @@ class Das3rModelConfig(SavedConfig, SplatfactoModelConfig):
     motion_blur: bool = False
     """Learn how long the shutter was open, and blur renders of the clip's own frames by the camera's motion meanwhile
     before they are compared with the pictures: the Gaussians become sharper than the frames."""
+    rasterizer: Literal["auto", "cpu"] = "auto"
+    """`auto` takes gsplat on a GPU, whose kernels are built once; `cpu` draws on the CPU even there, for machines where
+    they cannot be built (slower). Kept in `config.yml`, so that later commands draw likewise."""
     cuda_graphs: bool = True
     """Record the parts of a step around the rasterizer as CUDA graphs: steps take about half the time. No effect
     without a GPU."""

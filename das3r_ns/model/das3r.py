@@ -100,7 +100,9 @@ class Das3rModel(Das3rState):
         def render(frame: int, values: Tensor) -> Tensor:
             with torch.no_grad():  # nobody asks for the cameras' part
                 view = self.training_view(frame)
-            return draw(splats.carrying(values), view, self.config.rasterize_mode).color
+            return draw(
+                splats.carrying(values), view, self.config.rasterize_mode, rasterizer=self.config.rasterizer
+            ).color
 
         def weight(frame: int) -> Tensor:
             return maps.counted(frame, *self.picture_sizes[frame])
@@ -138,6 +140,7 @@ class Das3rModel(Das3rState):
             background,
             with_depth=self.depth_supervision is not None and self.step < self.config.depth_until,
             absgrad=self.strategy.absgrad,
+            rasterizer=self.config.rasterizer,
         )
         self.info = picture.info  # `rgb` is not yet blurred and exposed: that is recorded together with the loss
         outputs = {"rgb": picture.color, "accumulation": picture.alpha, "background": background}
@@ -165,7 +168,15 @@ class Das3rModel(Das3rState):
             height,
             width,
         )
-        picture = draw(splats, view, self.config.rasterize_mode, background, extra=carried, with_depth=True)
+        picture = draw(
+            splats,
+            view,
+            self.config.rasterize_mode,
+            background,
+            extra=carried,
+            with_depth=True,
+            rasterizer=self.config.rasterizer,
+        )
         rgb, alpha, depth = picture.color, picture.alpha, picture.depth
         assert depth is not None
         share = picture.extra / alpha.clamp_min(1e-6)

@@ -87,10 +87,11 @@ class StaticDensity(DefaultStrategy):
         visible = info["radii"] > 0
         norm = torch.hypot(x, y) * visible
         if state["grad2d"] is None:
-            state["grad2d"] = torch.zeros(len(params["means"]), device=gradient.device)
-            state["count"] = torch.zeros(len(params["means"]), device=gradient.device)
-        state["grad2d"] += norm.sum(dim=0)
-        state["count"] += visible.sum(dim=0)
+            state["grad2d"] = torch.zeros(len(params["means"]), device=params["means"].device)
+            state["count"] = torch.zeros_like(state["grad2d"])
+        # Moved after the sums: the CPU may have drawn Gaussians that are on a GPU.
+        state["grad2d"] += norm.sum(dim=0).to(state["grad2d"].device)
+        state["count"] += visible.sum(dim=0).to(state["count"].device)
 
     @torch.no_grad()
     def _grow_gs(self, params: Params, optimizers: Optimizers, state: dict[str, Any], step: int) -> tuple[int, int]:

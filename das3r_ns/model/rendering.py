@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from das3r_ns.model.rasterizer import RasterizeMode, rasterize
+from das3r_ns.model.rasterizer import Rasterizer, RasterizeMode, rasterize
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def draw(
     extra: Float[Tensor, "n e"] | None = None,
     with_depth: bool = False,
     absgrad: bool = False,
+    rasterizer: Rasterizer = "auto",
 ) -> Picture:
     """Render one view."""
     render, alpha, info = rasterize(
@@ -101,6 +102,7 @@ def draw(
         rasterize_mode=mode,
         extra=extra,
         absgrad=absgrad,
+        rasterizer=rasterizer,
     )
     depth = render.shape[-1] - (1 if with_depth else 0)
     color = depth - (0 if extra is None else extra.shape[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from das3r_ns.model.rasterizer.projection import ProjectionSettings
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
+Rasterizer = Literal["auto", "cpu"]
 
 
 def rasterize(
@@ -36,8 +38,9 @@ def rasterize(
     extra: Float[Tensor, "n e"] | None = None,
     packed: bool = False,
     absgrad: bool = False,
+    rasterizer: Rasterizer = "auto",
 ) -> tuple[Float[Tensor, "c h w x"], Float[Tensor, "c h w 1"], dict[str, Any]]:
-    """Render Gaussians into cameras, differentiably, on the device the Gaussians are on.
+    """Render Gaussians into cameras, differentiably; what comes out is on the device the Gaussians are on.
 
     Gradients reach means, quats, scales, opacities, colors, extra, backgrounds and viewmats; with spherical harmonics
     also through the viewing direction. On the CPU they reach Ks too (focal lengths and principal point); gsplat's
@@ -62,6 +65,9 @@ def rasterize(
         extra: further values per Gaussian, blended like colour but never shaded (staticness, features).
         packed: gsplat's sparse layout of `info`; GPU only.
         absgrad: after backward, `info["means2d"].absgrad` holds the sums of absolute gradients.
+        rasterizer: "auto" takes gsplat on a GPU; "cpu" draws on the CPU even then, for machines on which gsplat's
+            kernels cannot be built. The environment variable DAS3R_RASTERIZER=cpu says the same for every call.
+            Tensors of `info` are on the device that drew.
 
     Returns:
         render: channels in the order colours, extra, depth.
@@ -76,8 +82,14 @@ def rasterize(
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, extra, packed)
     settings = ProjectionSettings(width, height, near_plane, far_plane, eps2d, radius_clip)
     with_colors, with_depth = render_mode.startswith("RGB"), render_mode.endswith("D")
-    common = (means, quats, scales, opacities, colors, viewmats, Ks, settings, sh_degree, backgrounds)
-    if means.is_cuda:
+    given = (means, quats, scales, opacities, colors, viewmats, Ks)
+    device = means.device
+    on_gpu = means.is_cuda and not draws_on_cpu(rasterizer)
+    if means.is_cuda and not on_gpu:
+        given = tuple(tensor.cpu() for tensor in given)
+        backgrounds, extra = (None if tensor is None else tensor.cpu() for tensor in (backgrounds, extra))
+    common = (*given, settings, sh_degree, backgrounds)
+    if on_gpu:
         from das3r_ns.model.rasterizer.gpu import rasterize_gpu
 
         render, alpha, info = rasterize_gpu(
@@ -91,9 +103,15 @@ def rasterize(
         )
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
+    render, alpha = render.to(device), alpha.to(device)
     if render_mode.endswith("ED"):
         render = torch.cat([render[..., :-1], render[..., -1:] / alpha.clamp_min(1e-10)], dim=-1)
     return render, alpha, info
+
+
+def draws_on_cpu(rasterizer: Rasterizer) -> bool:
+    """Whether the CPU draws whatever device the Gaussians are on: asked for by argument or by environment."""
+    return rasterizer == "cpu" or os.environ.get("DAS3R_RASTERIZER") == "cpu"
 
 
 def _check(

@@ -49,7 +49,7 @@ def rasterize_gpu(
             zeros = backgrounds.new_zeros((len(backgrounds), colors.shape[-1] - seen.shape[-1]))
             backgrounds = torch.cat([seen, zeros], dim=-1)
         with_colors = True
-    return rasterization(
+    render, alpha, info = rasterization(
         means,
         quats,
         scales,
@@ -70,3 +70,8 @@ def rasterize_gpu(
         absgrad=absgrad,
         rasterize_mode=rasterize_mode,
     )
+    if info["radii"].shape[-1:] == (2,) and info["radii"].ndim == info["means2d"].ndim:
+        # gsplat 1.5 gives one radius per image axis. As in 1.4: the larger, and 0 for what is not drawn.
+        radii = info["radii"]
+        info["radii"] = radii.amax(dim=-1) * (radii > 0).all(dim=-1)
+    return render, alpha, info
