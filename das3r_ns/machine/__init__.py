@@ -1,8 +1,8 @@
 """What the machine brings: GPU, driver, CUDA compiler, gsplat's kernels; and what it lacks, with the command that helps.
 
-    hardware  the GPUs of this machine and their driver, asked of the system and not of torch
-    toolkit   the CUDA compiler: from Python packages, from the system, at the version that torch names
-    kernels   gsplat's CUDA kernels: found, built once with a progress bar, kept
-    checks    one finding per requirement: what was found, what is needed, the command that helps
-    doctor    `das3r doctor`: every finding on one screen
+hardware  the GPUs of this machine and their driver, asked of the system and not of torch
+toolkit   the CUDA compiler: from Python packages, from the system, at the version that torch names
+kernels   gsplat's CUDA kernels: found, built once with a progress bar, kept
+checks    one finding per requirement: what was found, what is needed, the command that helps
+doctor    `das3r doctor`: every finding on one screen
 """

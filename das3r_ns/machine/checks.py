@@ -217,7 +217,11 @@ def compiler_of_cuda(capability: tuple[int, int]) -> Finding:
     toolkit = cuda.fitting(toolkits, wanted)
     if toolkit is None:
         others = ", ".join(f"{t.version} ({t.source})" for t in toolkits)
-        found = f"only CUDA {others} was found" if toolkits else "none was found: not on PATH, not in $CUDA_HOME, no package"
+        found = (
+            f"only CUDA {others} was found"
+            if toolkits
+            else "none was found: not on PATH, not in $CUDA_HOME, no package"
+        )
         return Finding(
             "CUDA compiler",
             False,
@@ -279,7 +283,11 @@ def room() -> Finding:
     move = f"Name another folder: export DAS3R_CACHE=FOLDER (now {folder})."
     if not os.access(there, os.W_OK):
         return Finding(
-            "room", False, f"gsplat's CUDA kernels are kept in {folder}, and {there} is not writable.", move, WITHOUT_KERNELS
+            "room",
+            False,
+            f"gsplat's CUDA kernels are kept in {folder}, and {there} is not writable.",
+            move,
+            WITHOUT_KERNELS,
         )
     free = shutil.disk_usage(there).free
     if free < gsplat_kernels.ROOM_BYTES:

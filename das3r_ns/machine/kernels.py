@@ -42,7 +42,9 @@ LONGEST_FILE_S = 120
 
 _NAME = "gsplat_cuda"
 _LIBRARY = f"{_NAME}{'.pyd' if sys.platform == 'win32' else '.so'}"
-_BUILD = "from gsplat.cuda import _backend; import sys; sys.exit(0 if _backend._C is not None else 'gsplat found no nvcc')"
+_BUILD = (
+    "from gsplat.cuda import _backend; import sys; sys.exit(0 if _backend._C is not None else 'gsplat found no nvcc')"
+)
 
 
 class KernelBuildError(RuntimeError):
@@ -238,5 +240,7 @@ def _gsplats_own_build(package: Path) -> Path | None:
     rules = library.with_name("build.ninja")
     if not (library.exists() and rules.exists()) or str(package) not in rules.read_text(encoding="utf-8"):
         return None
-    installed = max(Path(torch.__file__).with_name("version.py").stat().st_mtime, (package / "version.py").stat().st_mtime)
+    installed = max(
+        Path(torch.__file__).with_name("version.py").stat().st_mtime, (package / "version.py").stat().st_mtime
+    )
     return library if library.stat().st_mtime > installed else None

@@ -127,7 +127,9 @@ def build_environment(home: Path) -> dict[str, str]:
         ("CPLUS_INCLUDE_PATH", headers),
     ):
         if folders:
-            environment[variable] = os.pathsep.join([*map(str, folders), environment.get(variable, "")]).rstrip(os.pathsep)
+            environment[variable] = os.pathsep.join([*map(str, folders), environment.get(variable, "")]).rstrip(
+                os.pathsep
+            )
     return environment
 
 
@@ -175,7 +177,7 @@ def _told_root(nvcc: Path) -> Path | None:
 
 
 def _version(nvcc: Path) -> str | None:
-    """"13.0", or None when the program does not run."""
+    """ "13.0", or None when the program does not run."""
     try:
         told = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
