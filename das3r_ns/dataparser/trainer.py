@@ -76,7 +76,8 @@ def check_run(config: TrainerConfig) -> None:
             raise FileNotFoundError(f"{option} {path} does not exist.")
     if config.load_dir is not None and not any(config.load_dir.glob("step-*.ckpt")):
         raise FileNotFoundError(
-            f"--load-dir {config.load_dir} holds no checkpoint (step-*.ckpt). Give the folder nerfstudio_models of a run."
+            f"--load-dir {config.load_dir} holds no checkpoint (step-*.ckpt). Give the folder nerfstudio_models of a "
+            "run."
         )
     if isinstance(dataparser, Das3rDataParserConfig):
         _check_data(config, dataparser)

@@ -1,4 +1,4 @@
-"""What the machine brings: GPU, driver, CUDA compiler, gsplat's kernels; and what it lacks, with the command that helps.
+"""What the machine has: GPU, driver, CUDA compiler, gsplat's kernels. What it lacks comes with the command that helps.
 
 hardware  the GPUs of this machine and their driver, asked of the system and not of torch
 toolkit   the CUDA compiler: from Python packages, from the system, at the version that torch names

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from das3r_ns.runtime.cache_folder import cache_folder
 from das3r_ns.machine import hardware
 from das3r_ns.machine import kernels as gsplat_kernels
 from das3r_ns.machine import toolkit as cuda
+from das3r_ns.runtime.cache_folder import cache_folder
 
 MIN_CAPABILITY_CUDA_13 = (7, 5)
 """CUDA 13's compiler builds for Turing (GTX 16, RTX 20) and newer."""
@@ -117,8 +117,8 @@ def torch_for_gpu() -> Finding:
         "torch",
         False,
         f"This machine has a GPU ({_names()}), and torch {torch.__version__} is a build for the CPU alone.",
-        "Install the build for GPUs: pip install --force-reinstall torch torchvision --index-url "
-        "https://download.pytorch.org/whl/cu130",
+        "Install the build for GPUs: pip install --force-reinstall torch torchvision"
+        + (" (Windows: with the --index-url that pytorch.org gives for CUDA)." if sys.platform == "win32" else "."),
         WITHOUT_GPU,
     )
 
@@ -129,7 +129,7 @@ def driver() -> Finding:
 
     needed = tuple(int(part) for part in (torch.version.cuda or "0.0").split(".")[:2])
     found = hardware.driver_cuda_version()
-    name = f"driver {hardware.driver_version()}" if hardware.driver_version() else "the driver"
+    name = f"driver {hardware.driver_version()}" if hardware.driver_version() else "driver"
     if found is None:
         return Finding(
             "driver",
@@ -144,7 +144,7 @@ def driver() -> Finding:
             False,
             f"The NVIDIA {name} runs CUDA up to {found[0]}.{found[1]}, and torch {torch.__version__} needs "
             f"{needed[0]}.0 or newer.",
-            f"Upgrade the driver: sudo apt install nvidia-driver-{_driver_for(needed[0])}",
+            f"Upgrade the driver: sudo apt install nvidia-driver-{_driver_for(needed[0])}.",
             WITHOUT_GPU,
         )
     return Finding("driver", True, f"{hardware.driver_version() or 'loaded'}, runs CUDA up to {found[0]}.{found[1]}")
@@ -233,8 +233,8 @@ def compiler_of_cuda(capability: tuple[int, int]) -> Finding:
         return Finding(
             "CUDA compiler",
             False,
-            f"This GPU has compute capability {capability[0]}.{capability[1]}, and CUDA {toolkit.version} builds for 7.5 "
-            "and newer.",
+            f"This GPU has compute capability {capability[0]}.{capability[1]}, and CUDA {toolkit.version} builds for "
+            "7.5 and newer.",
             "Install a torch for CUDA 12 and its compiler: pip install 'torch<2.11' torchvision && conda install -c "
             "nvidia cuda-toolkit=12.8",
             WITHOUT_KERNELS,
@@ -294,8 +294,8 @@ def room() -> Finding:
         return Finding(
             "room",
             False,
-            f"Building gsplat's CUDA kernels takes {gsplat_kernels.ROOM_BYTES / 1e9:.0f} GB of disk, and {free / 1e9:.1f} "
-            f"GB are free in {there}.",
+            f"Building gsplat's CUDA kernels takes {gsplat_kernels.ROOM_BYTES / 1e9:.0f} GB of disk, and "
+            f"{free / 1e9:.1f} GB are free in {there}.",
             move,
             WITHOUT_KERNELS,
         )
@@ -306,12 +306,12 @@ def _install_nvcc(wanted: str) -> str:
     """The command that brings the compiler for this torch."""
     version = cuda.packaged_version()
     if version is not None:
-        return f'pip install "{cuda.PACKAGES}=={version}"'
+        return f'pip install "{cuda.PACKAGES}=={version}".'
     runs = hardware.driver_cuda_version()
-    if runs is not None and runs[0] >= 13 and not sys.platform == "win32":
+    if runs is not None and runs[0] >= 13 and sys.platform != "win32":
         # PyPI has no compiler for CUDA 12, which this torch was built with.
-        return f'pip install --upgrade "torch>={cuda.FIRST_TORCH_WITH_PACKAGES}" torchvision "{cuda.PACKAGES}"'
-    return f"conda install -c nvidia cuda-toolkit={wanted}"
+        return f'pip install --upgrade "torch>={cuda.FIRST_TORCH_WITH_PACKAGES}" torchvision "{cuda.PACKAGES}".'
+    return f"conda install -c nvidia cuda-toolkit={wanted}."
 
 
 def _names() -> str:

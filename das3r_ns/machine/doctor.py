@@ -67,7 +67,7 @@ def _installation() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding(
         "Python",
-        (3, 10) <= sys.version_info[:2],
+        sys.version_info[:2] >= (3, 10),
         f"{version} at {sys.executable}, {platform.platform()}",
         "" if sys.version_info >= (3, 10) else "Make an environment with Python 3.10 to 3.12.",
     )

@@ -27,8 +27,8 @@ from typing import Literal
 import psutil
 from filelock import FileLock
 
-from das3r_ns.runtime.cache_folder import cache_folder
 from das3r_ns.machine.toolkit import Toolkit, build_environment, cuda_home
+from das3r_ns.runtime.cache_folder import cache_folder
 from das3r_ns.runtime.progress import CONSOLE, stage
 
 ROOM_BYTES = 1_000_000_000

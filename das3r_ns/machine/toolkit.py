@@ -141,8 +141,8 @@ def _places() -> Iterator[tuple[Path, str, bool]]:
         yield root, "Python packages", True
     on_path = shutil.which(_NVCC)
     if on_path is not None:
-        # Not resolved first: distributions link the compiler alone, and headers stand beside the link's folder. A script
-        # that calls the compiler from elsewhere has no headers beside it; the compiler itself then says where it is.
+        # Not resolved first: distributions link the compiler alone, and headers stand beside the link's folder. A
+        # script that calls the compiler from elsewhere has no headers beside it: the compiler then says where it is.
         for root in (Path(on_path).parent.parent, Path(on_path).resolve().parent.parent, _told_root(Path(on_path))):
             if root is not None and _headers(root):
                 yield root, "PATH", False

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from das3r_ns.model.rasterizer import Rasterizer, RasterizeMode, rasterize
+from das3r_ns.model.rasterizer import RasterizeMode, Rasterizer, rasterize
 
 
 @dataclass(frozen=True)

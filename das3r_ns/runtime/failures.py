@@ -82,8 +82,8 @@ def _known_sentence(error: BaseException) -> str | None:
         )
     if isinstance(error, MemoryError):
         return (
-            "The memory of this machine is full. Take fewer frames (das3r-data --video.max-frames 60) or smaller images "
-            "(das3r-data --video.longest-side 480)."
+            "The memory of this machine is full. Take fewer frames (das3r-data --video.max-frames 60) or smaller "
+            "images (das3r-data --video.longest-side 480)."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full{_of_file(error)}: make room, or name another place with --output-dir."
