@@ -1,6 +1,7 @@
 """The `das3r` command. Each subcommand is a typed function of its own room, imported when it is called, so that
 `das3r --help` is instant."""
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -43,16 +44,18 @@ def main() -> None:
         sys.exit(f"das3r has no command {name!r}.{hint}\n\n{_help()}")
     import tyro
 
+    from das3r_ns.runtime.failures import EXIT_INTERRUPTED, TRACEBACK_SWITCH, sentence_of
+
     command = load(name)
     try:
         tyro.cli(command, prog=f"das3r {name}", args=arguments[1:])
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        # What a user can mend is told in one line; set DAS3R_TRACEBACK=1 for where it arose.
-        import os
-
-        if os.environ.get("DAS3R_TRACEBACK"):
+    except KeyboardInterrupt as error:
+        print(f"das3r {name}: {sentence_of(error)}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_SWITCH):
             raise
-        sys.exit(f"das3r {name}: {error}")
+        sys.exit(f"das3r {name}: {sentence_of(error)}")
 
 
 def load(name: str) -> Callable[..., object]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import torch
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
 from nerfstudio.plugins.types import MethodSpecification
@@ -17,9 +20,14 @@ from das3r_ns.model.start import StartConfig
 from das3r_ns.model.staticness import StaticnessConfig
 from das3r_ns.pipeline import Das3rPipelineConfig, Das3rRunConfig
 from das3r_ns.runtime.console import print_anything
+from das3r_ns.runtime.failures import end_in_a_sentence, program_name
 from das3r_ns.video.config import VideoConfig
 
 print_anything()  # the first thing that ns-train prints is the path of the clip
+
+if Path(sys.argv[0]).stem == "ns-train" and sys.argv[1:2] and sys.argv[1].startswith("das3r"):
+    # Here, because what goes wrong before nerfstudio calls us (a config that cannot be read) is shown in that way too.
+    end_in_a_sentence(program_name())
 
 # A GPU that torch cannot use counts: training on it stops with what is missing, instead of taking hours on the CPU.
 DEVICE = "cuda" if torch.cuda.is_available() or gpus() else "cpu"

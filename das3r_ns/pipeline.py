@@ -5,9 +5,12 @@ Class paths of this file stand in every `config.yml`: names here are permanent.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -108,7 +111,11 @@ class Das3rTrainer(Trainer):
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Set everything up; whoever opens the viewer starts where the first frame was taken."""
         with ended_by_ctrl_c(program_name()):
-            super().setup(test_mode)
+            try:
+                super().setup(test_mode)
+            except BaseException:
+                forget_run(self.base_dir)
+                raise
         server = getattr(self.viewer_state, "viser_server", None)
         if isinstance(server, viser.ViserServer):
             server.on_client_connect(self._place_visitor)
@@ -162,6 +169,16 @@ class Das3rTrainer(Trainer):
             assert self.pipeline.datamanager.train_dataset is not None
             configs["means"] = _scaled(configs["means"], camera_extent(self.pipeline.datamanager.train_dataset.cameras))
         return Optimizers(configs, groups)
+
+
+def forget_run(folder: Path) -> None:
+    """Remove the folder of a run that never began: one that holds nothing but its `config.yml`."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if {path.name for path in files} <= {"config.yml"}:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in (folder.parent, folder.parent.parent):  # of the method, of the clip
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def device_line(config: TrainerConfig) -> str:

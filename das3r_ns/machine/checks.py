@@ -168,7 +168,7 @@ def device() -> Finding:
             WITHOUT_GPU,
         )
     name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    oldest = min((_capability(arch) for arch in torch.cuda.get_arch_list() if _capability(arch)), default=(0, 0))
+    oldest = min(filter(None, map(_capability, torch.cuda.get_arch_list())), default=(0, 0))
     if (major, minor) < oldest:
         return Finding(
             "GPU",
@@ -249,7 +249,8 @@ def compiler_of_cpp() -> Finding:
     else:
         wanted = os.environ.get("CXX", "c++")
         help_ = "Install it: sudo apt install g++ (or conda install -c conda-forge gxx)."
-    for program in (wanted, "g++") if sys.platform.startswith("linux") and "CXX" not in os.environ else (wanted,):
+    # torch calls $CXX or c++; nvcc calls $CC where torch hands it on, else g++.
+    for program in (wanted, "g++") if sys.platform.startswith("linux") and "CC" not in os.environ else (wanted,):
         if shutil.which(program) is None:
             return Finding(
                 "C++ compiler",
@@ -322,9 +323,10 @@ def _driver_for(major: int) -> int:
     return {12: 525, 13: 580}.get(major, 580)
 
 
-def _capability(arch: str) -> tuple[int, int]:
-    digits = "".join(c for c in arch.split("_")[-1] if c.isdigit()) if arch.startswith("sm_") else ""
-    return (int(digits[:-1]), int(digits[-1])) if len(digits) > 1 else (0, 0)
+def _capability(arch: str) -> tuple[int, int] | None:
+    """(9, 0) of "sm_90" or "sm_90a"; None of "compute_90", which is no machine code."""
+    digits = "".join(c for c in arch if c.isdigit())
+    return (int(digits[:-1]), int(digits[-1])) if arch.startswith("sm_") and len(digits) > 1 else None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ def doctor() -> None:
     Lines marked `-` are optional. Exit code 1 if something that training needs is missing. Paste the output into bug
     reports.
     """
-    console = Console(width=max(100, shutil.get_terminal_size((120, 24)).columns), highlight=False)
+    console = Console(highlight=False)
     missing = 0
     for section, findings in (
         ("Installation", _installation),
@@ -47,9 +47,10 @@ def doctor() -> None:
             required = section != "Optional"
             missing += required and not finding.good
             mark, style = ("✓", "green") if finding.good else ("✗", "red") if required else ("-", "dim")
-            console.print(Text(f"  {mark} ", style=style) + Text(f"{finding.subject:<15} {finding.text}"))
+            line = Text(f"  {mark} ", style=style) + Text(f"{finding.subject:<15} {finding.text}")
+            console.print(line, soft_wrap=True)
             for line in filter(None, (finding.help, finding.choice)):
-                console.print(Text(f"    {'':<15} {line}", style="yellow" if required else "dim"))
+                console.print(Text(f"    {'':<15} {line}", style="yellow" if required else "dim"), soft_wrap=True)
     if missing:
         raise SystemExit(1)
 

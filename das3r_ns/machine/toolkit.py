@@ -28,6 +28,9 @@ package asks for any, pip then takes the newest, and their outputs do not fit to
 FIRST_TORCH_WITH_PACKAGES = "2.11"
 """torch's first release on PyPI for CUDA 13. Compilers for CUDA 12 are not on PyPI."""
 
+USUAL_PLACE = Path("/usr/local/cuda")
+"""Where NVIDIA's own installers put it."""
+
 _NVCC = "nvcc.exe" if sys.platform == "win32" else "nvcc"
 
 
@@ -90,7 +93,7 @@ def cuda_home(toolkit: Toolkit, cache: Path) -> Path:
     if not toolkit.packaged:
         return toolkit.root
     # Packages may lie in several site-packages: torch's in the system's, the compiler's in the user's.
-    roots = [toolkit.root, *(root for root in _packaged_roots() if root != toolkit.root)]
+    roots = [toolkit.root, *(root for root in packaged_roots() if root != toolkit.root)]
     roots = [root for root in roots if root.name == toolkit.root.name]
     key = hashlib.sha256("\n".join(str(root) for root in roots).encode()).hexdigest()[:8]
     home = cache / f"cuda-{toolkit.version}-{key}"
@@ -137,7 +140,7 @@ def _places() -> Iterator[tuple[Path, str, bool]]:
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
             yield Path(os.environ[variable]), f"${variable}", False
-    for root in _packaged_roots():
+    for root in packaged_roots():
         yield root, "Python packages", True
     on_path = shutil.which(_NVCC)
     if on_path is not None:
@@ -147,10 +150,10 @@ def _places() -> Iterator[tuple[Path, str, bool]]:
             if root is not None and _headers(root):
                 yield root, "PATH", False
                 break
-    yield Path("/usr/local/cuda"), "/usr/local/cuda", False
+    yield USUAL_PLACE, str(USUAL_PLACE), False
 
 
-def _packaged_roots() -> list[Path]:
+def packaged_roots() -> list[Path]:
     """Folders `nvidia/cu*` of the installed packages."""
     try:
         spec = importlib.util.find_spec("nvidia")
