@@ -25,7 +25,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
-from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.dataparser.trainer import Das3rTrainerConfig, check_device
 from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.machine.checks import prepare_kernels
 from das3r_ns.model.das3r import Das3rModel
@@ -105,6 +105,7 @@ class Das3rTrainer(Trainer):
     pipeline: Das3rPipeline
 
     def __init__(self, config: Das3rRunConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        check_device(config)  # again, for those who build a trainer in Python
         CONSOLE.print(device_line(config))
         super().__init__(config, local_rank, world_size)
 

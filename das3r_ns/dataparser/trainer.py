@@ -82,14 +82,23 @@ def check_run(config: TrainerConfig) -> None:
     if isinstance(dataparser, Das3rDataParserConfig):
         _check_data(config, dataparser)
     _check_output(config.output_dir)
+    check_device(config)
+    if config.machine.device_type == "cpu" and gpus_without_driver():
+        CONSOLE.print("An NVIDIA GPU is in this machine and no driver of NVIDIA is loaded: it is not used.")
+
+
+def check_device(config: TrainerConfig) -> None:
+    """See that the device can be trained on; builds gsplat's kernels if need be.
+
+    Raises:
+        ValueError, MachineError: it cannot.
+    """
     if config.machine.device_type not in ("cuda", "cpu"):
         raise ValueError(
             f"--machine.device-type is {config.machine.device_type}, and {config.method_name} trains on cuda or cpu."
         )
     if config.machine.device_type == "cuda":
         prepare_gpu("cpu" if draws_on_cpu(getattr(config.pipeline.model, "rasterizer", "auto")) else "auto")
-    elif gpus_without_driver():
-        CONSOLE.print("An NVIDIA GPU is in this machine and no driver of NVIDIA is loaded: it is not used.")
 
 
 def _check_data(config: TrainerConfig, dataparser: Das3rDataParserConfig) -> None:

@@ -82,13 +82,14 @@ def rasterize(
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, extra, packed)
     settings = ProjectionSettings(width, height, near_plane, far_plane, eps2d, radius_clip)
     with_colors, with_depth = render_mode.startswith("RGB"), render_mode.endswith("D")
-    given = (means, quats, scales, opacities, colors, viewmats, Ks)
     device = means.device
     on_gpu = means.is_cuda and not draws_on_cpu(rasterizer)
     if means.is_cuda and not on_gpu:
-        given = tuple(tensor.cpu() for tensor in given)
-        backgrounds, extra = (None if tensor is None else tensor.cpu() for tensor in (backgrounds, extra))
-    common = (*given, settings, sh_degree, backgrounds)
+        means, quats, scales, opacities = means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu()
+        colors, viewmats, Ks = colors.cpu(), viewmats.cpu(), Ks.cpu()
+        backgrounds = None if backgrounds is None else backgrounds.cpu()
+        extra = None if extra is None else extra.cpu()
+    common = (means, quats, scales, opacities, colors, viewmats, Ks, settings, sh_degree, backgrounds)
     if on_gpu:
         from das3r_ns.model.rasterizer.gpu import rasterize_gpu
 
