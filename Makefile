@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # What the environment takes on Linux with a CUDA build of torch; asked for before anything is downloaded.
 ROOM_GB ?= 10
+# On a machine with an NVIDIA GPU and no CUDA compiler, PyPI's: gsplat's kernels are built with it.
+EXTRAS ?= dev,salience$(shell test -e /dev/nvidiactl && ! command -v nvcc > /dev/null 2>&1 && echo ,cuda)
 DATA ?=
 OUT ?= demo_output
 
@@ -24,7 +26,7 @@ $(VENV)/.installed: pyproject.toml das3r_ns/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing nerfstudio, gsplat, torch and the rest: several GB, some minutes"
-	$(BIN)/python -m pip install --quiet --editable ".[dev,salience]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]"
 	touch $@
 
 demo: $(VENV)/.installed
