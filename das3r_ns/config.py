@@ -19,10 +19,12 @@ from das3r_ns.model.schedules import FusedAdamConfig, GatedAdamConfig, LogLinear
 from das3r_ns.model.start import StartConfig
 from das3r_ns.model.staticness import StaticnessConfig
 from das3r_ns.pipeline import Das3rPipelineConfig, Das3rRunConfig
+from das3r_ns.runs.host import guard_nerfstudio
 from das3r_ns.runtime.console import print_anything
 from das3r_ns.runtime.failures import end_in_a_sentence, program_name
 from das3r_ns.video.config import VideoConfig
 
+guard_nerfstudio()
 print_anything()  # the first thing that ns-train prints is the path of the clip
 
 if Path(sys.argv[0]).stem == "ns-train" and sys.argv[1:2] and sys.argv[1].startswith("das3r"):

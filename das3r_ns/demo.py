@@ -151,12 +151,12 @@ def _contact_sheet(config: Path, video: Path, truth: Path | None, path: Path) ->
 
     from das3r_ns.dataparser.cache import cached_scene
     from das3r_ns.evaluation.figures import Sheet, spread_evenly
-    from das3r_ns.evaluation.runs import load_run_config
+    from das3r_ns.runs.loading import read_run_config
     from das3r_ns.scene import read_scene
     from das3r_ns.video.clip import read_clip
     from das3r_ns.video.config import VideoConfig
 
-    manager = load_run_config(config)[1].pipeline.datamanager
+    manager: Any = read_run_config(config).pipeline.datamanager
     scene = read_scene(cached_scene(manager.data, manager.dataparser, manager.dataparser.cache_dir))
     pairs = read_clip(video, VideoConfig(max_frames=None, longest_side=None)).frames
     sheet = Sheet(("input", "what moves", "static render", "truth")[: 3 if truth is None else 4])

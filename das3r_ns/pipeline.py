@@ -18,7 +18,7 @@ import viser
 import viser.transforms
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.optimizers import Optimizers
-from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -30,6 +30,7 @@ from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.machine.checks import prepare_kernels
 from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.model.rasterizer import draws_on_cpu
+from das3r_ns.runs.trainer import WholeRunTrainer
 from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
 from das3r_ns.video.ffmpeg import provide_ffmpeg
 
@@ -98,7 +99,7 @@ class Das3rRunConfig(Das3rTrainerConfig):
     times the largest distance of a camera from their middle), as published. Off takes them in world units."""
 
 
-class Das3rTrainer(Trainer):
+class Das3rTrainer(WholeRunTrainer):
     """Nerfstudio's trainer; says what to expect of the machine, and scales learning rates to the scene."""
 
     config: Das3rRunConfig
@@ -144,12 +145,12 @@ class Das3rTrainer(Trainer):
         except KeyboardInterrupt:
             CONSOLE.print(f"Viewer closed. The run: {self.base_dir}")
 
-    def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+    def take_step(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
         """One step. Nerfstudio's own also scales gradients for half precision, which there is none of here, and writes
         every learning rate down in every step, which takes as long as some of the kernels."""
         config = self.config
         if self.mixed_precision or config.log_gradients or set(self.gradient_accumulation_steps.values()) - {1}:
-            return super().train_iteration(step)
+            return super().take_step(step)
         self.optimizers.zero_grad_all()
         _, losses, metrics = self.pipeline.get_train_loss_dict(step=step)
         loss = torch.stack(list(losses.values())).sum()

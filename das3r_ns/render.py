@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from das3r_ns.files.whole import check_output, whole_file
+from das3r_ns.runs.config_file import RunError
 from das3r_ns.video.writing import check_ending, steps_are_even, video_writer
 
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
 
     from das3r_ns.pipeline import Das3rPipeline
+
+
+SPLAT_BYTES = 62 * 4
+"""Of one Gaussian in a PLY: position, normal, harmonics to degree 3, opacity, scale, rotation."""
+VIDEO_BYTES_A_PIXEL = 0.25
+"""Of a video at its quality, rather more than less."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +50,22 @@ def render_static(
         fps: frames per second of the video, in even steps. None shows each frame when the input does.
 
     Raises:
-        FileNotFoundError: there is no such config.yml.
-        ValueError: the run is of another method, or no video can be written to `out`.
+        RunError: there is no such run, nothing of it can be read, or it is of another method.
+        ValueError: no video can be written to `out`.
+        OSError: the video cannot be written, or has too little room.
     """
     from nerfstudio.utils.rich_utils import CONSOLE
     from rich.progress import track
 
     check_ending(out)
+    check_output(out, 0, "the video")
     pipeline = load_run(load_config)
     frames = clip_frames(pipeline)
+    height, width = frames[0][0].get_numpy_image(frames[0][1]).shape[:2]
+    check_output(out, int(VIDEO_BYTES_A_PIXEL * len(frames) * height * width * (2 if side_by_side else 1)), "the video")
     rate = fps or clip_fps(pipeline) or 30.0
     times_s = clip_times(pipeline, len(frames)) if fps is None else None
     unseen = 0.0
-    out.parent.mkdir(parents=True, exist_ok=True)
     with video_writer(out, rate, times_s) as write:
         for dataset, i in track(frames, description=f"Rendering {len(frames)} frames"):
             outputs = pipeline.model.get_outputs_for_camera(_sharp(dataset.cameras[i : i + 1]))
@@ -79,16 +90,21 @@ def export_splat(load_config: Path, out: Path = Path("exports/splat.ply"), keep_
         out: PLY file to write.
         keep_dynamic: write Gaussians that are not static as well, instead of leaving out those whose staticness is
             below the method's `cull_staticness`.
-    """
-    import yaml
-    from nerfstudio.scripts.exporter import ExportGaussianSplat
 
-    config = _read_config(load_config)
-    config.pipeline.model.keep_dynamic = keep_dynamic
-    with tempfile.TemporaryDirectory() as folder:
-        changed = Path(folder) / "config.yml"
-        changed.write_text(yaml.dump(config), "utf8")
-        ExportGaussianSplat(load_config=changed, output_dir=out.parent, output_filename=out.name).main()
+    Raises:
+        RunError: there is no such run, nothing of it can be read, or it is of another method.
+        OSError: the file cannot be written, or has too little room; one that was there before is still whole.
+    """
+    from nerfstudio.scripts import exporter
+
+    from das3r_ns.runs import loading
+    from das3r_ns.runs.host import loaded_already
+
+    check_output(out, 0, "the splat")
+    run = loading.load_run(load_config, "inference", change=_ours(load_config, keep_dynamic))
+    check_output(out, SPLAT_BYTES * int(run.pipeline.model.num_points), "the splat")
+    with whole_file(out, what="the splat") as part, loaded_already(exporter, run):
+        exporter.ExportGaussianSplat(load_config=load_config, output_dir=part.parent, output_filename=part.name).main()
     return out
 
 
@@ -96,35 +112,27 @@ def load_run(load_config: Path) -> Das3rPipeline:
     """Pipeline of a finished run, in evaluation mode, its cameras refined.
 
     Raises:
-        FileNotFoundError: there is no such config.yml.
-        ValueError: the run is of another method.
+        RunError: there is no such run, or it is of another method.
     """
-    from nerfstudio.utils.eval_utils import eval_setup
+    from das3r_ns.runs import loading
 
-    from das3r_ns.pipeline import Das3rPipeline
-
-    _read_config(load_config)
-    _, pipeline, _, _ = eval_setup(load_config, test_mode="test")
-    assert isinstance(pipeline, Das3rPipeline)
-    return pipeline
+    return loading.load_run(load_config, "test", change=_ours(load_config)).pipeline
 
 
-def _read_config(load_config: Path) -> Any:
-    """Config of one of our runs, checked before anything long starts."""
-    import yaml
-
+def _ours(load_config: Path, keep_dynamic: bool | None = None) -> Callable[[Any], Any]:
+    """Check that a config is of one of our methods, and say what is shown."""
     from das3r_ns.pipeline import Das3rRunConfig
 
-    if not load_config.is_file():
-        raise FileNotFoundError(
-            f"{load_config} is no file. Give the config.yml that training wrote: outputs/CLIP/METHOD/TIME/config.yml"
-        )
-    # nerfstudio's own format holds Python objects.
-    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
-    if not isinstance(config, Das3rRunConfig):
-        method = getattr(config, "method_name", type(config).__name__)
-        raise ValueError(f"{load_config} is a run of {method}; das3r, das3r-paper and das3r-lite can be rendered here")
-    return config
+    def change(config: Any) -> Any:
+        if not isinstance(config, Das3rRunConfig):
+            raise RunError(
+                f"{load_config} is a run of {config.method_name}; das3r, das3r-paper and das3r-lite can be shown here"
+            )
+        if keep_dynamic is not None:
+            config.pipeline.model.keep_dynamic = keep_dynamic
+        return config
+
+    return change
 
 
 def _sharp(camera: Cameras) -> Cameras:

@@ -9,20 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.pose_refinement import PoseRefinementConfig, refine_pose
+from das3r_ns.runs import loading as runs
+from das3r_ns.runs.config_file import RunError
 from das3r_ns.scene import is_scene_folder, read_scene
-
-
-class RunError(ValueError):
-    """A run that cannot be evaluated. The message says which file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class TrainedRun:
 
 
 def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
-    """Load a run's newest checkpoint for evaluation.
+    """Load a run's newest whole checkpoint for evaluation.
 
     Args:
         allow_unfinished: take a run that stopped before its last step as it is.
@@ -130,23 +126,18 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
     Raises:
         RunError: there is no such run, it has no checkpoint, or it did not finish.
     """
-    step, _ = load_run_config(config_path, allow_unfinished)
-    from nerfstudio.utils.eval_utils import eval_setup
-
-    with torch.serialization.safe_globals(_numpy_scalars()):
-        config, pipeline, _, _ = eval_setup(config_path, test_mode="test")
-    pipeline.eval()
-    manager: Any = pipeline.datamanager
-    folder = manager.train_dataset.metadata.get("scene_folder")
+    run = runs.load_run(config_path, allow_unfinished=allow_unfinished)
+    config: Any = run.config
+    folder = run.pipeline.datamanager.train_dataset.metadata.get("scene_folder")
     if folder is None and config.data is not None and is_scene_folder(Path(config.data)):
         folder = config.data
     return TrainedRun(
         config_path=config_path,
         method=str(config.method_name),
-        step=step,
-        pipeline=pipeline,
+        step=run.step,
+        pipeline=run.pipeline,
         scene_folder=None if folder is None else Path(folder),
-        training={"steps": step + 1, "max_num_iterations": config.max_num_iterations},
+        training={"steps": run.step + 1, "max_num_iterations": config.max_num_iterations},
     )
 
 
@@ -163,40 +154,6 @@ def _where_it_stands(camera: Cameras) -> Cameras:
     said = camera.metadata or {}
     kept = {"exposure_index": said.get("frame_index"), "camera_motion": said.get("camera_motion")}
     return replace(camera, metadata={name: value for name, value in kept.items() if value is not None})
-
-
-def _numpy_scalars() -> list[Any]:
-    """What torch needs to know to read a NumPy number from a checkpoint without executing anything: nerfstudio's own
-    schedulers leave learning rates of that kind there, under the name that their NumPy had for it."""
-    scalar = np.float64(0).__reduce__()[0]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return [*((scalar, name) for name in names), np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
-
-
-def load_run_config(config_path: Path, allow_unfinished: bool = False) -> tuple[int, Any]:
-    """Step of a run's newest checkpoint, counted from 0, and its config.
-
-    Raises:
-        RunError: as `load_run`.
-    """
-    if not config_path.is_file():
-        raise RunError(f"{config_path} is missing. Give the config.yml that ns-train writes into its run's folder.")
-    try:
-        config = yaml.load(config_path.read_text(encoding="utf-8"), Loader=yaml.Loader)
-        wanted = int(config.max_num_iterations)
-    except (yaml.YAMLError, AttributeError, ImportError, TypeError, ValueError) as error:
-        raise RunError(f"{config_path} is no config of a nerfstudio run that can be read here ({error}).") from error
-    folder = config.get_checkpoint_dir()
-    steps = sorted(int(p.stem.removeprefix("step-")) for p in folder.glob("step-*.ckpt")) if folder.is_dir() else []
-    again = f"Resume it (ns-train {config.method_name} --load-dir {folder} ...) or train again."
-    if not steps:
-        raise RunError(f"{folder} holds no checkpoint: the run of {config_path} never came to its first save. {again}")
-    if steps[-1] + 1 < wanted and not allow_unfinished:
-        raise RunError(
-            f"the run of {config_path} stopped at step {steps[-1] + 1} of {wanted} and never finished. {again} "
-            "--allow-unfinished evaluates it as it is."
-        )
-    return steps[-1], config
 
 
 def frame_numbers(dataset: Any) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from das3r_ns.files.regular import check_regular
+from das3r_ns.files.whole import write_text_whole
 
 MAX_JSON_BYTES = 256 << 20
 """A transforms.json of a hundred thousand frames has 60 MB."""
@@ -51,7 +52,9 @@ def read_json_object(path: Path, error: type[Exception] = ValueError) -> dict[st
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as `plain` has it. An interrupted run leaves the file that was there, or none."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(to_jsonable(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write `content` as `to_jsonable` has it, whole or not at all.
+
+    Raises:
+        DiskFullError: there is no room; the file that was there is still there.
+    """
+    write_text_whole(path, json.dumps(to_jsonable(content), indent=2, allow_nan=False) + "\n")

@@ -66,9 +66,7 @@ def telling_of_full_disk(
     except (OSError, RuntimeError) as error:
         if not no_room(error):
             raise
-        raise DiskFullError(
-            errno.ENOSPC, f"there is no room for {what}: {folder} has {free_mib(folder)} left. {remedy}"
-        ) from error
+        raise DiskFullError(f"there is no room for {what}: {folder} has {free_mib(folder)} left. {remedy}") from error
 
 
 def free_mib(folder: Path) -> str:
@@ -95,9 +93,34 @@ def check_room(folder: Path, needed_bytes: int, what: str, remedy: str) -> None:
     free = shutil.disk_usage(existing(folder)).free
     if free < needed_bytes:
         raise DiskFullError(
-            errno.ENOSPC,
-            f"{folder} has {free / 2**20:.0f} MiB left, and {what} may take {needed_bytes / 2**20:.0f} MiB. {remedy}",
+            f"{folder} has {free / 2**20:.0f} MiB left, and {what} may take {needed_bytes / 2**20:.0f} MiB. {remedy}"
         )
+
+
+def check_output(path: Path, needed_bytes: int, what: str, option: str = "--out") -> None:
+    """See, before long work starts, that a file can be written. Makes the folder it is to lie in.
+
+    Args:
+        what: is written, such as "the splat".
+        option: names the place on the command line.
+
+    Raises:
+        FileExistsError: a folder or a device is there.
+        DiskFullError: there is too little room.
+        OSError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{option} {path} is there and is not a file. Give the name of a file for {what}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        if no_room(error):
+            check_room(path.parent, max(needed_bytes, 1 << 20), what, f"Make room, or choose another {option}.")
+        raise OSError(f"{option} {path} cannot be written: {error.strerror or error}. Choose another place.") from error
+    check_room(path.parent, needed_bytes, what, f"Make room, or choose another {option}.")
 
 
 @contextlib.contextmanager
@@ -116,7 +139,7 @@ def whole_file(path: Path, beside: Path | None = None, what: str | None = None) 
     """
     path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, f"{path} is there and is not a file. Choose another place.")
+        raise FileExistsError(f"{path} is there and is not a file. Choose another place.")
     place = path.parent if beside is None else Path(beside)
     with telling_of_full_disk(place, what or path.name):
         path.parent.mkdir(parents=True, exist_ok=True)

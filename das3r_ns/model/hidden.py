@@ -48,16 +48,17 @@ class HiddenGround:
 
     def __init__(self, dynamic_prob: Float[Tensor, "n h w"], config: HiddenConfig) -> None:
         self._dynamic_prob, self._config = dynamic_prob, config
-        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        self.made: dict[int, tuple[Tensor, Tensor]] = {}
+        """By frame, as `of_frame` gives them; a training that is resumed gets them back."""
 
     def of_frame(
         self, picture: Float[Tensor, "H W 3"], frame: int
     ) -> tuple[Float[Tensor, "1 3 s t"], Float[Tensor, "1 1 s t"]]:
         """Continuation of a training frame and where it hides ground (see `continuation`), on the picture's device."""
-        if frame not in self._made:
+        if frame not in self.made:
             made = continuation(picture.detach().cpu(), self._dynamic_prob[frame].cpu(), self._config.grow)
-            self._made[frame] = (made[0].to(picture.device), made[1].to(picture.device))
-        return self._made[frame]
+            self.made[frame] = (made[0].to(picture.device), made[1].to(picture.device))
+        return self.made[frame]
 
 
 def distance_to_ground(

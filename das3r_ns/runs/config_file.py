@@ -68,6 +68,8 @@ def check_config(config: Any, path: Path) -> TrainerConfig:
 
     if not isinstance(config, TrainerConfig):
         raise RunError(f"{path} is not the config.yml of a nerfstudio run: it holds {type(config).__name__}.")
+    if not isinstance(config.method_name, str):
+        raise RunError(f"{path} is damaged: it names no method.")
     if config.method_name not in all_methods:
         raise RunError(f"{path} is a run of the method {config.method_name!r}, which is not installed here.")
     pipeline = config.pipeline
@@ -75,6 +77,8 @@ def check_config(config: Any, path: Path) -> TrainerConfig:
     for name, part in (("pipeline", pipeline), ("datamanager", manager), ("model", model)):
         if not isinstance(part, InstantiateConfig) or not callable(getattr(part, "_target", None)):
             raise RunError(f"{path} is damaged: its {name} is {type(part).__name__}, not settings of nerfstudio.")
+        if isinstance(config, SavedConfig) and not isinstance(part, SavedConfig):
+            raise RunError(f"{path} is damaged: its {name} is missing or of another method ({type(part).__name__}).")
     steps = config.max_num_iterations
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise RunError(f"{path} is damaged: its max_num_iterations is {steps!r}, not a number of steps.")
@@ -137,10 +141,11 @@ def _settings(loader: _ConfigLoader, suffix: str, node: yaml.Node) -> Iterator[A
         raise _refused(node, "is not followed by its fields")
     instance: Any = found.__new__(found)
     yield instance
-    state = loader.construct_mapping(node, deep=True)
-    for name in state:
+    state: dict[str, Any] = {}
+    for name, value in loader.construct_mapping(node, deep=True).items():
         if not isinstance(name, str) or name.startswith("__"):
             raise _refused(node, f"has a field {name!r}")
+        state[name] = value
     if isinstance(instance, SavedConfig):
         instance.__setstate__(state)
     else:

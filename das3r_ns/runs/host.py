@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from das3r_ns.runs.loading import LoadedRun
 
 EVAL_UTILS = "nerfstudio.utils.eval_utils"
 TRAIN = "nerfstudio.scripts.train"
@@ -68,6 +72,21 @@ def eval_setup(
     except RunError as error:
         raise SystemExit(f"{error}{_hint(error)}") from error
     return run.config, run.pipeline, run.checkpoint, run.step
+
+
+@contextmanager
+def loaded_already(module: ModuleType, run: LoadedRun) -> Iterator[None]:
+    """Let a command of nerfstudio, whose `module` this is, take a run as it is loaded already."""
+
+    def loaded(*_: Any, **__: Any) -> tuple[Any, Any, Path, int]:
+        return run.config, run.pipeline, run.checkpoint, run.step
+
+    before = module.eval_setup
+    module.eval_setup = loaded  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.eval_setup = before  # type: ignore[attr-defined]
 
 
 def _hint(error: Exception) -> str:

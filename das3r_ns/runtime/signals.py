@@ -7,6 +7,7 @@ spot. Here both raise in the main thread, so that `with` and `finally` blocks ru
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +25,29 @@ INTERRUPTED_CODE = 128 + signal.SIGINT
 
 
 @contextmanager
-def terminated_in_order() -> Iterator[None]:
-    """Let SIGTERM raise `Terminated` inside the block, once. Has no effect outside the main thread, or where somebody
-    else handles the signal already."""
+def terminated_in_order(program: str) -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` inside the block, once, and say so when it leaves the block. Has no effect outside
+    the main thread, or where somebody else handles the signal already.
+
+    Args:
+        program: stands at the beginning of the line.
+    """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
+    except Terminated:
+        say_terminated(program)
+        raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def say_terminated(program: str) -> None:
+    """The one line of a command that SIGTERM ended."""
+    print(f"{program}: stopped by SIGTERM.", file=sys.stderr, flush=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+
+from das3r_ns.files.whole import whole_file
 
 _CODECS = {
     ".mp4": ("libx264", "mpeg4"),
@@ -75,15 +76,11 @@ def video_writer(
         times_s: when each image is shown, ascending; the first is shown at once.
     Raises:
         ValueError: see `check_ending`.
+        DiskFullError: there is no room; a video that was there before is still whole.
     """
     check_ending(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        with _encoder(part, fps, times_s) as write:
-            yield write
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path, what="the video") as part, _encoder(part, fps, times_s) as write:
+        yield write
 
 
 def _codec(path: Path) -> str:

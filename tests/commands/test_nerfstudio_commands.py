@@ -3,6 +3,7 @@
 One trained run is shared. The clip is synthetic and its scene folder is made from the truth, so no predictor runs.
 """
 
+import copy
 import gzip
 import http.client
 import json
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from nerfstudio.configs.method_configs import all_methods
 from plyfile import PlyData
 from tiny_run import STEPS, scene_from_truth, tiny_config, train
 
@@ -225,10 +228,12 @@ def test_an_interrupted_rendering_leaves_the_video_that_was_there(tmp_path):
 def test_rendering_something_else_is_refused_before_any_work(tmp_path):
     from das3r_ns.render import render_static
 
-    with pytest.raises(FileNotFoundError, match=r"Give the config\.yml"):
+    with pytest.raises(ValueError, match=r"Give the config\.yml"):
         render_static(tmp_path / "config.yml")
-    (tmp_path / "config.yml").write_text("method_name: splatfacto\n")
-    with pytest.raises(ValueError, match="das3r-paper"):
+    other = copy.deepcopy(all_methods["splatfacto"])
+    other.experiment_name = other.timestamp = "x"
+    (tmp_path / "config.yml").write_text(yaml.dump(other))
+    with pytest.raises(ValueError, match="is a run of splatfacto; das3r, das3r-paper"):
         render_static(tmp_path / "config.yml")
 
 

@@ -22,8 +22,8 @@ from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
 from das3r_ns.evaluation.bench.training import train
 from das3r_ns.evaluation.bench.worker import run_job
-from das3r_ns.evaluation.runs import load_run_config
 from das3r_ns.predictor.network.preprocess import framing
+from das3r_ns.runs.checkpoints import checkpoint_steps
 from das3r_ns.scene import read_scene, write_scene
 
 
@@ -234,7 +234,7 @@ def test_training_never_gives_an_earlier_run(tmp_path, monkeypatch):
     monkeypatch.setattr("nerfstudio.scripts.train.train_loop", train_loop)
     for scene, steps in (("a", 30), ("a", 20), ("b", 20), ("b", 20)):
         path = train("das3r-lite", tmp_path / scene, tmp_path / "runs", steps)
-        assert load_run_config(path)[0] == steps - 1
+        assert checkpoint_steps(path.parent / "nerfstudio_models") == [steps - 1]
     assert trained == [("a", 30), ("a", 20), ("b", 20), ("b", 20)]
 
 
