@@ -158,9 +158,9 @@ def _read_source(data: Path, options: PredictionOptions, upright: bool) -> Sourc
         names = tuple(path.name for path in list_images(data))
         place = {name: i for i, name in enumerate(names)}
         return Source(clip, ClipFrames(tuple(place[name] for name in clip.names), len(names), names))
-    from das3r_ns.video.index import index_video
+    from das3r_ns.video.video_file import index_file
 
-    times = index_video(data).times_s
+    times = index_file(data).times_s
     numbers = tuple(int(name.rsplit("_", 1)[-1]) - 1 for name in clip.names)
     return Source(clip, ClipFrames(numbers, len(times), times_s=tuple(times)))
 
@@ -171,9 +171,9 @@ def _stored_size(data: Path, kind: DataKind) -> tuple[int, int] | None:
         return None
     if data.is_dir():
         return picture_size(list_images(data)[0], upright=False)
-    from das3r_ns.video.index import index_video
+    from das3r_ns.video.video_file import index_file
 
-    return index_video(data).size
+    return index_file(data).size
 
 
 def _dataset_frames(data: Path, options: PredictionOptions) -> tuple[list[TransformsFrame], list[int]]:

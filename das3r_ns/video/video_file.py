@@ -27,9 +27,8 @@ stream that was stopped ends within a frame or lacks what its last B-frames refe
 
 def read_video(path: Path, config: VideoConfig) -> Clip:
     """Read the chosen frames of a video file. See `read_clip`."""
-    check_regular(path)
+    index = index_file(path)
     webp = is_animated_webp(path)
-    index = index_animated_webp(path) if webp else index_video(path)
     chosen = choose_frames(index.times_s, config)
     duration_s = index.times_s[-1] - index.times_s[0]
     reads_to_end = config.end_s is None or config.end_s > duration_s + 1.5 / index.fps
@@ -58,6 +57,16 @@ def read_video(path: Path, config: VideoConfig) -> Clip:
         times_s=tuple(times_s.tolist()),
         alpha=None if decoded.alpha is None else torch.from_numpy(decoded.alpha),
     )
+
+
+def index_file(path: Path) -> VideoIndex:
+    """When every frame of a video file or an animation is shown.
+
+    Raises:
+        ValueError: it is not a video, or is damaged.
+    """
+    check_regular(path)
+    return index_animated_webp(path) if is_animated_webp(path) else index_video(path)
 
 
 def _check_end(path: Path, index: VideoIndex, chosen: list[int], decoded: DecodedFrames) -> None:
