@@ -13,11 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from das3r_ns.dataparser.mask_files import MaskFiles
-from das3r_ns.dataparser.mask_values import Encoding, Evidence, MaskError
+from das3r_ns.dataparser.mask_values import Encoding, Evidence, Layer, MaskError
 from das3r_ns.dataparser.matching import ClipFrames, MatchError, Matching, Numbering, match_files
 
 MAX_MOVING_SHARE = 0.9
 """Masks that cover more than this are taken for inverted ones."""
+MAX_KEPT_BYTES = 256 << 20
+"""Masks that are kept as they were read, for as long as a set is read."""
 DOUBTFUL_SHARE = 0.6
 """Masks that cover more than this are probably inverted."""
 
@@ -106,14 +108,23 @@ def read_masks(
     for row in wanted:
         _check_proportions(masks.size(row), size, masks.labels[row])
     evidence = Evidence()
+    kept, room = {}, MAX_KEPT_BYTES  # all are looked at before any is understood; what fits is not read twice
     for row in wanted:
-        evidence.add(masks.load(row))
+        layer = masks.load(row)
+        evidence.add(layer)
+        if layer.num_bytes <= room:
+            kept[row] = layer
+            room -= layer.num_bytes
     encoding = evidence.encoding(_name_of(masks, wanted))
-    at_size = {row: _decoded(masks, row, encoding, size) for row in wanted} if len(wanted) < len(rows) else None
+    at_size = (
+        {row: _decoded(kept.get(row) or masks.load(row), encoding, size) for row in wanted}
+        if len(wanted) < len(rows)
+        else None
+    )
     moving = np.zeros((len(rows), height, width), np.float32)
     for i, row in enumerate(rows):
         if row is not None:
-            white = _decoded(masks, row, encoding, size) if at_size is None else at_size[row]
+            white = _decoded(kept.get(row) or masks.load(row), encoding, size) if at_size is None else at_size[row]
             moving[i] = 1 - white if white_is_static else white
     given = np.array([row is not None for row in rows])
     _check_share(float(moving[given].mean()), white_is_static, is_dataset)
@@ -122,8 +133,8 @@ def read_masks(
     return FrameMasks(torch.from_numpy(moving), torch.from_numpy(given))
 
 
-def _decoded(masks: MaskFiles, row: int, encoding: Encoding, size: tuple[int, int]) -> np.ndarray:
-    white = encoding.decode(masks.load(row))
+def _decoded(layer: Layer, encoding: Encoding, size: tuple[int, int]) -> np.ndarray:
+    white = encoding.decode(layer)
     return white if white.shape == size else cv2.resize(white, size[::-1], interpolation=cv2.INTER_AREA)
 
 

@@ -47,6 +47,11 @@ class Layer:
     lossy: bool = False
     """Compressed in a way that changes values (JPEG, video)."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes."""
+        return self.values.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -153,16 +158,18 @@ class Evidence:
         grey = grey_of(layer)
         if layer.lossy:
             grey = np.where(grey <= LOSSY_NOISE, 0, grey)
-        self.smallest, self.largest = min(self.smallest, float(grey.min())), max(self.largest, float(grey.max()))
+        values, counts = _histogram(grey)
+        largest = float(values[-1])
+        self.smallest, self.largest = min(self.smallest, float(values[0])), max(self.largest, largest)
         if len(self.values) <= MAX_LABEL:
-            self.values |= set(_values_in(grey))
-        self.fractional |= grey.dtype.kind == "f" and bool((grey % 1 != 0).any())
-        top = _full_scale(float(grey.max()), self.fractional)
-        between = (grey > 0) & (grey < TOP_SHARE * top)
-        self.between += int(between.sum())
+            self.values |= set(values.astype(float).tolist())
+        self.fractional |= values.dtype.kind == "f" and bool((values % 1 != 0).any())
+        top = _full_scale(largest, self.fractional)
+        between = (values > 0) & (values < TOP_SHARE * top)
+        self.between += int(counts[between].sum())
         if between.any():
-            self.between_flat += int((between & _is_flat(grey, 0)).sum())
-        self.well_between += int(((grey > 0.1 * top) & (grey < 0.9 * top)).sum())
+            self.between_flat += int(((grey > 0) & (grey < TOP_SHARE * top) & _is_flat(grey, 0)).sum())
+        self.well_between += int(counts[(values > 0.1 * top) & (values < 0.9 * top)].sum())
 
     def encoding(self, name: str) -> Encoding:
         """How the masks seen so far are to be read.
@@ -239,10 +246,15 @@ def grey_of(layer: Layer) -> Shaped[np.ndarray, "h w"]:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def _values_in(grey: np.ndarray) -> list[float]:
-    if grey.dtype in (np.uint8, np.uint16):  # a hundred times as fast as sorting
-        return np.flatnonzero(np.bincount(grey.ravel())).astype(float).tolist()
-    return np.unique(grey).astype(float).tolist()
+def _histogram(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different values of a mask, ascending, and how many pixels have each."""
+    if grey.dtype not in (np.uint8, np.uint16):
+        return np.unique(grey, return_counts=True)
+    # A hundred times as fast as sorting.
+    bins = 256 if grey.dtype == np.uint8 else 65536
+    counts = cv2.calcHist([np.ascontiguousarray(grey)], [0], None, [bins], [0, bins])[:, 0]
+    values = np.flatnonzero(counts)
+    return values, counts[values]
 
 
 def _full_scale(largest: float, fractional: bool) -> float:
