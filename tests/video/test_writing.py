@@ -5,8 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fakes import FakePredictor, texture
 
+from das3r_ns.dataparser import cache
+from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.render import clip_times, render_static
+from das3r_ns.scene import read_scene
+from das3r_ns.video import VideoConfig
 from das3r_ns.video.index import index_video
 from das3r_ns.video.writing import check_ending, steps_are_even, video_writer
 
@@ -39,6 +44,18 @@ def test_an_ending_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_
         render_static(tmp_path / "there_is_no_config.yml", tmp_path / name)
     with pytest.raises(ValueError, match="is a folder"):
         check_ending(tmp_path)
+
+
+def test_times_reach_the_scene_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "build_predictor", lambda *_: (FakePredictor(), "a test"))
+    video = tmp_path / "uneven.mp4"
+    with video_writer(video, 7.0, UNEVEN_S) as write:
+        for i in range(len(UNEVEN_S)):
+            write(np.roll(texture(1, (64, 96))[0], i, axis=1))
+    folder = cache.cached_scene(video, PredictionOptions(), tmp_path / "cache")
+    assert read_scene(folder).times_s == pytest.approx(UNEVEN_S, abs=1e-3)
+    later = cache.cached_scene(video, PredictionOptions(video=VideoConfig(start_s=1.0)), tmp_path / "cache")
+    assert read_scene(later).times_s == pytest.approx(UNEVEN_S[10:], abs=1e-3)
 
 
 def test_times_come_from_the_scene_folder(tmp_path):
