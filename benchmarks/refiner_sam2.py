@@ -54,7 +54,7 @@ def main(options: Options) -> None:
     for count, things in enumerate((1, *options.things)):
         sam2.MAX_OBJECTS = things
         begin = time.perf_counter()
-        refiner(moving, lambda i: frames[i], flow)
+        refiner(moving, lambda i: frames[i], flow, np.zeros(len(moving), np.float32))
         seconds = (time.perf_counter() - begin) / options.num_frames
         if count > 0:  # kernels are chosen in the first run
             print(f"| {things} | {seconds:.3f} |", flush=True)

@@ -29,10 +29,6 @@ UNCLAIMED_SECONDS = 3600.0
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-TORCH_CANNOT_WRITE = ("file write failed", "iostream error", "inline_container.cc")
-"""What torch's own writer says of a file that it cannot write on; it does not keep the system's reason."""
-
-
 class DiskFullError(OSError):
     """There is no room. The message says where, how much, and what to do."""
 
@@ -44,8 +40,8 @@ def no_room(error: BaseException) -> bool:
         if isinstance(chain, OSError) and (chain.errno in NO_ROOM or isinstance(chain, DiskFullError)):
             return True
         text = str(chain)
-        # FFmpeg's errors are of its own kind and keep the words of the system.
-        if any(words in text for words in (*map(os.strerror, NO_ROOM), *TORCH_CANNOT_WRITE)):
+        # Torch's own writer gives RuntimeErrors, FFmpeg errors of its own; both keep the words of the system.
+        if any(os.strerror(number) in text for number in NO_ROOM) or "file write failed" in text:
             return True
         chain = chain.__cause__ or chain.__context__
     return False
@@ -199,20 +195,6 @@ def claimed_folder(parent: Path, prefix: str) -> Iterator[Path]:
     finally:
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def temporary_folder(prefix: str, needed_bytes: int, what: str) -> Iterator[Path]:
-    """A claimed folder in the system's temporary folder, which is asked for room and swept first.
-
-    Raises:
-        DiskFullError: there is too little room.
-    """
-    place = Path(tempfile.gettempdir())
-    sweep(place, prefix)
-    check_room(place, needed_bytes, what, "Make room, or name another temporary folder: export TMPDIR=FOLDER.")
-    with claimed_folder(place, prefix) as folder:
-        yield folder
 
 
 def sweep(parent: Path, prefix: str) -> list[Path]:

@@ -46,6 +46,9 @@ class InverseDepth:
     velocity: Float32[np.ndarray, "2 h w"]
     """Motion in the picture that the fit leaves, pixels a frame: the slope of what is left over the distance in frames,
     robust; 0 where no view sees the pixel."""
+    reliability: Float32[np.ndarray, "h w"] | None = None
+    """Mean over the views of the variance of flow at its best over that of this pixel's flow: 1 where every view sees
+    it well, 0 where none does. None where nobody asked."""
 
 
 def relative_views(

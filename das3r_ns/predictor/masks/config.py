@@ -50,6 +50,6 @@ class MaskConfig(SavedConfig):
     """Share of the frames to compare with, near and far, that must see through the place of a thing that stands still
     for it to count as moving: it stood there for a while. 0 turns it off."""
     own: float = 1.0
-    """Weight of what a pixel itself shows against what place, colour and surroundings lend it: so much is taken off
-    for each unit by which its own residual, averaged along the flow, stays below the threshold. A thing at rest beside
-    one that moves keeps still. 0 turns it off."""
+    """Weight of what a pixel itself shows, where its flow is measured well, against what place, colour and surroundings
+    lend it: a thing at rest beside one that moves keeps still, and a small one that moves is not averaged away. 0 turns
+    it off."""

@@ -10,6 +10,7 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 | motion probability | evidence against its threshold; what stands out decides doubt | `motion_probability` |
 | free space | what other frames see through was there, and went | `free_space` |
 | refiner | where objects end, from what they look like | `refiners` |
+| calibration | a probability of 0.8 means that four fifths of such pixels move | `calibration` |
 | user masks | what the user says, in the frames of which they say it | here |
 | overlays | what is laid over the scene is not part of it | here |
 | blank frames | a frame that shows nothing shows nothing static | here |
@@ -26,10 +27,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
+from das3r_ns.predictor.masks.calibration import calibrated
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.evidence import Evidence
 from das3r_ns.predictor.masks.free_space import add_free_space_violations
-from das3r_ns.predictor.masks.motion_probability import motion_probability, pool_evidence
+from das3r_ns.predictor.masks.motion_probability import camera_doubt, motion_probability, pool_evidence
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.runtime.progress import stage
 
@@ -92,12 +94,13 @@ def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner
     elif inputs.evidence is None:
         raise ValueError("masks need evidence of motion, or user masks that replace it; neither was given")
     else:
-        dynamic = _from_motion(inputs, inputs.evidence, config)
+        dynamic, doubt = _from_motion(inputs, inputs.evidence, config)
         if config.seen_through > 0:
             add_free_space_violations(dynamic, inputs.posed, inputs.depth, inputs.confidence, inputs.map_image, config)
         static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic)
         if refiner is not None:
-            dynamic = refiner(dynamic, inputs.image, inputs.posed.flow)
+            dynamic = refiner(dynamic, inputs.image, inputs.posed.flow, doubt)
+        dynamic = calibrated(dynamic, "none" if refiner is None else config.refiner)
         if user is not None:
             dynamic[given] = combine_user_masks(dynamic[given], user[given], inputs.user_mask_mode)
     # No frame shows what is static under an overlay, and a blank frame shows it nowhere.
@@ -130,11 +133,16 @@ def median_static_depth(
     return float(np.median(depth[every][static])) if static.any() else 1.0
 
 
-def _from_motion(inputs: MaskInputs, evidence: Evidence, config: MaskConfig) -> Float32[np.ndarray, "n h w"]:
+def _from_motion(
+    inputs: MaskInputs, evidence: Evidence, config: MaskConfig
+) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n"]]:
+    """Probability of motion, and how far it is in doubt in each frame."""
     n = len(evidence)
     with stage(f"Dynamic maps of {n} frames", n) as bar:
         pool_evidence(evidence, inputs.map_image, inputs.posed.flow, config, bar.advance)
-    return motion_probability(evidence, config, inputs.posed.sure)
+    dynamic = motion_probability(evidence, config, inputs.posed.sure)
+    doubt = np.zeros(n, np.float32) if inputs.posed.sure else camera_doubt(evidence, config)[:, 0, 0]
+    return dynamic, doubt
 
 
 def _resized(user_static: Bool[np.ndarray, "n H W"], size: tuple[int, ...]) -> Float32[np.ndarray, "n h w"]:

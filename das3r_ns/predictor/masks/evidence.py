@@ -22,6 +22,13 @@ SaliencyCue = Literal["colour", "depth", "motion"]
 SALIENCY_CUES: tuple[SaliencyCue, ...] = get_args(SaliencyCue)
 
 
+SURPRISE = 0.35
+"""Least weight of a residual of `SURPRISING` where flow hardly measured: what contradicts every depth in spite of a
+large uncertainty moves, while agreement within a large uncertainty says nothing."""
+SURPRISING = (1.0, 2.5)
+"""Residuals between which that weight grows from nothing."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Evidence of motion of every frame of a clip, at map resolution.
@@ -30,8 +37,8 @@ class Evidence:
     the memory.
     """
 
-    values: Float16[np.ndarray, "n h w 4"]
-    """The residual, then the saliency cues in their order."""
+    values: Float16[np.ndarray, "n h w 5"]
+    """The residual, its weight, then the saliency cues in their order."""
 
     @classmethod
     def empty(cls, num_frames: int, size: tuple[int, int]) -> Evidence:
@@ -40,7 +47,7 @@ class Evidence:
         Args:
             size: height and width of the maps.
         """
-        return cls(np.zeros((num_frames, *size, 1 + len(SALIENCY_CUES)), np.float16))
+        return cls(np.zeros((num_frames, *size, 2 + len(SALIENCY_CUES)), np.float16))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -51,9 +58,15 @@ class Evidence:
         A view: writing to it changes the evidence."""
         return self.values[..., 0]
 
+    @property
+    def weight(self) -> Float16[np.ndarray, "n h w"]:
+        """How far the residual is to be believed, 0 to 1: what flow never measured is unknown, neither moving nor
+        static. A view: writing to it changes the evidence."""
+        return self.values[..., 1]
+
     def cue(self, name: SaliencyCue) -> Float16[np.ndarray, "n h w"]:
         """How much each pixel stands out in one cue, 0 to 1. A view: writing to it changes the evidence."""
-        return self.values[..., 1 + SALIENCY_CUES.index(name)]
+        return self.values[..., 2 + SALIENCY_CUES.index(name)]
 
     def set_frame(self, index: int, image: UInt8[np.ndarray, "h w 3"], fit: InverseDepth, config: MaskConfig) -> None:
         """Take what one frame shows.
@@ -62,14 +75,32 @@ class Evidence:
             image: RGB at map resolution.
             fit: of the frame's inverse depth to its flow.
         """
-        self.values[index, ..., 0] = clean_residual(fit.residual, config)
-        self.values[index, ..., 1:] = contrasts(image, fit)
+        residual = clean_residual(fit.residual, config)
+        self.values[index, ..., 0] = residual
+        self.values[index, ..., 1] = residual_weight(residual, fit.reliability)
+        self.values[index, ..., 2:] = contrasts(image, fit)
 
 
 def clean_residual(residual: Float32[np.ndarray, "h w"], config: MaskConfig) -> Float32[np.ndarray, "h w"]:
     """The residual of a frame without specks. Where no view sees a pixel (NaN) it is 0: nothing speaks for motion."""
     filled = np.nan_to_num(residual, nan=0.0)
     return cv2.medianBlur(filled, config.median_px) if config.median_px > 1 else filled
+
+
+def residual_weight(
+    residual: Float32[np.ndarray, "h w"], reliability: Float32[np.ndarray, "h w"] | None
+) -> Float32[np.ndarray, "h w"]:
+    """How far a residual is to be believed: as far as flow measured there, but for what contradicts even so.
+
+    Args:
+        residual: in standard deviations of the flow's noise, 0 where no view sees the pixel.
+        reliability: as of `InverseDepth`; None: every pixel that is seen is seen well.
+    """
+    if reliability is None:
+        return (residual > 0).astype(np.float32)
+    low, high = SURPRISING
+    surprise = SURPRISE * np.clip((residual - low) / (high - low), 0, 1)
+    return np.maximum(reliability, surprise).astype(np.float32)
 
 
 def collect_evidence(

@@ -63,13 +63,6 @@ def contrasts(picture: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32
     return np.stack((hue, depth / (depth + DEPTH_CONTRAST), motion / (motion + MOTION_CONTRAST_PX)), axis=-1)
 
 
-def speak(
-    moving: Float32[np.ndarray, "n h w"], outstanding: Float32[np.ndarray, "n h w"], neutral: float
-) -> Float32[np.ndarray, "n h w"]:
-    """What a cue adds to the log-odds of motion: its own log-odds, as far as it is trusted."""
-    return trust(moving, outstanding) * log_odds(outstanding + np.float32(0.5 - neutral), 0.05)
-
-
 def floating(depth_contrast: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
     """Log-odds that a thing floats free rather than stands on something: 0 up to `FLOATS`, then those above it.
 
@@ -96,16 +89,9 @@ def trust(
     return share.astype(np.float32)[:, None, None]
 
 
-def border_share(moving: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n 1 1"]:
-    """Share of the picture's border that moves, around each frame's time.
-
-    Args:
-        moving: log-odds of motion.
-    """
-    # Not the outermost pixels: flow ends there.
-    strips = (moving[:, 2], moving[:, -3], moving[:, :, 2], moving[:, :, -3])
-    border = 1 / (1 + np.exp(-np.concatenate(strips, axis=1)))
-    return around_time(border.mean(axis=1)).astype(np.float32)[:, None, None]
+def border_strips(maps: Float[np.ndarray, "n h w"]) -> Float[np.ndarray, "n _"]:
+    """Values along the image border. Not the outermost pixels: flow ends there."""
+    return np.concatenate((maps[:, 2], maps[:, -3], maps[:, :, 2], maps[:, :, -3]), axis=1)
 
 
 def around_time(values: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.masks.calibration import SHARES, calibrated
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, combine_user_masks, decide_dynamic_prob
 from das3r_ns.predictor.masks.evidence import Evidence, collect_evidence
@@ -34,7 +35,8 @@ def inputs(**given) -> MaskInputs:
     evidence = Evidence.empty(N, (H, W))
     evidence.residual[:] = 0.3
     evidence.residual[(slice(None), *OBJECT)] = 3.0
-    evidence.values[..., 1:] = (0.4, 0.5, 0.5)
+    evidence.weight[:] = 1.0
+    evidence.values[..., 2:] = (0.4, 0.5, 0.5)
     ones = np.ones((N, H, W), np.float32)
     return replace(MaskInputs(posed, 2 * ones, ones, lambda i: IMAGE, lambda i: IMAGE, evidence), **given)
 
@@ -56,13 +58,14 @@ def test_motion_alone_finds_the_object_and_the_depth_of_the_rest():
 def test_the_refiner_sees_motion_and_the_images_and_its_word_counts_after_motion():
     seen = {}
 
-    def refiner(dynamic_prob, image, flow):
-        seen["motion"], seen["image"] = inside(dynamic_prob).min(), image(1)
+    def refiner(dynamic_prob, image, flow, doubt):
+        seen["motion"], seen["image"], seen["doubt"] = inside(dynamic_prob).min(), image(1), doubt
         return np.zeros_like(dynamic_prob)
 
     found = decide_dynamic_prob(inputs(image=lambda i: 2 * IMAGE), CONFIG, refiner)
     assert seen["motion"] > 0.5
     np.testing.assert_array_equal(seen["image"], 2 * IMAGE)
+    np.testing.assert_array_equal(seen["doubt"], np.zeros(N))
     assert found.dynamic_prob.max() == 0
 
 
@@ -131,3 +134,14 @@ def test_evidence_is_collected_from_any_cameras_and_flow():
     assert evidence.residual[1][OBJECT][2:-2, 2:-2].min() > 1.8
     assert evidence.residual[1][:4].max() < 0.1
     assert evidence.values[3].max() == 0  # without a pose of its own a frame says nothing
+
+
+def test_calibration_keeps_the_order_and_one_half_where_they_are():
+    values = np.linspace(0, 1, 1001, dtype=np.float32)
+    for refiner in SHARES:
+        found = calibrated(values[None, None].copy(), refiner)[0, 0]
+        assert (np.diff(found) >= 0).all()
+        np.testing.assert_array_equal(found > 0.5, values > 0.5)
+        assert 0 <= found.min() < 0.01
+        assert 0.98 < found.max() <= 1
+    np.testing.assert_array_equal(calibrated(values[None, None].copy(), "sam2")[0, 0], values)

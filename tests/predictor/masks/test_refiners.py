@@ -67,21 +67,24 @@ def test_a_missing_package_is_told_when_the_predictor_is_built(monkeypatch):
         GeometricPredictor(GeometricPredictorConfig(masks=MaskConfig(refiner="sam2")))
 
 
+SURE = np.zeros(5, np.float32)
+
+
 def test_salience_decides_where_motion_is_in_doubt():
     motion = maps(5, 0.6, 0.6)  # motion calls everything moving, but is not sure
-    found = combine(motion, maps(5, 0.0, 0.9))
+    found = combine(motion, maps(5, 0.0, 0.9), SURE)
     assert (found[:, 10:30, 20:40] > 0.8).all()
     assert (found[:, :8] < 0.2).all()
 
 
 def test_salience_that_does_not_speak_leaves_motion_as_it_is():
     motion = maps(3, 0.1, 0.7)
-    np.testing.assert_allclose(combine(motion, maps(3, 0.4, 0.4)), motion, atol=1e-6)
+    np.testing.assert_allclose(combine(motion, maps(3, 0.4, 0.4), SURE[:3]), motion, atol=1e-6)
 
 
 def test_in_a_scene_at_rest_salient_things_stay_static():
     motion = maps(5, 0.02, 0.03)
-    found = combine(motion, maps(5, 0.0, 1.0))
+    found = combine(motion, maps(5, 0.0, 1.0), SURE)
     assert found.max() < 0.05
 
 
@@ -89,9 +92,18 @@ def test_sure_motion_outweighs_salience():
     motion = maps(5, 0.01, 0.999)
     salient = maps(5, 0.0, 0.1)
     salient[:, :5, :5] = 1.0  # something else stands out, and rests
-    found = combine(motion, salient)
+    found = combine(motion, salient, SURE)
     assert (found[:, 10:30, 20:40] > 0.9).all()
     assert (found[:, :5, :5] < 0.2).all()
+
+
+def test_where_motion_is_in_doubt_the_salient_object_is_taken_though_all_around_seems_to_move():
+    motion = maps(5, 0.6, 0.1)  # the sea moves, the rider whom the camera follows does not
+    salient = maps(5, 0.05, 0.95)
+    assert combine(motion, salient, SURE)[:, THING[0], THING[1]].max() < 0.5
+    found = combine(motion, salient, SURE + 1)
+    assert found[:, THING[0], THING[1]].min() > 0.6
+    assert found[:, :8].max() < 0.3
 
 
 class OneAtATime:
@@ -124,12 +136,12 @@ def test_salience_is_that_of_its_own_frame_whatever_the_number_of_threads(monkey
     found = []
     before = torch.get_num_threads()
     monkeypatch.setattr(salience, "average_along_flow", lambda values, i, flow, offsets: values[i])
-    monkeypatch.setattr(salience, "combine", lambda dynamic_prob, steady: steady)
+    monkeypatch.setattr(salience, "combine", lambda dynamic_prob, steady, doubt: steady)
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             refine = salience.SalienceRefiner()
-            found.append(refine(maps(9, 0.5, 0.5), lambda i: pictures[i], still_flow()))
+            found.append(refine(maps(9, 0.5, 0.5), lambda i: pictures[i], still_flow(), np.zeros(9, np.float32)))
     finally:
         torch.set_num_threads(before)
     assert len(made) == 3
@@ -211,7 +223,7 @@ def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_picture_and_its_outline_is
     motion = np.full((6, *SIZE), 0.05, np.float32)
     motion[:, 12:26, 24:44] = 0.8  # where motion sees the thing: shifted, and not all of it
     motion[2, 12:26, 24:44] = 0.9  # surest in the middle of the clip: carried both ways from there
-    refined = Sam2Refiner()(motion, painted, still_flow())
+    refined = Sam2Refiner()(motion, painted, still_flow(), np.zeros(len(motion), np.float32))
     ((frame, point, box),) = FakeVideoPredictor.last.prompts
     assert frame == 2
     assert box == (48, 24, 88, 52)
@@ -225,7 +237,7 @@ def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_picture_and_its_outline_is
 def test_sam2_drops_an_object_that_hardly_moves(fake_sam2):
     motion = np.full((6, *SIZE), 0.05, np.float32)
     motion[3, 32:38, 2:8] = 0.9  # a false alarm in one frame, on the blue thing
-    refined = Sam2Refiner()(motion, painted, still_flow())
+    refined = Sam2Refiner()(motion, painted, still_flow(), np.zeros(len(motion), np.float32))
     assert (refined < 0.5).all()
 
 
@@ -238,7 +250,7 @@ def test_sam2_takes_a_long_clip_in_parts_with_their_own_pictures(fake_sam2, monk
     def picture(i):
         return painted(i) if i >= 4 else np.where(painted(i) == (30, 30, 220), 110, painted(i)).astype(np.uint8)
 
-    refined = Sam2Refiner()(motion, picture, still_flow())
+    refined = Sam2Refiner()(motion, picture, still_flow(), np.zeros(len(motion), np.float32))
     assert [prompt[0] < 4 for prompt in FakeVideoPredictor.last.prompts] == [True] * 2
     assert (refined[:4, 12:28, 22:38] > 0.5).all()
     assert (refined[4:, 31:39, 1:9] > 0.5).all()
@@ -247,7 +259,9 @@ def test_sam2_takes_a_long_clip_in_parts_with_their_own_pictures(fake_sam2, monk
 
 def test_sam2_leaves_a_clip_in_which_nothing_moves_alone(fake_sam2):
     motion = maps(3, 0.05, 0.2)
-    np.testing.assert_array_equal(Sam2Refiner()(motion, painted, still_flow()), motion)
+    np.testing.assert_array_equal(
+        Sam2Refiner()(motion, painted, still_flow(), np.zeros(len(motion), np.float32)), motion
+    )
 
 
 @pytest.mark.slow

@@ -6,11 +6,10 @@ import pytest
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth
 from das3r_ns.predictor.masks.saliency_cues import (
     barrier_to_border,
-    border_share,
+    border_strips,
     contrasts,
     floating,
     log_odds,
-    speak,
     trust,
 )
 
@@ -97,15 +96,15 @@ def test_trust_belongs_to_its_time():
     assert found[60] == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_neutral_cue_says_nothing_and_log_odds_are_capped():
-    moving = np.full((2, 8, 8), 5.0, np.float32)
-    np.testing.assert_allclose(speak(moving, np.full_like(moving, 0.4), 0.4), 0.0, atol=1e-6)
+def test_log_odds_are_capped():
     np.testing.assert_allclose(log_odds(np.array([0.0, 0.5, 1.0], np.float32), 0.05), [-2.944, 0.0, 2.944], atol=1e-3)
 
 
-def test_the_border_share_counts_the_border_alone():
-    moving = np.full((2, 12, 12), -20.0, np.float32)
-    moving[:, 4:8, 4:8] = 20.0
-    np.testing.assert_allclose(border_share(moving), 0.0, atol=1e-6)
-    moving[:, :, :3] = 20.0  # the left strip, and a quarter of the upper and of the lower one
-    np.testing.assert_allclose(border_share(moving), (12 + 3 + 3) / 48, atol=1e-6)
+def test_border_strips_hold_the_border_alone_but_for_the_outermost_pixels():
+    maps = np.zeros((2, 12, 14), np.float32)
+    maps[:, 4:8, 4:8] = 20.0
+    maps[:, 0] = maps[:, -1] = 20.0
+    assert border_strips(maps).shape == (2, 2 * (12 + 14))
+    np.testing.assert_array_equal(border_strips(maps)[:, : 2 * 14], 0.0)
+    maps[:, :, 2] = 1.0
+    assert border_strips(maps)[0, 28:40].sum() >= 10

@@ -17,7 +17,7 @@ from jaxtyping import Float32, UInt8
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.refiners.choice import find_weights
-from das3r_ns.predictor.masks.saliency_cues import log_odds, speak
+from das3r_ns.predictor.masks.saliency_cues import log_odds, trust
 from das3r_ns.predictor.masks.temporal import average_along_flow
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage
@@ -30,6 +30,8 @@ OFFSETS = (1, 2, 4, 8)
 """Distances in frames, both ways, over which salience is averaged along the flow: single pictures flicker."""
 WEIGHT = 1.5
 """Of the log-odds of salience against those of motion, where all that is salient moves."""
+IN_DOUBT = 0.7
+"""Trust in salience where motion is wholly in doubt: then the object that the clip is about is the best guess."""
 SALIENT = 0.4
 """Salience, after averaging, that speaks neither for nor against an object."""
 
@@ -49,6 +51,7 @@ class SalienceRefiner:
         dynamic_prob: Float32[np.ndarray, "n h w"],
         picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
         flow: FlowBetweenFrames,
+        doubt: Float32[np.ndarray, "n"],
     ) -> Float32[np.ndarray, "n h w"]:
         """See `Refiner`."""
         n, height, width = dynamic_prob.shape
@@ -66,15 +69,20 @@ class SalienceRefiner:
             steady[i] = average_along_flow(salience, i, flow, OFFSETS)
 
         parallel_for(calm, n)
-        return combine(dynamic_prob, steady)
+        return combine(dynamic_prob, steady, doubt)
 
 
 def combine(
-    dynamic_prob: Float32[np.ndarray, "n h w"], salience: Float32[np.ndarray, "n h w"]
+    dynamic_prob: Float32[np.ndarray, "n h w"],
+    salience: Float32[np.ndarray, "n h w"],
+    doubt: Float32[np.ndarray, "n"],
 ) -> Float32[np.ndarray, "n h w"]:
-    """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves."""
+    """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves, or as motion is in
+    doubt."""
     moving = log_odds(dynamic_prob, 1e-4)
-    return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * speak(moving, salience, SALIENT)))
+    trusted = np.maximum(trust(moving, salience), np.float32(IN_DOUBT) * doubt[:, None, None])
+    salient = log_odds(salience + np.float32(0.5 - SALIENT), 0.05)
+    return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * trusted * salient))
 
 
 class Salience:
