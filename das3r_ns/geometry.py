@@ -9,7 +9,6 @@ Everything works on float32 and float64, on any device, and is differentiable.
 import math
 from typing import cast
 
-import roma
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -116,6 +115,8 @@ def similarity(
     Raises:
         ValueError: fewer than three points.
     """
+    import roma  # here and below, not above: it brings torch._dynamo, which takes as long to import as torch itself
+
     if source.shape[0] < 3:
         raise ValueError(f"a similarity needs at least 3 matched points, got {source.shape[0]}")
     R, t, s = cast(
@@ -148,6 +149,8 @@ def interpolate_poses(T_world_camera: Float[Tensor, "n 4 4"], known: Bool[Tensor
     Raises:
         ValueError: no pose is known.
     """
+    import roma
+
     index = torch.nonzero(known)[:, 0]
     if len(index) == 0:
         raise ValueError("no frame has a pose: there is nothing to interpolate from")
@@ -190,6 +193,8 @@ def camera_motion(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 6"
 def _mean_motion(T_camera_world: Float[Tensor, "n 4 4"], reach: int) -> Float[Tensor, "n 6"]:
     """Rotation vector and translation of the scene in an interval, mean over `reach` intervals each way, fewer at the
     ends."""
+    import roma
+
     step = torch.arange(len(T_camera_world), device=T_camera_world.device)
     before, after = (step - reach).clamp_min(0), (step + reach).clamp_max(len(step) - 1)
     change = T_camera_world[after] @ invert(T_camera_world[before])

@@ -26,6 +26,28 @@ def test_help_imports_nothing_heavy():
     assert output.strip().endswith("False")
 
 
+HEAVY = ("pycolmap", "numba", "torch._dynamo", "nerfstudio", "gsplat", "scipy")
+STARTS = {
+    "das3r predict --help": (
+        "import sys; sys.argv = ['das3r', 'predict', '--help']\n"
+        "from das3r_ns import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n",
+        HEAVY,
+    ),
+    # nerfstudio, which lists all methods in each of its commands, brings torch._dynamo and the like itself.
+    "ns-train": ("import das3r_ns.config, das3r_ns.dataparser.specification, sys\n", ("pycolmap", "numba")),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_imports_nothing_that_it_does_not_need(start):
+    code, heavy = STARTS[start]
+    code += f"print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_version(capsys, monkeypatch):
     assert run(capsys, monkeypatch, "--version").strip() == f"das3r_ns {__version__}"
 

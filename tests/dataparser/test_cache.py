@@ -270,7 +270,11 @@ def test_a_hit_imports_no_network(tmp_path, shots, predictor):
     cached_scene(shots, PredictionOptions(predictor="geometric"), tmp_path / "cache")
     script = (
         "import sys; from pathlib import Path\n"
-        "from das3r_ns.dataparser.parser import Das3rDataParserConfig\n"
+        "from das3r_ns.dataparser.cache import cached_scene\n"
+        "from das3r_ns.dataparser.options import PredictionOptions\n"
+        f"cached_scene(Path({str(shots)!r}), PredictionOptions(), Path({str(tmp_path / 'cache')!r}))\n"
+        "assert not {'pycolmap', 'numba', 'torch._dynamo'} & set(sys.modules)\n"
+        "from das3r_ns.dataparser.parser import Das3rDataParserConfig\n"  # nerfstudio brings torch._dynamo
         f"config = Das3rDataParserConfig(data=Path({str(shots)!r}), cache_dir=Path({str(tmp_path / 'cache')!r}))\n"
         "config.setup().get_dataparser_outputs(split='train')\n"
         "ours = {m for m in sys.modules if m.startswith('das3r_ns.predictor.network.')}\n"

@@ -49,6 +49,15 @@ def test_what_the_dockerfile_copies_passes_the_dockerignore():
     assert all((ROOT / name).exists() for name in copied)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "locks").glob("*.txt")), ids=lambda path: path.name)
+def test_locks_name_one_version_of_everything(path):
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    names = [line.split("==")[0] for line in lines]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
+    assert len(names) == len(set(names))
+    assert {"torch", "nerfstudio", "gsplat", "pycolmap", "av", "numpy"} <= set(names)
+
+
 @pytest.mark.parametrize("file", ["environment.yml", ".github/workflows/ci.yml", ".github/workflows/release.yml"])
 def test_yaml_files_can_be_read(file):
     assert yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))

@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns.model.rasterizer.projection import ProjectionSettings
-
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
 Rasterizer = Literal["auto", "cpu"]
@@ -79,6 +77,8 @@ def rasterize(
     Raises:
         ValueError: shapes, types or options that do not fit.
     """
+    from das3r_ns.model.rasterizer.projection import ProjectionSettings  # here: it brings Numba, and methods are listed
+
     _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, extra, packed)
     settings = ProjectionSettings(width, height, near_plane, far_plane, eps2d, radius_clip)
     with_colors, with_depth = render_mode.startswith("RGB"), render_mode.endswith("D")
