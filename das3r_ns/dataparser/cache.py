@@ -129,19 +129,23 @@ def predict_scene(
         "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
     scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform)
-    write_scene(scene, clip.frames, folder, overwrite=overwrite)
+    frames = clip.frames if scene.lens is None else scene.lens.undistort_frames(clip.frames)
+    write_scene(scene, frames, folder, overwrite=overwrite)
     print(summary(scene, folder))
     return scene
 
 
 def summary(scene: Scene, folder: Path) -> str:
     """One line about a scene: how many frames were posed, the lens, how much moves, where it lies."""
-    focal, width = float(scene.K[:, 0, 0].mean()), float(scene.image_size[1])
+    focal, width = scene.K[:, 0, 0].mean().item(), float(scene.image_size[1])
+    shortest, longest = scene.K[:, 0, 0].min().item(), scene.K[:, 0, 0].max().item()
+    lens = f"{shortest:.0f} to {longest:.0f} px" if longest > 1.001 * shortest else f"{focal:.0f} px"
+    bent = "" if scene.lens is None else f", without {scene.lens}"
     known = scene.depth > 0
     moving = float((scene.dynamic_prob > DYNAMIC_THRESHOLD).float().mean())
     return (
-        f"{int(scene.pose_known.sum())} of {len(scene)} frames posed, focal length {focal:.0f} px "
-        f"({geometry.field_of_view(focal, width):.0f} degrees across), {moving:.0%} of the pictures "
+        f"{int(scene.pose_known.sum())} of {len(scene)} frames posed, focal length {lens} "
+        f"({geometry.field_of_view(focal, width):.0f} degrees across){bent}, {moving:.0%} of the pictures "
         f"moving, depth for {float(known.float().mean()):.0%}: {folder}"
     )
 

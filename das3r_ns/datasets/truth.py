@@ -23,6 +23,7 @@ from torch import Tensor
 
 from das3r_ns.files.regular import check_regular
 from das3r_ns.files.values import check_pose
+from das3r_ns.scene import RadialLens
 from das3r_ns.video.images import natural_key
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -55,8 +56,54 @@ class TruthClip:
     K: Float[Tensor, "n 3 3"] | None = None
     """In pixels of the images."""
 
+    lens: RadialLens | None = None
+    """Distortion that `image`, `background` and `dynamic_mask` take out, as the measured result did; in pixels of
+    images of width `lens_width`."""
+    lens_width: int = 0
+
     def __len__(self) -> int:
         return self.num_frames
+
+    def image(self, i: int) -> UInt8[Tensor, "h w 3"]:
+        """The image of a frame as RGB.
+
+        Raises:
+            TruthError: it is missing or no picture.
+        """
+        assert self.images is not None
+        return self._straight(read_picture(self.images[i]))
+
+    def background(self, i: int) -> UInt8[Tensor, "h w 3"]:
+        """The same view without the moving objects.
+
+        Raises:
+            TruthError: it is missing or no picture.
+        """
+        assert self.clean is not None
+        return self._straight(read_picture(self.clean[i]))
+
+    def without_distortion(self, lens: RadialLens, width: int) -> "TruthClip":
+        """The same in images whose distortion was taken out.
+
+        Args:
+            lens: in pixels of images of `width`, whatever the size of these.
+        """
+        read_mask = self.dynamic_mask
+
+        def straight_mask(i: int) -> Bool[Tensor, "h w"] | None:
+            assert read_mask is not None
+            mask = read_mask(i)
+            if mask is None:
+                return None
+            # What nobody filmed shows no static scene.
+            return lens.resized(mask.shape[1] / width).undistort_maps(mask.float()[None], beyond=1.0)[0] > 0.5
+
+        return replace(self, lens=lens, lens_width=width, dynamic_mask=None if read_mask is None else straight_mask)
+
+    def _straight(self, image: UInt8[Tensor, "h w 3"]) -> UInt8[Tensor, "h w 3"]:
+        if self.lens is None:
+            return image
+        return self.lens.resized(image.shape[1] / self.lens_width).undistort_frames(image[None])[0]
 
     def only(self, frames: Sequence[int]) -> "TruthClip":
         """The clip made of these frames, in this order."""

@@ -210,11 +210,11 @@ def compare_pictures(
             continue
         rendered = render(i).cpu()
         size = (rendered.shape[0], rendered.shape[1])
-        picture = resized_picture(read_picture(truth.images[i]), *size, str(truth.images[i]))
+        picture = resized_picture(truth.image(i), *size, str(truth.images[i]))
         dynamic = resized_mask(mask, *size, f"the mask of frame {i} in {truth.folder}")
         clean, background = math.nan, None
         if truth.clean is not None:
-            background = resized_picture(read_picture(truth.clean[i]), *size, str(truth.clean[i]))
+            background = resized_picture(truth.background(i), *size, str(truth.clean[i]))
             clean = clean_psnr(rendered, background, dynamic)
         rows.append(
             (

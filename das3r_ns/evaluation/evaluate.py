@@ -15,7 +15,7 @@ from rich import get_console
 from torch import Tensor
 
 from das3r_ns import __version__, geometry
-from das3r_ns.datasets import TruthClip, TruthError, read_picture
+from das3r_ns.datasets import TruthClip, TruthError
 from das3r_ns.evaluation import figures
 from das3r_ns.evaluation.comparison import (
     Look,
@@ -130,6 +130,8 @@ class Evaluation:
         scene = None if scene_folder is None else read_scene(scene_folder)
         if scene is not None:
             self.truth = truth_of_frames(self.truth, scene.names)
+            if scene.lens is not None:
+                self.truth = self.truth.without_distortion(scene.lens, scene.image_size[1])
         steps: dict[Part, Callable[[], None]] = {
             "poses": lambda: self._poses(scene, run),
             "masks": lambda: self._masks(scene, run),
@@ -205,7 +207,7 @@ class Evaluation:
             probability = resized_map(dynamic_prob[i], height, width, "the mask").clamp(0, 1)
             picture = torch.zeros(height, width, 3, dtype=torch.uint8)
             if self.truth.images is not None:
-                source = resized_picture(read_picture(self.truth.images[i]), height, width, str(self.truth.images[i]))
+                source = resized_picture(self.truth.image(i), height, width, str(self.truth.images[i]))
                 picture = (255 * source.clamp(0, 1)).round().byte()
             sheet.add(f"frame {i}:", figures.mask_panels(picture, mask, probability, DYNAMIC_THRESHOLD))
         self._drew(sheet.save(self.folder / "masks.jpg"))

@@ -7,6 +7,7 @@ beside its destination and moved into place whole, so an interrupted run leaves 
 In memory, cameras have OpenCV axes; in `transforms.json` they have OpenGL axes, because nerfstudio says so.
 """
 
+from das3r_ns.scene.lens import RadialLens
 from das3r_ns.scene.reading import image_paths, is_scene_folder, read_frames_of_scene, read_scene
 from das3r_ns.scene.types import (
     DYNAMIC_THRESHOLD,
@@ -22,6 +23,7 @@ __all__ = [
     "DYNAMIC_THRESHOLD",
     "FORMAT_VERSION",
     "PointCloud",
+    "RadialLens",
     "Scene",
     "SceneFolderError",
     "frame_name",

@@ -7,6 +7,7 @@ finite and possible. What is wrong is named with its file, frame and value.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -23,6 +24,7 @@ from das3r_ns import geometry
 from das3r_ns.files.json_files import read_json_object
 from das3r_ns.files.regular import check_regular, inside
 from das3r_ns.files.values import applied_transform, check_pose, intrinsics_of, matrix_of, number, size_of
+from das3r_ns.scene.lens import RadialLens
 from das3r_ns.scene.point_file import read_points
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, SceneFolderError
 
@@ -83,6 +85,7 @@ def read_scene(folder: Path) -> Scene:
         applied_transform=torch.from_numpy(
             applied_transform(transforms, f"{folder / 'transforms.json'}", SceneFolderError)
         ),
+        lens=_lens(folder, info),
         provenance=info,
     )
 
@@ -167,6 +170,20 @@ def _times(folder: Path, info: dict[str, Any], num_frames: int) -> tuple[float, 
     if not numbers or len(times) != num_frames or any(b < a for a, b in pairwise(times)):
         raise SceneFolderError(f"{folder / 'predictor.json'} is damaged: times_s is not {num_frames} ascending times.")
     return tuple(float(t) for t in times)
+
+
+def _lens(folder: Path, info: dict[str, Any]) -> RadialLens | None:
+    """The distortion that was taken out of the images; older folders name none."""
+    described = info.get("lens")
+    if described is None:
+        return None
+    names = {field.name for field in fields(RadialLens)}
+    if not isinstance(described, dict) or set(described) != names:
+        raise SceneFolderError(
+            f"{folder / 'predictor.json'}: lens must hold {', '.join(sorted(names))} or be null. Predict it again."
+        )
+    where = f"lens in {folder / 'predictor.json'}"
+    return RadialLens(**{name: number(described, name, where, SceneFolderError) for name in names})
 
 
 def image_paths(folder: Path) -> list[Path]:

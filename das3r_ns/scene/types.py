@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 
 from das3r_ns import geometry
+from das3r_ns.scene.lens import RadialLens
 
 FORMAT_VERSION = 1
 """Raised whenever a reader of the old layout would misread the new one; part of every cache key."""
@@ -67,6 +68,9 @@ class Scene:
     applied_transform: Float64[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
     """From the world of the user's own camera files to this one, in double precision; where the cameras were found here
     the identity."""
+    lens: RadialLens | None = None
+    """What bent the images as they were filmed, in their pixels: everything here is of the images without it
+    (`RadialLens.undistort_frames`). None: they are as they were filmed."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Written to `predictor.json`: which predictor, which settings, digest of the input."""
 

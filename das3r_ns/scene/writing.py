@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
     """Write a scene folder, whole or not at all.
 
     Args:
-        frames: the pictures, RGB, at `scene.image_size`.
+        frames: the pictures, RGB, at `scene.image_size`, without the distortion of `scene.lens`.
         overwrite: replace a scene folder that is there. Anything else that is there is never replaced.
     Raises:
         FileExistsError: something is at `folder` already.
@@ -58,6 +59,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
                 **({} if scene.times_s is None else {"times_s": [round(time, 6) for time in scene.times_s]}),
                 "names": list(scene.names),
                 "pose_known": scene.pose_known.tolist(),
+                "lens": None if scene.lens is None else asdict(scene.lens),
             },
         )
         write_json(temporary / "transforms.json", _transforms(scene))

@@ -27,6 +27,8 @@ def write_with_true_masks(predicted: Path, truth: TruthClip, out: Path) -> dict[
     if truth.dynamic_mask is None:
         raise ValueError(f"--true-masks: {truth.name} has no true masks")
     scene = read_scene(predicted)
+    if scene.lens is not None:
+        truth = truth.without_distortion(scene.lens, scene.image_size[1])
     dynamic_prob, replaced = scene.dynamic_prob.clone(), 0
     for i in range(len(scene)):
         mask = truth.dynamic_mask(i)

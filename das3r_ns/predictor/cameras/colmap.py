@@ -28,6 +28,7 @@ from das3r_ns.predictor.cameras.colmap_features import (
 from das3r_ns.predictor.cameras.config import Mapper, MappingConfig
 from das3r_ns.runtime.parallel import thread_count
 from das3r_ns.runtime.progress import CONSOLE, stage
+from das3r_ns.scene import RadialLens
 
 FOCAL_RANGE_DEGREES = (15.0, 120.0)
 """Fields of view of the longer side that a video camera may have; outside, the focal length has run away."""
@@ -48,6 +49,12 @@ class CameraPath:
     colours: UInt8[np.ndarray, "p 3"]
     error_px: float
     """Mean reprojection error."""
+    zoom: Float64[np.ndarray, "n"] | None = None
+    """Focal length of each frame over `focal_px`; None: all have one."""
+    readout: float = 0.0
+    """Share of a frame interval in which the rows of a frame are read, the top one first."""
+    lens: RadialLens | None = None
+    """Distortion that was taken out of the images that all this is of."""
     parallax: bool = True
     """False for a camera that stands still or only turns: no depth follows from such cameras."""
     sure: bool = False

@@ -22,6 +22,9 @@ class FeatureConfig(SavedConfig):
     """Every so many key frames one is matched with all others of its kind, which closes loops. 0 turns it off."""
 
 
+LensChoice = Literal["auto", "pinhole", "radial", "zoom"]
+"""What a lens may do beside being a pinhole."""
+
 Mapper = Literal["global", "incremental"]
 """Global mapping places all frames at once; incremental mapping, one after the other, is slower but needs less."""
 
@@ -38,5 +41,11 @@ class MappingConfig(SavedConfig):
     """Matches further than this many pixels from the epipolar line are dropped."""
     min_posed_share: float = 0.5
     """A mapper that poses less than this share of the frames is taken to have failed."""
+    lens: LensChoice = "auto"
+    """What the lens does. `auto` finds out: distortion that bends straight lines (action cameras, wide lenses) is taken
+    out of the images, a lens that zooms gets a focal length for each frame, where the motion proves it.
+    `pinhole` looks for neither, `radial` always fits distortion, `zoom` always fits a focal length for each frame."""
+    rolling_shutter: bool = True
+    """Let cameras move while the rows of a frame are read, where the motion proves that they do."""
     threads: int = 1
     """Threads of the mapper. With more than one, the last digits of the cameras differ from run to run."""

@@ -25,14 +25,18 @@ from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
 from das3r_ns.predictor.cameras.config import Mapper
+from das3r_ns.predictor.cameras.lens_choice import choose_lens
 from das3r_ns.predictor.cameras.loop_closure import close_loops
 from das3r_ns.predictor.cameras.motion_model import MotionEvidence, cameras_from_tracks, select_motion_model
 from das3r_ns.predictor.cameras.sfm import (
+    ANY_LENS,
     Background,
     CameraEstimate,
     CheckedFlow,
     FocalKnowledge,
     InitializationError,
+    LensEstimate,
+    LensSearch,
     Tracks,
     agreement_with,
     background_cameras,
@@ -45,6 +49,7 @@ from das3r_ns.predictor.cameras.sfm.tracks import USED
 from das3r_ns.predictor.preprocess.blank_frames import blank
 from das3r_ns.predictor.preprocess.duplicate_frames import unique_frames
 from das3r_ns.runtime.progress import CONSOLE, stage
+from das3r_ns.scene import RadialLens
 from das3r_ns.video.clip import Clip
 
 ENOUGH_POSED = 0.7
@@ -78,7 +83,8 @@ def find_cameras(
     features: Callable[[int], Features],
     focal_px: float | None = None,
     keep: Bool[np.ndarray, "n h w"] | None = None,
-) -> CameraPath:
+    lens: LensSearch = ANY_LENS,
+) -> CameraPath | RadialLens:
     """Find the camera of every frame.
 
     A camera that stands still or only turns gets the model that fits it and a warning, for there is no depth to be
@@ -91,6 +97,11 @@ def find_cameras(
         features: of a frame; asked for in long clips only.
         focal_px: the true focal length, kept as it is.
         keep: False where something is known to move.
+        lens: what is sought of the lens.
+
+    Returns:
+        The cameras; or the lens, where it bends straight lines: undistort the clip and ask again, for all that comes
+        after (features, flow, depth, training) takes it for a pinhole.
 
     Raises:
         PredictionError: nothing that a camera could be found from.
@@ -101,22 +112,32 @@ def find_cameras(
     candidates: list[CameraEstimate] = []
     failures: list[str] = []
     ample_parallax = evidence.kind == "general"
+    by_flow: CameraEstimate | None = None
     try:
         evidence, by_flow = cameras_from_tracks(tracks, clip.size, focal, evidence)
-        if evidence.kind != "general":
-            _say_no_parallax(evidence)
-            return replace(_path(clip, by_flow, shown), parallax=False)
-        candidates.append(by_flow)
     except InitializationError as e:
         failures.append(f"Optical flow gives no cameras either: {e} ({evidence}).")
+    evidence, bent = choose_lens(tracks, clip.size, focal, evidence, by_flow, lens)
+    if bent is not None:
+        CONSOLE.print(f"Lens: {bent}.")
+        if bent.distorts:
+            return bent.radial_lens(clip.size)
+        by_flow, tracks = bent.cameras, bent.tracks
+    if by_flow is not None:
+        if evidence.kind != "general":
+            _say_no_parallax(evidence)
+            return replace(_path(clip, by_flow, shown, bent), parallax=False)
+        candidates.append(by_flow)
 
     keys = key_frames(tracks)
     if not candidates or candidates[0].agreement < DIVIDED:
         background = background_cameras(tracks, clip.size, focal)
         if background is not None and _posed(background.cameras) >= ENOUGH_POSED:
             _say_much_moves(background)
-            room = _without_drift(background.cameras, tracks, keys, clip, shown, features)
-            return replace(_path(clip, room, shown), sure=True)
+            room = background.cameras
+            if bent is None or not bent.zooms:
+                room = _without_drift(room, tracks, keys, clip, shown, features)
+            return replace(_path(clip, room, shown, bent), sure=True)
 
     left_out = max(len(keys) - MOST_KEY_FRAMES, 0)
     mapped = [shown[k] for k in keys[left_out // 2 :][:MOST_KEY_FRAMES]]  # flow grows from the middle both ways
@@ -137,7 +158,8 @@ def find_cameras(
     if not candidates:
         raise PredictionError(" ".join(failures))
     best = best_of(candidates)
-    best = _without_drift(best, tracks, keys, clip, shown, features)
+    if bent is None or not bent.zooms:  # places are matched in images of one focal length
+        best = _without_drift(best, tracks, keys, clip, shown, features)
     if best.agreement < DOUBTFUL:
         CONSOLE.print(
             f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
@@ -150,9 +172,10 @@ def find_cameras(
         CONSOLE.print(
             f"[yellow]The motion does not tell the focal length[/yellow], as when the camera goes straight ahead: a "
             f"field of view of {angle:.0f} degrees is taken, {100 * best.focal_std:.0f} % of the focal length unsure. "
-            "Depths are as much too long or too short. Give the true one (--fov-deg) if you know it."
+            "Depths are as much too long or too short, and nobody can tell whether the lens zooms. Give the true focal "
+            "length (--fov-deg) if you know it."
         )
-    return _path(clip, best, shown)
+    return _path(clip, best, shown, bent)
 
 
 def key_frames(tracks: Tracks) -> list[int]:
@@ -249,18 +272,23 @@ def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | Non
     return tracks if keep is None else weigh(tracks, torch.from_numpy(keep[shown].astype(np.float32))), shown
 
 
-def _path(clip: Clip, estimate: CameraEstimate, shown: list[int]) -> CameraPath:
+def _path(clip: Clip, estimate: CameraEstimate, shown: list[int], bent: LensEstimate | None = None) -> CameraPath:
     """Cameras of all frames of the clip, a repeat's being that of the frame it repeats. One that shows nothing has
     none."""
     original = np.maximum(np.searchsorted(shown, np.arange(len(clip)), side="right") - 1, 0)
     frame = np.array(shown)[estimate.point_frame.numpy()]
+    zoom = np.ones(len(shown)) if bent is None else bent.lens.zoom(len(shown))
+    middle = np.array([clip.size[1], clip.size[0]]) / 2
+    pixel = middle + (estimate.point_pixel.numpy() - middle) * zoom[estimate.point_frame.numpy()][:, None]
     return CameraPath(
         estimate.T_world_camera.numpy()[original],
         estimate.pose_known.numpy()[original] & ~blank(clip.frames),
         estimate.focal_px,
         estimate.points.numpy(),
-        _colours(clip, frame, estimate.point_pixel.numpy()),
+        _colours(clip, frame, pixel),
         float(estimate.reprojection_error_px[estimate.pose_known].median()),
+        zoom[original] if bent is not None and bent.zooms else None,
+        0.0 if bent is None else bent.lens.readout,
     )
 
 

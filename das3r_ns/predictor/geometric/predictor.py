@@ -8,7 +8,7 @@ bounded: maps are small, flow is forgotten and computed again when it does not f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -23,6 +23,7 @@ from das3r_ns.predictor.cameras.colmap import CameraPath, reconstruct_with_colma
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.find import find_cameras
+from das3r_ns.predictor.cameras.sfm import LensSearch
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.flow.matches import ClipMatcher
@@ -31,17 +32,29 @@ from das3r_ns.predictor.geometric.dense import Maps, estimate_depth_and_masks, o
 from das3r_ns.predictor.geometric.memory import check_memory
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.preprocess.blank_frames import MIN_INTENSITY_STD, blank, intensity_std
+from das3r_ns.predictor.preprocess.distortion import undistorted
 from das3r_ns.predictor.preprocess.overlays import find_overlays, priors_inside, remove_overlays, restore_full_frame
 from das3r_ns.predictor.preprocess.shots import check_one_shot
 from das3r_ns.predictor.seed_points import no_points, seed_points
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import CONSOLE, stage
-from das3r_ns.scene import PointCloud, Scene
+from das3r_ns.scene import PointCloud, RadialLens, Scene
 from das3r_ns.video.clip import Clip
 
 MIN_FRAMES = 3
 """Two frames leave no view to check a depth with: then nothing could be said to move."""
 MIN_SIDE = 64
+
+
+@dataclass(frozen=True)
+class _Filmed:
+    """What cameras are found from."""
+
+    clip: Clip
+    flow: FlowBetweenFrames
+    known: UserPriors
+    covered: Bool[np.ndarray, "h w"] | None
+    """True where an overlay hides the scene, or where nobody filmed."""
 
 
 class GeometricPredictor:
@@ -79,11 +92,12 @@ class GeometricPredictor:
             _check_shots(clip, flow)
         if covered is not None:
             covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
-        cameras = self._cameras(clip, flow, known, covered)
+        filmed, cameras = self._undistorted(_Filmed(clip, flow, known, covered))
+        clip, flow, known, covered = filmed.clip, filmed.flow, filmed.known, filmed.covered
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.known)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
-        K = self._intrinsics(clip, known, cameras.focal_px)
+        K = self._intrinsics(clip, known, cameras)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
         maps = self._maps(clip, posed, known, covered)
@@ -112,13 +126,20 @@ class GeometricPredictor:
             pose_known=pose_known,
             names=clip.names,
             fps=clip.fps,
-            provenance={"predictor": self.name, "settings": to_jsonable(self.config)},
+            lens=cameras.lens,
+            provenance={
+                "predictor": self.name,
+                "settings": to_jsonable(self.config),
+                "zooms": cameras.zoom is not None,
+                "readout_share": cameras.readout,
+            },
         )
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
         return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
 
     def cameras(self, clip: Clip, known: UserPriors = UserPriors()) -> CameraPath:  # noqa: B008  (frozen)
-        """The cameras alone, in the mapper's own world, without depth and masks.
+        """The cameras alone, in the mapper's own world, without depth and masks; those of the undistorted images where
+        the lens bends straight lines.
 
         Raises:
             PredictionError: see `find_cameras`.
@@ -128,11 +149,23 @@ class GeometricPredictor:
             clip, known, covered = remove_overlays(clip, over), priors_inside(known, over), over.covered
         flow = flow_between(clip, self._estimator, self.config)
         _check_shots(clip, flow)
-        return self._cameras(clip, flow, known, covered)
+        return self._undistorted(_Filmed(clip, flow, known, covered))[1]
 
-    def _cameras(
-        self, clip: Clip, flow: FlowBetweenFrames, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None
-    ) -> CameraPath:
+    def _undistorted(self, filmed: _Filmed) -> tuple[_Filmed, CameraPath]:
+        """All as it would have been without distortion, and the cameras."""
+        search = LensSearch.of(self.config.mapping.lens, self.config.mapping.rolling_shutter)
+        path = self._cameras(filmed, search)
+        if isinstance(path, CameraPath):
+            return filmed, path
+        clip, known, covered = undistorted(filmed.clip, filmed.known, filmed.covered, path)
+        flow = flow_between(clip, self._estimator, self.config)  # that of the images as filmed is of no more use
+        straight = _Filmed(clip, flow, known, covered)
+        cameras = self._cameras(straight, search.without("radial"))
+        assert isinstance(cameras, CameraPath)
+        return straight, replace(cameras, lens=path)
+
+    def _cameras(self, filmed: _Filmed, lens: LensSearch) -> CameraPath | RadialLens:
+        clip, flow, known, covered = filmed.clip, filmed.flow, filmed.known, filmed.covered
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
             T = known.T_world_camera.double().numpy()
@@ -160,12 +193,15 @@ class GeometricPredictor:
             path = reconstruct_with_colmap(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
             return path.spread(chosen, len(clip))
 
-        return find_cameras(clip, flow.checked, from_features, features, known.focal_px, keep)
+        return find_cameras(clip, flow.checked, from_features, features, known.focal_px, keep, lens)
 
-    def _intrinsics(self, clip: Clip, known: UserPriors, focal_px: float) -> torch.Tensor:
+    def _intrinsics(self, clip: Clip, known: UserPriors, cameras: CameraPath) -> torch.Tensor:
         if known.K is not None:
             return known.K.float()
-        return geometry.intrinsics(focal_px, *clip.size).expand(len(clip), 3, 3).clone()
+        K = geometry.intrinsics(cameras.focal_px, *clip.size).expand(len(clip), 3, 3).clone()
+        if cameras.zoom is not None:
+            K[:, [0, 1], [0, 1]] *= torch.from_numpy(cameras.zoom).to(K)[:, None]
+        return K
 
     def _maps(
         self,

@@ -175,6 +175,7 @@ def restore_full_frame(scene: Scene, over: Overlays) -> Scene:
         scene,
         K=K,
         image_size=(height, width),
+        lens=None if scene.lens is None else scene.lens.shifted(float(left), float(top)),
         depth=whole(scene.depth, 0.0),
         confidence=whole(scene.confidence, 0.0),
         dynamic_prob=whole(scene.dynamic_prob, 1.0),

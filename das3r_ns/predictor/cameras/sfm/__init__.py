@@ -6,7 +6,9 @@ World axes are those of the first frame with a camera, unless first cameras are 
 Stages: `tracks` follows a grid of pixels of each frame through its neighbours (`sharpen` makes their positions exact),
 `start` finds first cameras (essential matrices, then resection), `adjust` refines everything together (robust bundle
 adjustment; `normal_equations` and `kernels` hold the derivatives and the Schur complement), `estimate` chains them.
-Where things that move cover most of the picture, `motions` tells them apart, `behind` finds the room, and `background`
+What a lens does beside being a pinhole (`lens`: distortion, zoom, rolling shutter) is found by `lens_selection`, which
+fits it with `lens_adjustment`; all others know only the pinhole and are given straightened tracks.
+Where objects that move cover most of the picture, `motions` tells them apart, `behind` finds the room, and `background`
 chains those.
 """
 
@@ -14,19 +16,24 @@ from das3r_ns.predictor.cameras.sfm.background import Background, background_cam
 from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, agreement_with, estimate_cameras, refine_cameras
 from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge
 from das3r_ns.predictor.cameras.sfm.initialization import InitializationError
+from das3r_ns.predictor.cameras.sfm.lens_selection import ANY_LENS, LensEstimate, LensSearch, select_lens
 from das3r_ns.predictor.cameras.sfm.tracks import CheckedFlow, Tracks, follow_grid, weigh
 
 __all__ = [
+    "ANY_LENS",
     "Background",
     "CameraEstimate",
     "CheckedFlow",
     "FocalKnowledge",
     "InitializationError",
+    "LensEstimate",
+    "LensSearch",
     "Tracks",
     "agreement_with",
     "background_cameras",
     "estimate_cameras",
     "follow_grid",
     "refine_cameras",
+    "select_lens",
     "weigh",
 ]

@@ -138,10 +138,10 @@ def _step(
     held: Bool[np.ndarray, "n"],
     damping: float,
 ) -> State | None:
-    solved = _solve(equations, held, damping)
+    solved = solve_cameras(equations, held, damping)
     if solved is None:
         return None
-    from_gradient, from_focal = solved
+    from_gradient, from_focal = solved[..., 0], solved[..., 1]
     column = np.where(held[:, None], 0, equations.focal_column)
     focal_step = 0.0
     if prior.spread > 0:
@@ -161,10 +161,11 @@ def _step(
     return replace(state, T_camera_world=T, focal=focal, inverse_depth=inverse_depth)
 
 
-def _solve(
+def solve_cameras(
     equations: NormalEquations, held: Bool[np.ndarray, "n"], damping: float
-) -> tuple[Float64[np.ndarray, "n 6"], Float64[np.ndarray, "n 6"]] | None:
-    """H^-1 times the gradient and times the focal column, camera blocks only; None where H is not positive definite."""
+) -> Float64[np.ndarray, "n 6 h"] | None:
+    """H^-1 times the gradient, the focal column and further columns, camera blocks only; None where H is not positive
+    definite."""
     n, width = equations.band.shape[:2]
     band = equations.band.copy()
     index = np.arange(6)
@@ -182,20 +183,21 @@ def _solve(
                 if below >= 0:
                     lower[below, row : 6 * (n - distance) : 6] = band[: n - distance, distance, row, column]
     right = np.stack((equations.gradient, equations.focal_column), axis=-1)
+    right = np.concatenate((right, equations.extra_columns), axis=-1)
     right[held] = 0
     try:
-        solution = scipy.linalg.solveh_banded(lower, right.reshape(6 * n, 2), lower=True, check_finite=False)
+        solution = scipy.linalg.solveh_banded(lower, right.reshape(6 * n, -1), lower=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
-    return solution[:, 0].reshape(n, 6), solution[:, 1].reshape(n, 6)
+    return solution.reshape(n, 6, -1)
 
 
 def _focal_std(equations: NormalEquations, prior: FocalPrior, held: Bool[np.ndarray, "n"]) -> float:
     if prior.spread == 0:
         return 0.0
-    solved = _solve(equations, held, 1e-7)
+    solved = solve_cameras(equations, held, 1e-7)
     if solved is None:
         return prior.spread
     column = np.where(held[:, None], 0, equations.focal_column)
-    information = max(equations.focal_diagonal - float((column * solved[1]).sum()), 0) / CORRELATED
+    information = max(equations.focal_diagonal - float((column * solved[..., 1]).sum()), 0) / CORRELATED
     return float((information + prior.spread**-2) ** -0.5)

@@ -93,7 +93,7 @@ def finished_estimate(
         T = state.T_camera_world.copy()
         T[:, :3, 3] *= scale
         state = State(T, state.focal, state.inverse_depth / scale)
-    return _estimate(tracks, size, finished, state, known)
+    return estimate_of(tracks, size, finished, state, known)
 
 
 def refine_cameras(
@@ -136,7 +136,7 @@ def refine_cameras(
     T_world = invert(finished.state.T_camera_world)
     T_world[:, :3, 3] = T_world[first, :3, 3] + scale * (T_world[:, :3, 3] - T_world[first, :3, 3])
     state = State(invert(T_world), finished.state.focal, finished.state.inverse_depth / scale)
-    return _estimate(tracks, size, finished, state, known)
+    return estimate_of(tracks, size, finished, state, known)
 
 
 def agreement_with(tracks: Tracks, size: tuple[int, int], cameras: CameraEstimate) -> float:
@@ -162,16 +162,16 @@ def _finish(
         filled = geometry.interpolate_poses(torch.from_numpy(invert(T_camera_world)), torch.from_numpy(known))
         T_camera_world = invert(filled.numpy())
     inverse_depth, _ = triangulate(tracks, T_camera_world, focal, known)
-    weighed = _less_in_corners(tracks)
+    weighed = less_in_corners(tracks)
     believed, adjusted = weighed, adjust(weighed, State(T_camera_world, focal, inverse_depth), prior, held, rounds=12)
     for _ in range(CONSENSUS_ROUNDS):
-        trusted = _believe_points(weighed, adjusted)
+        trusted = believe_points(weighed, adjusted)
         if trusted.weight.sum() < LEAST_BELIEVED * weighed.weight.sum():
             break
         believed, adjusted = trusted, adjust(trusted, adjusted.state, prior, held, rounds=4)
     if prior.spread > 0 and adjusted.focal_std > UNTOLD:
         adjusted = with_usual_focal(weighed, believed, adjusted, prior, held)
-    agreement = _agreement(tracks, adjusted.state)
+    agreement = agreement_by_frame(tracks, adjusted.state)
     holds = agreement > MIN_AGREEMENT
     holds[first] = True
     if not holds.all():
@@ -183,7 +183,7 @@ def _finish(
     return adjusted, holds
 
 
-def _less_in_corners(tracks: Tracks) -> Tracks:
+def less_in_corners(tracks: Tracks) -> Tracks:
     """Weights divided by the variance at the outer of a position's two ends."""
     centre = np.array(tracks.centre, np.float32)
 
@@ -194,7 +194,7 @@ def _less_in_corners(tracks: Tracks) -> Tracks:
     return replace(tracks, weight=(tracks.weight / outer).astype(np.float32))
 
 
-def _believe_points(tracks: Tracks, adjusted: Adjusted) -> Tracks:
+def believe_points(tracks: Tracks, adjusted: Adjusted) -> Tracks:
     """The tracks with less weight on points that many of their own views contradict.
 
     A thing that moves finds, view by view, a depth that explains part of its motion: those positions look like
@@ -215,7 +215,7 @@ def _trust(agreement: np.ndarray) -> np.ndarray:
     return np.clip((agreement - AGREEMENT[0]) / (AGREEMENT[1] - AGREEMENT[0]), 0, 1).astype(np.float32)
 
 
-def _agreement(tracks: Tracks, state: State) -> np.ndarray:
+def agreement_by_frame(tracks: Tracks, state: State) -> np.ndarray:
     """By frame, the share of weight of its positions that lie within `INLIER_PX` of where they should."""
     within = squared_errors(tracks, state) < (INLIER_PX**2 * tracks.hops)[:, None]
     total, fine = np.zeros(tracks.num_frames), np.zeros(tracks.num_frames)
@@ -238,7 +238,7 @@ def _reach(T_camera_world: np.ndarray, known: np.ndarray, first: int) -> float:
     return float(np.median(np.linalg.norm(centres[known] - centres[first], axis=1)))
 
 
-def _estimate(
+def estimate_of(
     tracks: Tracks, size: tuple[int, int], adjusted: Adjusted, state: State, known: np.ndarray
 ) -> CameraEstimate:
     to_picture = size[1] / tracks.size[1]

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from das3r_ns.predictor.cameras.sfm import kernels
 from das3r_ns.predictor.cameras.sfm.bundle_adjustment import Adjusted, FocalPrior, adjust
+from das3r_ns.predictor.cameras.sfm.depth_kernel import search_depth
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, relative_poses
 from das3r_ns.predictor.cameras.sfm.resection import (
     INLIER_PX,
@@ -56,7 +56,7 @@ def triangulate(
 
     def work(first: int, last: int) -> None:
         for a in anchors[first:last]:
-            kernels.search_depth(
+            search_depth(
                 T[a],
                 focal,
                 *tracks.centre,

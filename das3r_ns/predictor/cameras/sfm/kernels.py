@@ -53,29 +53,31 @@ def robust_cost(first, last, weight, errors, sigma, width, cost):
 
 @compiled
 def accumulate(
-    first,
-    last,
-    T,
-    focal,
-    cx,
+    first,  # first anchor of the range
+    last,  # one past the last
+    T,  # [a k 4 4] T_target_anchor
+    focal,  # pixels of the flow
+    cx,  # principal point, pixels of the flow
     cy,
-    pixel,
-    observed,
-    weight,
-    inverse_depth,
-    sigma,
-    width,
-    damping,
-    free_depth,
-    before,
-    after,
-    gradient,
-    gradient_after,
-    coupling,
-    point_gradient,
-    point_diagonal,
+    pixel,  # [a p 2] positions in the anchors
+    observed,  # [a k p 2] positions in the targets
+    weight,  # [a k p] 0 where a target does not see a point
+    inverse_depth,  # [a p]
+    sigma,  # [a k] standard deviation of positions, pixels of the flow
+    width,  # of the robust cost, in standard deviations
+    damping,  # of the points
+    free_depth,  # False holds the points
+    extra,  # [a k p 2 g] derivatives of reprojected minus observed position by g further unknowns that all frames share
+    before,  # [a c c] c = 6 k + 1 + g, with the points held
+    after,  # [a c c] with the points eliminated
+    gradient,  # [a c] as `before`
+    gradient_after,  # [a c] as `after`
+    coupling,  # [a p c] each point against all that
+    point_gradient,  # [a p]
+    point_diagonal,  # [a p] damped
 ):
-    """Add up each anchor's normal equations in relative poses (6 a target) and the focal length (last).
+    """Add up each anchor's normal equations in relative poses (6 a target), the focal length, and further
+    unknowns that all frames share (last).
 
     `before` and `gradient` are those with the points held, `after` and `gradient_after` with the points eliminated.
     All outputs are zero on entry. Points without depth (`free_depth` false) are held.
@@ -94,6 +96,7 @@ def accumulate(
             width,
             damping,
             free_depth,
+            extra[a],
             before[a],
             after[a],
             gradient[a],
@@ -118,6 +121,7 @@ def _accumulate(
     width,
     damping,
     free_depth,
+    extra,
     before,
     after,
     gradient,
@@ -128,6 +132,8 @@ def _accumulate(
 ):
     slots = T.shape[0]
     last = 6 * slots
+    further = extra.shape[3]
+    E_extra = np.empty(further)
     visible = np.empty(slots, np.int64)
     E = np.empty((slots, 6))
     J = np.zeros((2, 6))
@@ -136,6 +142,7 @@ def _accumulate(
         rho = inverse_depth[p]
         count = 0
         C, c, E_focal = 0.0, 0.0, 0.0
+        E_extra[:] = 0.0
         for k in range(slots):
             if weight[k, p] <= 0:
                 continue
@@ -175,6 +182,16 @@ def _accumulate(
             C += w * (ju_rho * ju_rho + jv_rho * jv_rho)
             c += w * (ju_rho * du + jv_rho * dv)
             E_focal += w * (ju_rho * ju_focal + jv_rho * jv_focal)
+            for m in range(further):
+                gu, gv = w * extra[k, p, 0, m], w * extra[k, p, 1, m]
+                row = last + 1 + m
+                for i in range(6):
+                    before[row, o + i] += gu * J[0, i] + gv * J[1, i]
+                before[row, last] += gu * ju_focal + gv * jv_focal
+                for n in range(m + 1):
+                    before[row, last + 1 + n] += gu * extra[k, p, 0, n] + gv * extra[k, p, 1, n]
+                gradient[row] += gu * du + gv * dv
+                E_extra[m] += gu * ju_rho + gv * jv_rho
             visible[count] = k
             count += 1
         if C <= 0 or not free_depth:
@@ -188,6 +205,8 @@ def _accumulate(
                 scaled = E[m, i] / C
                 gradient_after[row] -= scaled * c
                 after[last, row] -= scaled * E_focal
+                for n in range(further):
+                    after[last + 1 + n, row] -= scaled * E_extra[n]
                 for other in range(m + 1):
                     column = 6 * visible[other]
                     for j in range(6):
@@ -195,8 +214,15 @@ def _accumulate(
         coupling[p, last] = E_focal
         after[last, last] -= E_focal * E_focal / C
         gradient_after[last] -= E_focal * c / C
+        for m in range(further):
+            row = last + 1 + m
+            coupling[p, row] = E_extra[m]
+            gradient_after[row] -= E_extra[m] * c / C
+            after[row, last] -= E_extra[m] * E_focal / C
+            for n in range(m + 1):
+                after[row, last + 1 + n] -= E_extra[m] * E_extra[n] / C
     # Both were filled in the lower triangle (some diagonal blocks wholly): mirror it.
-    for i in range(last + 1):
+    for i in range(last + 1 + further):
         gradient_after[i] += gradient[i]
         for j in range(i + 1):
             before[j, i] = before[i, j]
@@ -247,64 +273,3 @@ def to_absolute(frames, Ad, before, after, gradient_after, band, diagonal, gradi
                     if other >= j:
                         for c in range(6):
                             band[j, other - j, r, c] += after[a, row, 6 * m + c]
-
-
-@compiled
-def search_depth(T, focal, cx, cy, pixel, observed, weight, tolerance, inverse_depth, agreement):
-    """Inverse depth of each point that most targets agree with, and the weight of those within the tolerance.
-
-    Each target alone gives one candidate, the point of its epipolar line nearest to what it sees (linear least
-    squares); infinity is one more. The best by summed Cauchy weight is refined by five Gauss-Newton steps.
-    """
-    slots = T.shape[0]
-    A, t = np.empty((slots, 3)), np.empty((slots, 3))  # Y = A + rho t
-    seen, limit, use = np.empty((slots, 2)), np.empty(slots), np.empty(slots)
-    for p in range(pixel.shape[0]):
-        rx, ry = (pixel[p, 0] - cx) / focal, (pixel[p, 1] - cy) / focal
-        count = 0
-        for k in range(slots):
-            if weight[k, p] <= 0:
-                continue
-            for i in range(3):
-                A[count, i] = T[k, i, 0] * rx + T[k, i, 1] * ry + T[k, i, 2]
-                t[count, i] = T[k, i, 3]
-            seen[count, 0], seen[count, 1] = (observed[k, p, 0] - cx) / focal, (observed[k, p, 1] - cy) / focal
-            limit[count] = (tolerance[k] / focal) ** 2
-            use[count] = weight[k, p]
-            count += 1
-        best, rho = 0.0, 0.0
-        for candidate in range(-1, count):
-            guess = 0.0
-            if candidate >= 0:
-                k = candidate
-                nx, ny = t[k, 0] - seen[k, 0] * t[k, 2], t[k, 1] - seen[k, 1] * t[k, 2]
-                mx, my = A[k, 0] - seen[k, 0] * A[k, 2], A[k, 1] - seen[k, 1] * A[k, 2]
-                guess = -(mx * nx + my * ny) / max(nx * nx + ny * ny, 1e-30)
-                if not guess > 0:
-                    continue
-            score = 0.0
-            for k in range(count):
-                z = A[k, 2] + guess * t[k, 2]
-                if z >= NEAREST:
-                    dx = (A[k, 0] + guess * t[k, 0]) / z - seen[k, 0]
-                    dy = (A[k, 1] + guess * t[k, 1]) / z - seen[k, 1]
-                    score += use[k] / (1 + (dx * dx + dy * dy) / limit[k])
-            if score > best:
-                best, rho = score, guess
-        for step in range(6):
-            H, g, within = 0.0, 0.0, 0.0
-            for k in range(count):
-                z = A[k, 2] + rho * t[k, 2]
-                if z < NEAREST:
-                    continue
-                x, y = (A[k, 0] + rho * t[k, 0]) / z, (A[k, 1] + rho * t[k, 1]) / z
-                dx, dy = x - seen[k, 0], y - seen[k, 1]
-                e2 = (dx * dx + dy * dy) / limit[k]
-                within += use[k] if e2 < 1 else 0.0
-                jx, jy = (t[k, 0] - x * t[k, 2]) / z, (t[k, 1] - y * t[k, 2]) / z
-                w = use[k] / ((1 + e2) * (1 + e2) * limit[k])
-                H += w * (jx * jx + jy * jy)
-                g += w * (jx * dx + jy * dy)
-            if step < 5 and H > 0:
-                rho = max(rho - g / H, 0.0)
-        inverse_depth[p], agreement[p] = rho, within

@@ -16,7 +16,8 @@ One derivative, by T_ji, serves both frames: xi_ji = xi_j - Ad(T_ji) xi_i. The k
 anchor at a time; `linearise` turns the result to absolute ones.
 
 The matrix of the points is diagonal (one number each), so the Schur complement is cheap. Frames far apart in time
-share no point, so what remains is a band around the diagonal, bordered by the focal length.
+share no point, so what remains is a band around the diagonal, bordered by the focal length and, where a lens is
+sought, by its parameters.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from jaxtyping import Float32, Float64
 from das3r_ns.predictor.cameras.sfm import kernels
 from das3r_ns.predictor.cameras.sfm.tracks import Tracks
 from das3r_ns.runtime.parallel import in_parts
+
+NO_STEP = np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,16 @@ class NormalEquations:
     focal_diagonal: float
     focal_gradient: float
     coupling: Float32[np.ndarray, "a p c"]
-    """Block of each point against the relative poses (6 a target) and the focal length (last)."""
+    """Block of each point against the relative poses (6 a target), the focal length and what else all frames share."""
     point_gradient: Float64[np.ndarray, "a p"]
     point_diagonal: Float64[np.ndarray, "a p"]
     """Damped; 0 for points that nothing sees."""
     adjoint: Float64[np.ndarray, "a k 6 6"]
+    extra_columns: Float64[np.ndarray, "n 6 g"]
+    """Further unknowns that all frames share, against the cameras."""
+    extra_rows: Float64[np.ndarray, "g h"]
+    """Against the focal length (first column) and each other."""
+    extra_gradient: Float64[np.ndarray, "g"]
 
 
 def relative_poses(T_camera_world: Float64[np.ndarray, "n 4 4"], tracks: Tracks) -> Float64[np.ndarray, "a k 4 4"]:
@@ -121,16 +129,25 @@ def robust_cost(tracks: Tracks, errors: Float64[np.ndarray, "a k p"], scale: Rob
 
 
 def linearise(
-    tracks: Tracks, state: State, scale: RobustScale, damping: float, free_depth: bool = True
+    tracks: Tracks,
+    state: State,
+    scale: RobustScale,
+    damping: float,
+    free_depth: bool = True,
+    extra: Float32[np.ndarray, "a k p 2 g"] | None = None,
 ) -> NormalEquations:
     """Normal equations at `state`, weights of the robust cost held fixed.
 
     Args:
         damping: Levenberg-Marquardt's lambda for the points; the cameras are damped when the system is solved.
         free_depth: False holds the inverse depths.
+        extra: derivatives of reprojected minus observed position by further unknowns that all frames share.
     """
     T = relative_poses(state.T_camera_world, tracks)
-    (a, _, p), n, size = tracks.weight.shape, tracks.num_frames, 6 * tracks.weight.shape[1] + 1
+    (a, slots, p), n = tracks.weight.shape, tracks.num_frames
+    if extra is None:
+        extra = np.zeros((a, slots, p, 2, 0), np.float32)
+    size = 6 * slots + 1 + extra.shape[-1]
     before, after = np.zeros((a, size, size)), np.zeros((a, size, size))
     gradient, gradient_after = np.zeros((a, size)), np.zeros((a, size))
     coupling = np.zeros((a, p, size), np.float32)
@@ -151,6 +168,7 @@ def linearise(
             scale.width,
             damping,
             free_depth,
+            extra,
             before,
             after,
             gradient,
@@ -168,26 +186,49 @@ def linearise(
     band = np.zeros((n, width, 6, 6))
     diagonal, total_gradient, focal_column = np.zeros((n, 6)), np.zeros((n, 6)), np.zeros((n, 6))
     kernels.to_absolute(frames, Ad, before, after, gradient_after, band, diagonal, total_gradient, focal_column)
+    first = 6 * slots
     return NormalEquations(
         band,
         diagonal,
         total_gradient,
         focal_column,
-        float(after[:, -1, -1].sum()),
-        float(gradient_after[:, -1].sum()),
+        float(after[:, first, first].sum()),
+        float(gradient_after[:, first].sum()),
         coupling,
         point_gradient,
         point_diagonal,
         Ad,
+        _columns(tracks, Ad, after[:, first + 1 :, :first]),
+        after[:, first + 1 :, first:].sum(axis=0),
+        gradient_after[:, first + 1 :].sum(axis=0),
     )
 
 
+def _columns(
+    tracks: Tracks, Ad: Float64[np.ndarray, "a k 6 6"], rows: Float64[np.ndarray, "a g c"]
+) -> Float64[np.ndarray, "n 6 g"]:
+    """Rows of unknowns that all frames share against the relative poses, as columns against the absolute ones."""
+    a, further, _ = rows.shape
+    columns = np.zeros((tracks.num_frames, 6, further))
+    if further:
+        relative = np.where((tracks.target >= 0)[:, None, :, None], rows.reshape(a, further, -1, 6), 0)
+        np.add.at(columns, tracks.target, relative.transpose(0, 2, 3, 1))  # rows of absent targets are zero
+        np.add.at(columns, tracks.anchor, -np.einsum("akij,agki->ajg", Ad, relative))
+    return columns
+
+
 def point_step(
-    equations: NormalEquations, tracks: Tracks, camera_step: Float64[np.ndarray, "n 6"], focal_step: float
+    equations: NormalEquations,
+    tracks: Tracks,
+    camera_step: Float64[np.ndarray, "n 6"],
+    focal_step: float,
+    extra_step: Float64[np.ndarray, "g"] = NO_STEP,
 ) -> Float64[np.ndarray, "a p"]:
-    """Change of the inverse depths that belongs to a step of the cameras and of the logarithm of the focal length."""
+    """Change of the inverse depths that belongs to a step of the cameras, of the logarithm of the focal length, and of
+    further unknowns that all frames share."""
     relative = camera_step[tracks.target] - np.einsum("akij,aj->aki", equations.adjoint, camera_step[tracks.anchor])
     relative[tracks.target < 0] = 0
-    step = np.concatenate((relative.reshape(len(relative), -1), np.full((len(relative), 1), focal_step)), axis=1)
+    shared = np.broadcast_to(np.concatenate(((focal_step,), extra_step)), (len(relative), 1 + len(extra_step)))
+    step = np.concatenate((relative.reshape(len(relative), -1), shared), axis=1)
     change = equations.point_gradient + np.einsum("apc,ac->ap", equations.coupling, step.astype(np.float32))
     return np.where(equations.point_diagonal > 0, -change / np.maximum(equations.point_diagonal, 1e-300), 0)

@@ -1,10 +1,9 @@
 """Bundle adjustment over flow: derivatives against finite differences, cameras against clips whose truth is known."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
+from exact_tracks import ExactFlow, reproject, small_problem
 from scipy.spatial.transform import Rotation
 
 from das3r_ns import geometry
@@ -23,7 +22,6 @@ from das3r_ns.predictor.cameras.sfm.bundle_adjustment import Adjusted, FocalPrio
 from das3r_ns.predictor.cameras.sfm.focal import focal_prior, with_usual_focal
 from das3r_ns.predictor.cameras.sfm.initialization import triangulate
 from das3r_ns.predictor.cameras.sfm.normal_equations import (
-    RobustScale,
     State,
     adjoint,
     invert,
@@ -36,36 +34,6 @@ from das3r_ns.predictor.cameras.sfm.normal_equations import (
 from das3r_ns.predictor.cameras.sfm.tracks import COMPOSED, DIRECT, _last_hop
 from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
-
-
-class ExactFlow:
-    """Flow of the static scene from true depth and cameras, with noise and with wrong blocks when asked for."""
-
-    def __init__(self, clip: SyntheticClip, noise: float = 0.0, outliers: float = 0.0) -> None:
-        self.clip, self.noise, self.outliers, self.kept = clip, noise, outliers, {}
-
-    def one(self, i: int, j: int) -> np.ndarray:
-        if (i, j) not in self.kept:
-            T = self.clip.T_world_camera.double()
-            K = self.clip.K.double()
-            T_j_i = geometry.invert(T[j]) @ T[i]
-            flow = geometry.rigid_flow(self.clip.clean_depth[i].double(), K, K, T_j_i)[0].numpy()
-            rng = np.random.default_rng(1000 * i + j)
-            self.kept[i, j] = (flow + rng.normal(0, self.noise, flow.shape)).astype(np.float32)
-        return self.kept[i, j]
-
-    def __call__(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-        flow = self.one(i, j)
-        error = round_trip_error(flow, self.one(j, i))
-        if self.outliers:  # a band of the picture sways by itself, alike in all frames
-            width = int(self.outliers * flow.shape[1])
-            flow = flow.copy()
-            flow[:, :width] += self._sway(j) - self._sway(i)
-        return flow, error
-
-    @staticmethod
-    def _sway(frame: int) -> np.ndarray:
-        return 5 * np.array([np.sin(0.9 * frame), np.cos(1.3 * frame)], np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -82,38 +50,6 @@ def focal_of(clip: SyntheticClip) -> float:
     return float(clip.K[0, 0])
 
 
-def small_problem() -> tuple[Tracks, State, RobustScale]:
-    """Three cameras, two anchors, five points an anchor."""
-    rng = np.random.default_rng(3)
-    T = np.tile(np.eye(4), (3, 1, 1))
-    T[:, :3, :3] = Rotation.from_rotvec(rng.normal(0, 0.1, (3, 3))).as_matrix()
-    T[:, :3, 3] = rng.normal(0, 0.2, (3, 3))
-    pixel = rng.uniform(5, 40, (2, 5, 2)).astype(np.float32)
-    target = np.array([[1, 2], [0, 2]])
-    weight = rng.uniform(0.2, 1, (2, 2, 5)).astype(np.float32)
-    tracks = Tracks(
-        np.array([0, 1]), target, np.array([1.0, 2.0]), pixel, np.zeros((2, 2, 5, 2), np.float32), weight, weight, 3,
-        (40, 50),
-    )  # fmt: skip
-    state = State(T, 45.0, rng.uniform(0.3, 1.0, (2, 5)))
-    observed = np.stack([_reproject(tracks, state, a) for a in range(2)]) + rng.normal(0, 0.5, (2, 2, 5, 2))
-    tracks = replace(tracks, observed=observed.astype(np.float32))
-    return tracks, state, RobustScale(np.full((2, 2), 0.7), 2.0)
-
-
-def _reproject(tracks: Tracks, state: State, a: int) -> np.ndarray:
-    """Slow and plain: lift, move, project, one point at a time."""
-    out = np.zeros((tracks.target.shape[1], tracks.pixel.shape[1], 2))
-    centre = np.array(tracks.centre)
-    for slot, j in enumerate(tracks.target[a]):
-        T = state.T_camera_world[j] @ np.linalg.inv(state.T_camera_world[tracks.anchor[a]])
-        for p, pixel in enumerate(tracks.pixel[a]):
-            point = np.append((pixel - centre) / state.focal, 1) / state.inverse_depth[a, p]
-            moved = T[:3, :3] @ point + T[:3, 3]
-            out[slot, p] = state.focal * moved[:2] / moved[2] + centre
-    return out
-
-
 def moved_state(state: State, cameras: np.ndarray, log_focal: float, points: np.ndarray) -> State:
     T = state.T_camera_world.copy()
     T[:, :3] = Rotation.from_rotvec(cameras[:, 3:]).as_matrix() @ T[:, :3]
@@ -125,7 +61,7 @@ def test_errors_are_those_of_a_plain_reprojection():
     tracks, state, _ = small_problem()
     errors = squared_errors(tracks, state)
     for a in range(2):
-        plain = np.square(_reproject(tracks, state, a) - tracks.observed[a]).sum(axis=-1)
+        plain = np.square(reproject(tracks, state, a) - tracks.observed[a]).sum(axis=-1)
         np.testing.assert_allclose(errors[a], plain, rtol=1e-6)
 
 
@@ -160,7 +96,7 @@ def test_eliminating_the_points_gives_the_step_of_the_full_dense_system():
 
     def residual(x: np.ndarray) -> np.ndarray:
         moved = moved_state(state, x[:18].reshape(3, 6), x[18], x[19:].reshape(2, 5))
-        difference = np.stack([_reproject(tracks, moved, a) for a in range(2)]) - tracks.observed
+        difference = np.stack([reproject(tracks, moved, a) for a in range(2)]) - tracks.observed
         return difference.reshape(-1)
 
     x0, step = np.zeros(29), 1e-6
