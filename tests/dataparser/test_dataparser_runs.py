@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fakes import write_pictures
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
@@ -20,7 +21,10 @@ from das3r_ns.predictor.registry import resolve
 def trainer_config(data: Path, output_dir: Path) -> Das3rTrainerConfig:
     datamanager = FullImageDatamanagerConfig(data=data, dataparser=Das3rDataParserConfig())
     return Das3rTrainerConfig(
-        method_name="das3r", output_dir=output_dir, pipeline=VanillaPipelineConfig(datamanager=datamanager)
+        method_name="das3r",
+        output_dir=output_dir,
+        pipeline=VanillaPipelineConfig(datamanager=datamanager),
+        machine=MachineConfig(device_type="cpu"),  # a GPU is looked for before a run gets its name
     )
 
 
@@ -64,16 +68,14 @@ def test_no_weights_are_fetched_for_a_run_that_cannot_work(tmp_path, monkeypatch
     config = trainer_config(shots, tmp_path / "outputs")
     dataparser = config.pipeline.datamanager.dataparser
     dataparser.cache_dir = tmp_path / "cache"
-    config.set_timestamp()
-    if wrong == "masks":
-        dataparser.masks = tmp_path / "no_masks"
-        with pytest.raises(FileNotFoundError, match="no_masks does not exist"):
-            config.save_config()
+    if wrong == "data":
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            config.set_timestamp()
         return
-    config.save_config()
-    dataparser.data = shots
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        dataparser.setup().get_dataparser_outputs(split="train")
+    config.set_timestamp()
+    dataparser.masks = tmp_path / "no_masks"
+    with pytest.raises(FileNotFoundError, match="no_masks does not exist"):
+        config.save_config()
 
 
 def test_a_name_given_by_the_user_stays(tmp_path):
