@@ -62,6 +62,9 @@ def make_textures(
         leafy = _dead_leaves(torch.cat((photo, noise, patterns)), number, leaves, generator)
         rgb = torch.where(kind < PHOTOGRAPH_SHARE, photo, drawn)
         rgb = torch.where((kind >= PHOTOGRAPH_SHARE) & (kind < PHOTOGRAPH_SHARE + LEAVES_SHARE), leafy, rgb)
+        # Real surfaces are hardly ever even: most textures get some fine grain.
+        grain = uniform((number, 1, 1, 1), generator, -0.15, 0.35).clamp_min(0)
+        rgb = rgb * (1 + grain * (2 * _noise(number, 1, side, generator) - 1)) + 0.3 * grain * (noise - 0.5)
         height = _noise(number, 1, side, generator)
         made.append((torch.cat((rgb, height), 1).clamp(0, 1) * 255).round().to(torch.uint8))
     return torch.cat(made)

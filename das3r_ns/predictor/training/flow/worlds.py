@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,10 @@ from das3r_ns.predictor.training.flow.shapes import coverage, draw_shapes
 
 LAYERS = 7
 """Most shapes in front of the background."""
+
+
+TEXTURE_SIDE = 512
+"""Textures of this side are shown at 0.45 to 1.3 texels a pixel, larger and smaller ones in proportion."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +84,15 @@ def draw_pairs(
     layer = torch.zeros(batch, height, width, dtype=torch.uint8, device=device)
     layer_in_second = torch.zeros_like(layer)
 
-    how_many = torch.randint(1, LAYERS + 1, (batch,), generator=generator, device=device)
+    # All shapes of all pairs are drawn as one batch, pair by pair from far to near: layer by layer, the launching of
+    # thousands of small kernels would take longer than the training step.
+    layers = _draw_layers(places, camera, textures, generator)
     for number in range(1, LAYERS + 1):
-        there = (number <= how_many).float()
-        near = 0.15 + 0.85 * number / LAYERS * uniform(0.7, 1)
-        surface = draw_surface(batch, size, generator, near, room=False)
-        own = draw_object_motion(batch, size, generator, (uniform() < 0.55).float())
-        centre = torch.stack((uniform(-0.45, 0.45) * width, uniform(-0.45, 0.45) * height), -1)
-        moved = move(places, camera, surface, own, centre)
-        shapes = draw_shapes(batch, width, generator)
-        shapes = shapes._replace(centre=_where_centre_goes(centre, camera, surface, own))
-        over_first, over_second = _paint(moved, places, textures, generator)
-        alpha_first = coverage(shapes, moved, over_first[:, 3] * 2 - 1) * there[:, None, None]
-        alpha_second = coverage(shapes, places, over_second[:, 3] * 2 - 1) * there[:, None, None]
-        first = first + (over_first[:, :3] - first) * alpha_first[:, None]
-        second = second + (over_second[:, :3] - second) * alpha_second[:, None]
-        flow = torch.where((alpha_first > 0.5)[:, None], moved - places, flow)
+        at = slice(number - 1, None, LAYERS)
+        alpha_first, alpha_second = layers.covers_first[at], layers.covers_second[at]
+        first = first + (layers.first[at] - first) * alpha_first[:, None]
+        second = second + (layers.second[at] - second) * alpha_second[:, None]
+        flow = torch.where((alpha_first > 0.5)[:, None], layers.flow[at], flow)
         layer = torch.where(alpha_first > 0.5, number, layer).to(torch.uint8)
         layer_in_second = torch.where(alpha_second > 0.5, number, layer_in_second).to(torch.uint8)
 
@@ -102,6 +100,53 @@ def draw_pairs(
     if degraded:
         first, second = degrade(first, second, flow, generator)
     return FlowPairs(first.clamp(0, 1), second.clamp(0, 1), flow, visible, layer)
+
+
+class _Layers(NamedTuple):
+    """The shapes of a batch of pairs, `LAYERS` for each."""
+
+    first: Float[Tensor, "n 3 h w"]
+    second: Float[Tensor, "n 3 h w"]
+    """Their textures over both images."""
+    covers_first: Float[Tensor, "n h w"]
+    covers_second: Float[Tensor, "n h w"]
+    """How much of each pixel they cover."""
+    flow: Float[Tensor, "n 2 h w"]
+
+
+def _draw_layers(
+    places: Float[Tensor, "b 2 h w"],
+    camera: CameraMotion,
+    textures: UInt8[Tensor, "n 4 t t"],
+    generator: torch.Generator,
+) -> _Layers:
+    batch, _, height, width = places.shape
+    number = batch * LAYERS
+    device = generator.device
+
+    def uniform(low: Number = 0, high: Number = 1) -> Float[Tensor, "n"]:
+        return low + (high - low) * torch.rand(number, generator=generator, device=device)
+
+    rank = torch.arange(1, LAYERS + 1, device=device).repeat(batch)
+    how_many = torch.randint(1, LAYERS + 1, (batch,), generator=generator, device=device).repeat_interleave(LAYERS)
+    there = (rank <= how_many).float()[:, None, None]
+    places = places.repeat_interleave(LAYERS, 0)
+    camera = CameraMotion(*(values.repeat_interleave(LAYERS, 0) for values in camera))
+    near = 0.15 + 0.85 * rank / LAYERS * uniform(0.7, 1)
+    surface = draw_surface(number, (height, width), generator, near, room=False)
+    own = draw_object_motion(number, (height, width), generator, (uniform() < 0.55).float())
+    centre = torch.stack((uniform(-0.45, 0.45) * width, uniform(-0.45, 0.45) * height), -1)
+    moved = move(places, camera, surface, own, centre)
+    shapes = draw_shapes(number, width, generator)
+    shapes = shapes._replace(centre=_where_centre_goes(centre, camera, surface, own))
+    first, second = _paint(moved, places, textures, generator)
+    return _Layers(
+        first[:, :3],
+        second[:, :3],
+        coverage(shapes, moved, first[:, 3] * 2 - 1) * there,
+        coverage(shapes, places, second[:, 3] * 2 - 1) * there,
+        moved - places,
+    )
 
 
 def _where_centre_goes(
@@ -120,14 +165,14 @@ def _paint(
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4 h w"]]:
     """What a layer looks like over both images, in a texture of its own; places are of the second image, pixels."""
-    batch, _, height, width = in_first.shape
+    batch, height = len(in_first), in_first.shape[2]
     device, side = textures.device, textures.shape[-1]
 
     def uniform(low: Number, high: Number, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *more, generator=generator, device=device)
 
     chosen = textures[torch.randint(len(textures), (batch,), generator=generator, device=device)].float() / 255
-    texels = torch.exp(uniform(math.log(0.45), math.log(1.3))) * side / 512 * 448 / width
+    texels = torch.exp(uniform(math.log(0.45), math.log(1.3))) * side / TEXTURE_SIDE
     angle = uniform(0, 2 * math.pi)
     matrix = (torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1) * texels[:, None]).view(-1, 2, 2)
     both = torch.cat((in_first, in_second), 2)
