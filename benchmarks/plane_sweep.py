@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-PLANES = 96
+PLANES = 64
 """Inverse depths that are tried."""
 WINDOW_PX = 9
 """Side of the window over which images are compared."""
-MAX_COST, MIN_MARGIN = 0.35, 0.06
+MAX_COST, MIN_MARGIN = 0.5, 0.02
 """Of 1 - correlation: largest at the best depth, and how much worse it must be three planes and more away."""
 MAX_DISAGREEMENT_PX = 1.0
 """Between a pixel and where the depth of another image brings it back to."""
