@@ -81,7 +81,7 @@ class FlowNetwork(nn.Module):
         self.config = config = config or FlowNetworkConfig()
         self.encoder = _Encoder(config)
         # Before anything is learned, "no match" has to outweigh some thousand cells.
-        self.no_match = nn.Parameter(torch.full((1,), 8.0))
+        self.no_match = nn.Parameter(torch.full((1,), 9.0))
         self.update = _Update(config)
         self.upsample_coarse = _Upsampling(config.hidden, 2)
         self.refine = _Refinement(config)
@@ -233,8 +233,7 @@ class _Encoder(nn.Module):
             _Residual(fine, fine),
         )
         self.to_coarse = nn.Sequential(_Residual(fine, coarse, 2), _Residual(coarse, coarse))
-        # Normalised, features of unlike places correlate by about 0 and those of one place by about sqrt(channels).
-        self.matching = nn.Sequential(nn.Conv2d(coarse, coarse, 1, bias=False), nn.BatchNorm2d(coarse))
+        self.matching = nn.Conv2d(coarse, coarse, 1)
         self.context = nn.Conv2d(coarse, config.hidden + config.context, 1)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> ImageFeatures:
