@@ -69,7 +69,8 @@ class LearnedFlow:
             reduced = (max(round(size[1] * factor), 1), max(round(size[0] * factor), 1))
             a, b = (cv2.resize(image, reduced, interpolation=cv2.INTER_AREA) for image in (a, b))
         height, width = a.shape[:2]
-        pad = (0, max(-width % CELL, MIN_SIDE - width), 0, max(-height % CELL, MIN_SIDE - height))
+        multiple = 2 * CELL  # `flow_both_ways` halves
+        pad = (0, max(-width % multiple, MIN_SIDE - width), 0, max(-height % multiple, MIN_SIDE - height))
         with self._one_at_a_time, torch.inference_mode():
             pair = torch.from_numpy(np.stack((a, b))).to(self._device).permute(0, 3, 1, 2).float() / 255
             flow = self._run(F.pad(pair, pad, mode="replicate"))
@@ -94,11 +95,16 @@ def flow_both_ways(
     Args:
         pair: RGB from 0 to 1; sides are multiples of 8 and at least `MIN_SIDE`.
     """
+    start = None
+    if min(pair.shape[2:]) >= 2 * MIN_SIDE and not any(side % (2 * CELL) for side in pair.shape[2:]):
+        # Half the size first: what moves far is within reach there, and the whole size begins where it was found.
+        halved = flow_both_ways(network, updates, refinements, F.avg_pool2d(pair, 2))
+        start = 2 * F.avg_pool2d(halved, CELL // 2)
     # Half precision keeps three digits more than bfloat16, which training uses for its range.
     with torch.autocast(pair.device.type, torch.float16, enabled=pair.device.type == "cuda", cache_enabled=False):
         there = network.encode(pair.contiguous(memory_format=torch.channels_last))
         back = ImageFeatures(*(values.flip(0) for values in there))
-        return network.match(there, back, updates, refinements).final[-1].float()
+        return network.match(there, back, updates, refinements, start=start).final[-1].float()
 
 
 def _fused(network: FlowNetwork) -> FlowNetwork:

@@ -109,7 +109,13 @@ class FlowNetwork(nn.Module):
         )
 
     def match(
-        self, first: ImageFeatures, second: ImageFeatures, updates: int, refinements: int, every: bool = False
+        self,
+        first: ImageFeatures,
+        second: ImageFeatures,
+        updates: int,
+        refinements: int,
+        every: bool = False,
+        start: Float[Tensor, "b 2 h8 w8"] | None = None,
     ) -> FlowPredictions:
         """Flow between images that were encoded before.
 
@@ -117,11 +123,12 @@ class FlowNetwork(nn.Module):
             updates: of the recurrent unit.
             refinements: at a quarter of the image.
             every: keep the flow after every update and refinement instead of the last alone.
+            start: flow (pixels of the image) to begin with instead of what the matching finds.
         """
         config = self.config
         pyramid, shares, matched = self._correlate(first.coarse, second.coarse)
         # Coordinates stay in float32: bfloat16 has steps of half a pixel beyond 64.
-        flow = matched / CELL
+        flow = (matched if start is None else start) / CELL
         hidden, context = torch.tanh(first.context[:, : config.hidden]), torch.relu(first.context[:, config.hidden :])
         upsampled: list[Tensor] = []
         for step in range(updates):
