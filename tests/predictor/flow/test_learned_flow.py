@@ -33,7 +33,7 @@ def image(seed: int, height: int, width: int) -> np.ndarray:
 
 
 def test_both_ways_are_what_the_network_gives_one_after_the_other(weights):
-    a, b = image(0, 128, 136), image(1, 128, 136)
+    a, b = image(0, 128, 144), image(1, 128, 144)
     network = load_flow_network(weights)
     flow = LearnedFlow(weights, "cpu", updates=2, refinements=1)
     assert isinstance(flow, FlowBothWays)
@@ -45,6 +45,21 @@ def test_both_ways_are_what_the_network_gives_one_after_the_other(weights):
         assert np.abs(expected).max() > 0.1
         np.testing.assert_allclose(way, expected, atol=2e-3)
     np.testing.assert_array_equal(flow(a, b), found[0])
+
+
+def test_from_twice_the_least_size_on_the_flow_of_half_the_size_is_begun_with(weights):
+    a, b = image(0, 256, 256), image(1, 256, 256)
+    halves = [i.reshape(128, 2, 128, 2, 3).mean((1, 3)) / 255 for i in (a, b)]
+    network = load_flow_network(weights)
+    first, second = (torch.from_numpy(i).permute(2, 0, 1)[None].float() for i in halves)
+    with torch.inference_mode():
+        start = 2 * torch.nn.functional.avg_pool2d(network(first, second, 1, 1).final[-1], 4)
+        features = [network.encode(torch.from_numpy(i).permute(2, 0, 1)[None] / 255) for i in (a, b)]
+        expected = network.match(*features, 1, 1, start=start).final[-1][0].permute(1, 2, 0).numpy()
+        without = network.match(*features, 1, 1).final[-1][0].permute(1, 2, 0).numpy()
+    found = LearnedFlow(weights, "cpu", 1, 1)(a, b)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert np.abs(found - without).max() > 0.1
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (131, 70), (70, 131), (150, 90)])
