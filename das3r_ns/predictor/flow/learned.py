@@ -27,6 +27,9 @@ MAX_SIDE_PX = 1024
 """Larger images are reduced to this longer side: correlations grow with the square of the number of pixels, 0.3 GB here
 and 4 GB at twice the side."""
 
+MAX_CORRECTION_PX = 6.0
+"""Flow found at the whole size counts where it is this near to that found at half the size."""
+
 
 class LearnedFlow:
     """Flow by our own network. Satisfies `FlowBothWays`.
@@ -95,16 +98,21 @@ def flow_both_ways(
     Args:
         pair: RGB from 0 to 1; sides are multiples of 8 and at least `MIN_SIDE`.
     """
-    start = None
+    halved = None
     if min(pair.shape[2:]) >= 2 * MIN_SIDE and not any(side % (2 * CELL) for side in pair.shape[2:]):
-        # Half the size first: what moves far is within reach there, and the whole size begins where it was found.
-        halved = flow_both_ways(network, updates, refinements, F.avg_pool2d(pair, 2))
-        start = 2 * F.avg_pool2d(halved, CELL // 2)
+        halved = 2 * flow_both_ways(network, updates, refinements, F.avg_pool2d(pair, 2))
+    start = None if halved is None else F.avg_pool2d(halved, CELL // 2)
     # Half precision keeps three digits more than bfloat16, which training uses for its range.
     with torch.autocast(pair.device.type, torch.float16, enabled=pair.device.type == "cuda", cache_enabled=False):
         there = network.encode(pair.contiguous(memory_format=torch.channels_last))
         back = ImageFeatures(*(values.flip(0) for values in there))
-        return network.match(there, back, updates, refinements, start=start).final[-1].float()
+        flow = network.match(there, back, updates, refinements, start=start).final[-1].float()
+    if halved is None:
+        return flow
+    # What moves far is found at half the size or not at all; the whole size is there for the last pixels.
+    enlarged = F.interpolate(halved, scale_factor=2, mode="bilinear", align_corners=False)
+    near = (flow - enlarged).norm(dim=1, keepdim=True) < MAX_CORRECTION_PX
+    return torch.where(near, flow, enlarged)
 
 
 def _fused(network: FlowNetwork) -> FlowNetwork:
