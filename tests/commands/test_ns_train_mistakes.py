@@ -38,7 +38,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["--data", "shots", "das3r-data", "--fov-deg", "500"],
         "--fov-deg must lie between",
     ),
-    "masks that are not there": (["--data", "shots", "das3r-data", "--masks", "gone"], "--masks gone is"),
+    "masks that are not there": (["--data", "shots", "das3r-data", "--masks", "gone"], "--masks gone does not exist"),
     "cameras that are not there": (
         ["--data", "shots", "das3r-data", "--cameras", "gone"],
         "--cameras gone does not exist",
