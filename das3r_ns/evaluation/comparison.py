@@ -52,8 +52,9 @@ class MaskComparison:
     scores: MaskScores
     j_by_threshold: dict[float, float]
     """J mean at other thresholds than the one that counts."""
-    calibration: tuple[tuple[int, ...], tuple[int, ...]]
-    """Pixels in equal bins of the probability, and how many of them move (`calibration_counts`)."""
+    calibration: tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]
+    """Pixels in equal bins of the probability, how many of them move, and the sum of their probabilities
+    (`calibration_counts`)."""
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -66,7 +67,7 @@ class MaskComparison:
             "moving_marked": self.scores.moving_marked_mean,
             "static_marked": self.scores.static_marked_mean,
             "j_mean_by_threshold": {str(t): j for t, j in self.j_by_threshold.items()},
-            "calibration": {"pixels": list(self.calibration[0]), "moving": list(self.calibration[1])},
+            "calibration": dict(zip(("pixels", "moving", "probability"), map(list, self.calibration), strict=True)),
             "per_frame": {
                 "frame": list(self.frames),
                 "j": self.scores.j.tolist(),
@@ -145,7 +146,7 @@ def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> Mas
         )
         parts.append(mask_scores((probability > DYNAMIC_THRESHOLD)[None], true_mask[None]))
         swept.append([float(jaccard((probability > t)[None], true_mask[None])) for t in THRESHOLDS])
-        counted.append(torch.stack(calibration_counts(probability, true_mask)))
+        counted.append(torch.stack([part.double() for part in calibration_counts(probability, true_mask)]))
         frames.append(i)
     if not frames:
         raise TruthError(f"{truth.folder} has no mask for any frame, so masks cannot be scored.")
@@ -153,9 +154,10 @@ def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> Mas
         *(torch.cat([getattr(part, name.name) for part in parts]) for name in dataclass_fields(MaskScores))
     )
     by_threshold = np.mean(swept, axis=0)
-    pixels, moving = torch.stack(counted).sum(dim=0).tolist()
+    pixels, moving, probabilities = torch.stack(counted).sum(dim=0).tolist()
+    calibration = (tuple(map(int, pixels)), tuple(map(int, moving)), tuple(probabilities))
     j_by_threshold = {t: float(j) for t, j in zip(THRESHOLDS, by_threshold)}
-    return MaskComparison(tuple(frames), scores, j_by_threshold, (tuple(pixels), tuple(moving)))
+    return MaskComparison(tuple(frames), scores, j_by_threshold, calibration)
 
 
 def compare_poses(

@@ -73,13 +73,14 @@ def draw_psnr(curves: Mapping[str, PictureComparison], path: Path, title: str = 
 
 
 def draw_calibration(
-    counts: Mapping[str, tuple[Sequence[int], Sequence[int]]], path: Path, title: str = ""
+    counts: Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[float]]], path: Path, title: str = ""
 ) -> tuple[Path, float]:
     """Reliability diagram of dynamic maps: the share of pixels that move against the probability they were given, each
     clip and all together (every clip counting the same).
 
     Args:
-        counts: pixels in equal bins of the probability, and how many of them move, by clip.
+        counts: by clip, pixels in equal bins of the probability, how many of them move, and the sum of their
+            probabilities.
 
     Returns:
         The file, and the mean distance between probability and share over the pixels of all clips (expected calibration
@@ -89,18 +90,15 @@ def draw_calibration(
 
     figure = Figure(figsize=(6, 5.4), layout="constrained")
     axes = figure.subplots()
-    all_pixels, all_moving = 0.0, 0.0
+    total = np.zeros((3, 1))
     for name, values in counts.items():
-        pixels, moving = (np.asarray(v, float) for v in values)
-        all_pixels, all_moving = all_pixels + pixels / pixels.sum(), all_moving + moving / pixels.sum()
-        centre = (np.arange(len(pixels)) + 0.5) / len(pixels)
-        enough = pixels > 1e-4 * pixels.sum()  # a handful of pixels says nothing
-        axes.plot(centre[enough], (moving / np.maximum(pixels, 1))[enough], ".-", linewidth=0.7, alpha=0.5, label=name)
-    pixels, moving = np.asarray(all_pixels), np.asarray(all_moving)
-    centre = (np.arange(pixels.size) + 0.5) / pixels.size
-    share = np.divide(moving, pixels, out=np.full(pixels.shape, np.nan), where=pixels > 0)
-    error = float(np.nansum(pixels * np.abs(share - centre)) / pixels.sum())
-    axes.plot(centre, share, "k.-", linewidth=2.5, label="all clips")
+        clip = np.array(values, float) / np.sum(values[0])
+        total = total + clip
+        pixels, moving, probability = clip[:, clip[0] > 1e-4]  # a handful of pixels says nothing
+        axes.plot(probability / pixels, moving / pixels, ".-", linewidth=0.7, alpha=0.5, label=name)
+    pixels, moving, probability = total[:, total[0] > 0]
+    error = float(np.abs(moving - probability).sum() / pixels.sum())
+    axes.plot(probability / pixels, moving / pixels, "k.-", linewidth=2.5, label="all clips")
     axes.plot([0, 1], [0, 1], ":", color="0.5")
     axes.set(xlabel="dynamic_prob", ylabel="share of its pixels that move", title=title, xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)

@@ -5,8 +5,9 @@ from das3r_ns.evaluation.figures import draw_calibration
 
 
 def test_the_calibration_error_weighs_clips_alike(tmp_path):
-    perfect = ([20, 0, 0, 0, 0, 0, 0, 0, 0, 20], [1, 0, 0, 0, 0, 0, 0, 0, 0, 19])  # 5 and 95 % of two bins
-    wrong = ([4000] + [0] * 9, [2200] + [0] * 9)  # given 0.05, 55 % move
+    empty = [0] * 8
+    perfect = ([20, *empty, 20], [1, *empty, 19], [1.0, *empty, 19.0])  # given 0.05 and 0.95, as many move
+    wrong = ([4000, *empty, 0], [2200, *empty, 0], [200.0, *empty, 0.0])  # given 0.05, 55 % move
     path, error = draw_calibration({"perfect": perfect}, tmp_path / "a.png")
     assert path.is_file()
     assert error < 1e-9
@@ -19,7 +20,7 @@ def test_a_benchmark_with_masks_draws_its_calibration(tmp_path):
     masks = {
         "j_mean": 0.5,
         "j_mean_by_threshold": {"0.5": 0.5},
-        "calibration": {"pixels": [10] * 10, "moving": list(range(10))},
+        "calibration": {"pixels": [10] * 10, "moving": list(range(10)), "probability": [1.0] * 10},
     }
     table = BenchTable("x", (), [Row("clip", {"masks": {"values": masks}}), Row("failed", {})])
     table.write(tmp_path)

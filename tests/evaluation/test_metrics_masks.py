@@ -44,9 +44,10 @@ def test_what_is_missed_and_what_is_a_false_alarm_are_told_apart():
 def test_calibration_counts_pixels_and_moving_ones_by_their_probability():
     probability = torch.tensor([[0.0, 0.05, 0.1, 0.85, 0.85, 1.0]])
     truth = torch.tensor([[False, True, False, True, False, True]])
-    pixels, moving = calibration_counts(probability, truth)
+    pixels, moving, total = calibration_counts(probability, truth)
     assert pixels.tolist() == [2, 1, 0, 0, 0, 0, 0, 0, 2, 1]
     assert moving.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1, 1]
+    np.testing.assert_allclose(total, [0.05, 0.1, 0, 0, 0, 0, 0, 0, 1.7, 1.0], atol=1e-6)
 
 
 def test_recall_counts_the_frames_above_one_half_and_not_those_at_it():

@@ -136,10 +136,11 @@ class BenchTable:
             "error": "; ".join(f"{stage}: {why}" for stage, why in row.errors.items()) or None,
         }
 
-    def calibration(self) -> dict[str, tuple[list[int], list[int]]]:
-        """Of each sequence whose masks were measured: pixels in equal bins of the probability, and how many move."""
+    def calibration(self) -> dict[str, tuple[list[int], list[int], list[float]]]:
+        """Of each sequence whose masks were measured: pixels in equal bins of the probability, how many of them move,
+        and the sum of their probabilities."""
         measured = {row.sequence: row.values("masks").get("calibration") for row in self.rows}
-        return {name: (c["pixels"], c["moving"]) for name, c in measured.items() if c is not None}
+        return {name: (c["pixels"], c["moving"], c["probability"]) for name, c in measured.items() if c is not None}
 
     def leave_one_out(self) -> dict[str, float]:
         """J mean of each sequence at the threshold that is best on all the others.

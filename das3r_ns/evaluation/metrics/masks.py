@@ -81,12 +81,13 @@ def share_marked(predicted: Bool[Tensor, "n h w"], region: Bool[Tensor, "n h w"]
 
 def calibration_counts(
     dynamic_prob: Float[Tensor, "h w"], truth: Bool[Tensor, "h w"]
-) -> tuple[Int[Tensor, "b"], Int[Tensor, "b"]]:
-    """Pixels of one frame whose probability lies in each of `CALIBRATION_BINS` bins, and how many of them move. Of a
-    calibrated map four fifths of the pixels given 0.8 do."""
+) -> tuple[Int[Tensor, "b"], Int[Tensor, "b"], Float[Tensor, "b"]]:
+    """Pixels of one frame whose probability lies in each of `CALIBRATION_BINS` bins, and how many of them move, and
+    the sum of their probabilities. Of a calibrated map four fifths of the pixels given 0.8 move."""
     bins = (dynamic_prob.clamp(0, 1) * CALIBRATION_BINS).long().clamp_max(CALIBRATION_BINS - 1).flatten()
     pixels = torch.bincount(bins, minlength=CALIBRATION_BINS)
-    return pixels, torch.bincount(bins[truth.flatten()], minlength=CALIBRATION_BINS)
+    moving = torch.bincount(bins[truth.flatten()], minlength=CALIBRATION_BINS)
+    return pixels, moving, torch.bincount(bins, dynamic_prob.flatten().double(), CALIBRATION_BINS)
 
 
 def jaccard(predicted: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> Float[Tensor, "n"]:
