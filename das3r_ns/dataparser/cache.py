@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from das3r_ns import geometry
+from das3r_ns.dataparser.clip_choice import choose_shot
 from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
@@ -108,6 +109,7 @@ def predict_scene(
     """
     predictor, _ = build_predictor(options.predictor, options.geometric, options.network)
     clip, known = read_inputs(data, options)
+    clip, known, shot = choose_shot(clip, known, options.video, options.geometric.matching)
     check_free_space(folder.parent, clip)
     digests = _digests_of_weights(options, predictor.name)
     with recorded_seconds() as seconds:
@@ -126,12 +128,15 @@ def predict_scene(
         "options_digest": _digest_of_options(options, meant),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
+        "shot": shot,
         "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
     scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform)
     frames = clip.frames if scene.lens is None else scene.lens.undistort_frames(clip.frames)
     write_scene(scene, frames, folder, overwrite=overwrite)
     print(summary(scene, folder))
+    for line in quality_lines(scene):
+        print(line)
     return scene
 
 
@@ -148,6 +153,28 @@ def summary(scene: Scene, folder: Path) -> str:
         f"({geometry.field_of_view(focal, width):.0f} degrees across){bent}, {moving:.0%} of the pictures "
         f"moving, depth for {float(known.float().mean()):.0%}: {folder}"
     )
+
+
+def quality_lines(scene: Scene) -> list[str]:
+    """Three lines about how far the cameras are to be believed; none where the predictor left no record of it."""
+    quality = scene.provenance.get("quality")
+    if not quality:
+        return []
+    clip, distrusted = quality["clip"], quality["distrusted_frames"]
+    second = "no second estimate"
+    if clip["path_difference"] is not None:
+        second = (
+            f"other points lead to a path {clip['path_difference']:.0%} of that away and a focal length "
+            f"{clip['focal_difference']:+.1%} off"
+        )
+    names = ", ".join(str(i + 1) for i in distrusted[:12]) + (", ..." if len(distrusted) > 12 else "")
+    return [
+        f"Cameras ({clip['motion_model']}): reprojection error {clip['reprojection_error_px']:.2f} px, "
+        f"{clip['explained_share']:.0%} of what was followed explained.",
+        f"Path: spread over {clip['spread_depths']:.2g} depths of the scene; {second}.",
+        ("Doubts: " + "; ".join(clip["doubts"]) if clip["doubts"] else "No doubts")
+        + (f". Frames that count less in training: {names}." if distrusted else "; every frame counts in training."),
+    ]
 
 
 def check_writable(folder: Path) -> None:
@@ -256,14 +283,23 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
     settings = {
         "format": FORMAT_VERSION,
         "predictor": predictor,
-        "settings": asdict(options.geometric.resolve_auto() if predictor == "geometric" else options.network),
-        "video": asdict(options.video),
+        "settings": _settings_of(options, predictor),
+        "video": {k: v for k, v in asdict(options.video).items() if k != "shot" or v is not None},
         "masks": options.masks is not None,
         "masks_white_is_static": options.masks_white_is_static,
         "cameras": options.cameras is not None,
         "fov_deg": options.fov_deg,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:6]
+
+
+def _settings_of(options: PredictionOptions, predictor: PredictorName) -> dict[str, object]:
+    if predictor != "geometric":
+        return asdict(options.network)
+    settings = asdict(options.geometric.resolve_auto())
+    if options.geometric.matching == "auto":
+        del settings["matching"]  # scenes that were predicted before there was a choice are found again
+    return settings
 
 
 def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns.dataparser.camera_match import check_cameras, match_cameras
+from das3r_ns.dataparser.clip_choice import with_frame_budget
 from das3r_ns.dataparser.colmap_model import find_models
 from das3r_ns.dataparser.known_cameras import (
     NamedCameras,
@@ -90,6 +91,8 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     if has_cameras and options.fov_deg is not None:
         raise ValueError(f"{options.cameras or data} says what the field of view is: leave out --fov-deg.")
     # COLMAP and nerfstudio know nothing of EXIF orientation: their cameras are those of the pictures as stored.
+    if kind == "clip":
+        options = replace(options, video=with_frame_budget(data, options.video))
     source = _read_source(data, options, upright=not has_cameras)
     if not has_cameras:
         masks = _masks(source, options)

@@ -130,7 +130,7 @@ def nerfstudio_cameras(scene: Scene, numbers: list[int]) -> Cameras:
 def _train_metadata(scene: Scene, pictures: list[Path], numbers: list[int], max_points: int | None) -> dict[str, Any]:
     """Start points (`StartPoints`, prefixed points3D_) and the maps of the training frames, at the maps' resolution."""
     start = start_points(scene, pictures, numbers, max_points)
-    weight = torch.where(scene.pose_known[numbers], 1.0, INTERPOLATED_WEIGHT)
+    weight = frame_weights(scene)[numbers]
     return {
         "points3D_xyz": start.xyz,
         "points3D_rgb": start.rgb,
@@ -142,6 +142,15 @@ def _train_metadata(scene: Scene, pictures: list[Path], numbers: list[int], max_
         "confidence": scene.confidence[numbers],
         "frame_weight": weight,
     }
+
+
+def frame_weights(scene: Scene) -> Float[Tensor, "n"]:
+    """How much each frame counts in training: as far as its camera is trusted (the quality record of `predictor.json`),
+    or 1, and `INTERPOLATED_WEIGHT` where the pose was interpolated."""
+    trust = (scene.provenance.get("quality") or {}).get("frames", {}).get("trust")
+    if not isinstance(trust, list) or len(trust) != len(scene):
+        return torch.where(scene.pose_known, 1.0, INTERPOLATED_WEIGHT)
+    return torch.tensor([1.0 if value is None else float(value) for value in trust]).clamp(0, 1)
 
 
 def _shown(scene: Scene) -> tuple[Scene, Float64[Tensor, "3 4"], float]:

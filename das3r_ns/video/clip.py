@@ -19,7 +19,7 @@ from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.video import images as pictures
 from das3r_ns.video.bit_depth import FULL_WHITE, shared_white
-from das3r_ns.video.config import MIN_SIDE, VideoConfig
+from das3r_ns.video.config import FRAMES_OF_AUTO, MIN_SIDE, VideoConfig
 from das3r_ns.video.memory import check_memory_of_frames
 
 
@@ -140,8 +140,9 @@ def choose_frames(times_s: tuple[float, ...], config: VideoConfig) -> list[int]:
         between = (times[:-1] + times[1:]) / 2
         numbers = numbers[np.unique(np.searchsorted(between, ticks))]
     numbers = numbers[:: config.every]
-    if config.max_frames is not None and len(numbers) > config.max_frames:
-        numbers = numbers[np.round(np.linspace(0, len(numbers) - 1, config.max_frames)).astype(int)]
+    most = FRAMES_OF_AUTO if config.max_frames == "auto" else config.max_frames
+    if most is not None and len(numbers) > most:
+        numbers = numbers[np.round(np.linspace(0, len(numbers) - 1, most)).astype(int)]
     return numbers.tolist()
 
 
@@ -165,9 +166,13 @@ def digest(path: Path, config: VideoConfig) -> str:
     options = asdict(config)
     if config.alpha == "over-white":
         del options["alpha"]  # scenes that were predicted before there was a choice are found again
+    if config.shot is None:
+        del options["shot"]
     total = hashlib.sha256(repr(sorted(options.items())).encode())
     if path.is_dir():
-        for picture in _chosen_pictures(path, config):
+        # Which frames "auto" reads depends on what they show: all of them could be read.
+        read = replace(config, max_frames=None) if config.max_frames == "auto" else config
+        for picture in _chosen_pictures(path, read):
             total.update(f"{picture.name}\0{digest_of_file(picture)}\0".encode())
     else:
         total.update(digest_of_file(path).encode())

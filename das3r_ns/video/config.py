@@ -5,6 +5,8 @@ from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
 
+FRAMES_OF_AUTO = 150
+"""What `max_frames` "auto" means to who does not look at the motion."""
 MIN_SIDE = 32
 """Pixels. In smaller pictures there are no features to follow."""
 
@@ -21,8 +23,9 @@ class VideoConfig(SavedConfig):
     """Begin at this time, seconds from the first frame."""
     end_s: float | None = None
     """Stop before this time, seconds from the first frame. None reads to the end."""
-    max_frames: int | None = 150
-    """At most this many frames, spread evenly over the chosen time. Time and memory grow with it. None takes all."""
+    max_frames: int | Literal["auto"] | None = "auto"
+    """At most this many frames, spread evenly over the chosen time. Time and memory grow with it. `auto` takes 150, and
+    up to 600 where the camera moves too far between them. None takes all."""
     longest_side: int | None = 1280
     """Larger pictures are reduced to this many pixels on the longer side. None keeps their size; none is enlarged."""
     folder_fps: float = 30.0
@@ -30,6 +33,9 @@ class VideoConfig(SavedConfig):
     alpha: Literal["over-white", "transparent-moves", "opaque-moves"] = "over-white"
     """What transparency (alpha) means. `over-white` lays transparent parts over white. `transparent-moves` and
     `opaque-moves` take it as the mask of what moves, and use the colours as they are stored below it."""
+
+    shot: int | None = None
+    """Which shot of a clip of several, from 1. None takes the longest and says so."""
 
     def check(self) -> None:
         """
@@ -46,7 +52,9 @@ class VideoConfig(SavedConfig):
             raise ValueError(f"--video.start-s must not be negative, got {self.start_s}")
         if self.end_s is not None and self.end_s <= self.start_s:
             raise ValueError(f"--video.end-s ({self.end_s}) must be after --video.start-s ({self.start_s})")
-        if self.max_frames is not None and self.max_frames < 2:
+        if isinstance(self.max_frames, int) and self.max_frames < 2:
             raise ValueError(f"--video.max-frames must be 2 or more, got {self.max_frames}")
+        if self.shot is not None and self.shot < 1:
+            raise ValueError(f"--video.shot must be 1 or more, got {self.shot}")
         if self.longest_side is not None and self.longest_side < MIN_SIDE:
             raise ValueError(f"--video.longest-side must be {MIN_SIDE} or more, got {self.longest_side}")

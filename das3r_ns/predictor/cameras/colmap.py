@@ -26,6 +26,7 @@ from das3r_ns.predictor.cameras.colmap_features import (
     write_database,
 )
 from das3r_ns.predictor.cameras.config import Mapper, MappingConfig
+from das3r_ns.predictor.cameras.quality import CameraQuality
 from das3r_ns.runtime.parallel import thread_count
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import RadialLens
@@ -60,6 +61,8 @@ class CameraPath:
     sure: bool = False
     """Whether they were found to follow what all else passes before: then what moves is no reason to doubt them, though
     it fill the picture."""
+    quality: CameraQuality | None = None
+    """How far they are to be believed; None for cameras that were given, and before that was asked."""
 
     def spread(self, frames: Sequence[int], num_frames: int) -> CameraPath:
         """The same as cameras of those `frames` in a clip of `num_frames`; nothing is known of the others."""

@@ -27,7 +27,13 @@ from das3r_ns.predictor.cameras.colmap_features import Features
 from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.lens_choice import choose_lens
 from das3r_ns.predictor.cameras.loop_closure import close_loops
-from das3r_ns.predictor.cameras.motion_model import MotionEvidence, cameras_from_tracks, select_motion_model
+from das3r_ns.predictor.cameras.motion_model import (
+    MotionEvidence,
+    cameras_from_tracks,
+    rotation_cameras,
+    select_motion_model,
+)
+from das3r_ns.predictor.cameras.quality import CameraQuality, assess_cameras, without_runaways
 from das3r_ns.predictor.cameras.sfm import (
     ANY_LENS,
     Background,
@@ -68,6 +74,8 @@ DIVIDED = 0.6
 """With less agreement several things may move, each for itself, and cameras may follow the wrong one."""
 DOUBTFUL = 0.45
 """With less agreement the user is told."""
+MIN_ROTATION_SHARE = 0.3
+"""Of what was followed: rotations that explain less are no way out where no other cameras hold."""
 KEY_FRAMES = 16
 """Fewest key frames: with fewer, one that cannot be placed takes many frames with it."""
 SEEN_AGAIN = 0.5
@@ -126,7 +134,8 @@ def find_cameras(
     if by_flow is not None:
         if evidence.kind != "general":
             _say_no_parallax(evidence)
-            return replace(_path(clip, by_flow, shown, bent), parallax=False)
+            quality = assess_cameras(tracks, clip.size, by_flow, evidence.kind)
+            return replace(_path(clip, by_flow, shown, quality, bent), parallax=False)
         candidates.append(by_flow)
 
     keys = key_frames(tracks)
@@ -137,7 +146,10 @@ def find_cameras(
             room = background.cameras
             if bent is None or not bent.zooms:
                 room = _without_drift(room, tracks, keys, clip, shown, features)
-            return replace(_path(clip, room, shown, bent), sure=True)
+            # Of all that was followed they explain little by their nature: other points are no second opinion here.
+            quality = assess_cameras(tracks, clip.size, room, second_estimate=False)
+            if quality.sound:
+                return replace(_path(clip, room, shown, quality, bent), sure=True)
 
     left_out = max(len(keys) - MOST_KEY_FRAMES, 0)
     mapped = [shown[k] for k in keys[left_out // 2 :][:MOST_KEY_FRAMES]]  # flow grows from the middle both ways
@@ -157,9 +169,19 @@ def find_cameras(
         by_features("incremental")
     if not candidates:
         raise PredictionError(" ".join(failures))
-    best = best_of(candidates)
+    best = without_runaways(best_of(candidates))
     if bent is None or not bent.zooms:  # places are matched in images of one focal length
         best = _without_drift(best, tracks, keys, clip, shown, features)
+    quality = assess_cameras(tracks, clip.size, best)
+    if not quality.sound:
+        by_features("incremental")
+        best, quality = _first_sound(candidates, tracks, clip, focal)
+        if quality.kind == "rotation":
+            CONSOLE.print(
+                "[yellow]No path of the camera makes sense[/yellow]: it is taken to turn on the spot, and the scene "
+                "for a sphere around it. Choose a part of the clip where the camera moves past things that stand still."
+            )
+            return replace(_path(clip, best, shown, quality, bent), parallax=False)
     if best.agreement < DOUBTFUL:
         CONSOLE.print(
             f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
@@ -175,7 +197,32 @@ def find_cameras(
             "Depths are as much too long or too short, and nobody can tell whether the lens zooms. Give the true focal "
             "length (--fov-deg) if you know it."
         )
-    return _path(clip, best, shown, bent)
+    return _path(clip, best, shown, quality, bent)
+
+
+def _first_sound(
+    candidates: list[CameraEstimate], tracks: Tracks, clip: Clip, focal: FocalKnowledge
+) -> tuple[CameraEstimate, CameraQuality]:
+    """Of several cameras those that can be, those first that explain most; else rotations.
+
+    Raises:
+        PredictionError: not even rotations explain what was seen.
+    """
+    doubts: list[str] = []
+    for cameras in sorted(map(without_runaways, candidates), key=lambda c: -c.agreement):
+        quality = assess_cameras(tracks, clip.size, cameras)
+        if quality.sound:
+            return cameras, quality
+        doubts += quality.doubts
+    turning = rotation_cameras(tracks, clip.size, focal)
+    quality = assess_cameras(tracks, clip.size, turning, "rotation")
+    if quality.explained_share >= MIN_ROTATION_SHARE:
+        return turning, quality
+    raise PredictionError(
+        f"no cameras of this clip hold: {'; '.join(dict.fromkeys(doubts))}. Things that move (water, a crowd) may fill "
+        "the image, or it is blurred. What helps: masks of what moves (--masks), more frames per second (--video.fps), "
+        "or a part of the clip that shows more of what stands still (--video.start-s, --video.end-s)."
+    )
 
 
 def key_frames(tracks: Tracks) -> list[int]:
@@ -272,7 +319,13 @@ def _follow(clip: Clip, flow: CheckedFlow, keep: Bool[np.ndarray, "n h w"] | Non
     return tracks if keep is None else weigh(tracks, torch.from_numpy(keep[shown].astype(np.float32))), shown
 
 
-def _path(clip: Clip, estimate: CameraEstimate, shown: list[int], bent: LensEstimate | None = None) -> CameraPath:
+def _path(
+    clip: Clip,
+    estimate: CameraEstimate,
+    shown: list[int],
+    quality: CameraQuality,
+    bent: LensEstimate | None = None,
+) -> CameraPath:
     """Cameras of all frames of the clip, a repeat's being that of the frame it repeats. One that shows nothing has
     none."""
     original = np.maximum(np.searchsorted(shown, np.arange(len(clip)), side="right") - 1, 0)
@@ -289,6 +342,7 @@ def _path(clip: Clip, estimate: CameraEstimate, shown: list[int], bent: LensEsti
         float(estimate.reprojection_error_px[estimate.pose_known].median()),
         zoom[original] if bent is not None and bent.zooms else None,
         0.0 if bent is None else bent.lens.readout,
+        quality=quality.expanded(original, ~blank(clip.frames)),
     )
 
 

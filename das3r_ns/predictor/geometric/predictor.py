@@ -132,6 +132,7 @@ class GeometricPredictor:
                 "settings": to_jsonable(self.config),
                 "zooms": cameras.zoom is not None,
                 "readout_share": cameras.readout,
+                **({} if cameras.quality is None else {"quality": cameras.quality.record()}),
             },
         )
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))

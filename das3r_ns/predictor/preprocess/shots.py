@@ -112,6 +112,14 @@ def find_shots(
     return Shots(tuple(tuple(shot) for shot in shots), tuple(gaps), moved)
 
 
+def motion_between_frames(
+    image: Callable[[int], UInt8[np.ndarray, "h w 3"]], num_frames: int
+) -> Float64[np.ndarray, "n"]:
+    """Median motion of each frame from the one before, as a share of the longer side; 0 for the first, NaN where it was
+    too fast to be measured."""
+    return _steps([_small(image(i)) for i in range(num_frames)])[1]
+
+
 def check_one_shot(clip: Clip, matches: Callable[[int, int], Matches]) -> Shots:
     """
     Raises:

@@ -1,0 +1,98 @@
+"""Failures put into good cameras of rendered clips, and whether they are noticed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from das3r_ns.predictor.cameras.quality import assess_cameras, without_runaways
+from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks, estimate_cameras, follow_grid
+from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
+from das3r_ns.synthetic import SyntheticConfig, make_clip
+
+SIZE = (108, 192)
+
+
+def follow(frames: torch.Tensor) -> Tracks:
+    images, flow = [frame.numpy() for frame in frames], DisFlow()
+
+    def checked(i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+        forward = flow(images[i], images[j])
+        return forward, round_trip_error(forward, flow(images[j], images[i]))
+
+    return follow_grid(checked, len(images), lambda i: images[i], points=300)
+
+
+@pytest.fixture(scope="module", params=[("handheld", 0), ("orbit", 2)], ids=lambda p: p[0])
+def found(request) -> tuple[Tracks, CameraEstimate]:
+    camera, seed = request.param
+    clip = make_clip(SyntheticConfig(num_frames=14, height=SIZE[0], width=SIZE[1], camera=camera, seed=seed, movers=1))
+    tracks = follow(clip.frames)
+    return tracks, estimate_cameras(tracks, SIZE)
+
+
+def test_good_cameras_raise_no_doubt(found):
+    tracks, cameras = found
+    quality = assess_cameras(tracks, SIZE, cameras)
+    assert quality.doubts == ()
+    assert quality.sound
+    assert quality.explained_share == pytest.approx(cameras.agreement, abs=0.03)
+    assert (quality.frame_trust > 0.5).all()
+    assert quality.record()["distrusted_frames"] == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_cameras_are_noticed(found, seed: int):
+    tracks, cameras = found
+    rng = np.random.default_rng(seed)
+    T = cameras.T_world_camera.clone()
+    T[:, :3, 3] += torch.from_numpy(rng.normal(0, 0.1, (len(T), 3)))
+    quality = assess_cameras(tracks, SIZE, replace(cameras, T_world_camera=T))
+    assert quality.doubts
+
+
+@pytest.mark.parametrize("factor", [0.7, 0.85, 1.2, 1.5])
+def test_a_wrong_focal_length_is_noticed(found, factor: float):
+    tracks, cameras = found
+    assert assess_cameras(tracks, SIZE, replace(cameras, focal_px=factor * cameras.focal_px)).doubts
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tracks_half_of_which_are_wrong_are_noticed(found, seed: int):
+    tracks, cameras = found
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(tracks.pixel.shape[:2]) < 0.5
+    lost = tracks.observed + rng.normal(0, 6, tracks.observed.shape).astype(np.float32)
+    observed = np.where(wrong[:, None, :, None], lost, tracks.observed)
+    assert assess_cameras(replace(tracks, observed=observed), SIZE, cameras).doubts
+
+
+def test_one_frame_astray_is_the_one_that_is_distrusted(found):
+    tracks, cameras = found
+    T = cameras.T_world_camera.clone()
+    T[6, :3, 3] += torch.tensor([0.1, 0.05, 0.0])
+    quality = assess_cameras(tracks, SIZE, replace(cameras, T_world_camera=T), second_estimate=False)
+    assert quality.record()["distrusted_frames"] == [6]
+    assert quality.frame_trust[6] < 0.4 < quality.frame_trust[3]
+
+
+def test_cameras_that_cannot_be_are_not_sound(found):
+    tracks, cameras = found
+    T = cameras.T_world_camera.clone()
+    T[5:, 0, 3] += 4.6e10
+    assert not assess_cameras(tracks, SIZE, replace(cameras, T_world_camera=T)).sound
+    T[3, 0, 3] = torch.nan
+    quality = assess_cameras(tracks, SIZE, replace(cameras, T_world_camera=T))
+    assert not quality.sound
+    assert "not finite" in quality.doubts[0]
+
+
+def test_a_single_runaway_loses_its_pose_and_stands_between_its_neighbours(found):
+    _, cameras = found
+    T = cameras.T_world_camera.clone()
+    T[7, 0, 3] += 1e6
+    mended = without_runaways(replace(cameras, T_world_camera=T))
+    assert mended.pose_known.tolist() == [i != 7 for i in range(14)]
+    assert (mended.T_world_camera[7, :3, 3] - T[6, :3, 3]).norm() < 1
+    assert without_runaways(cameras) is cameras
