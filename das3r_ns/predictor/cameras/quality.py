@@ -36,7 +36,7 @@ MAX_REACH_DEPTHS = 100.0
 """Distance of a camera from the middle of its path, in median depths of the scene. No walk or ride in a clip goes
 further while it still sees what it saw."""
 MAX_FOCAL_DIFFERENCE = 0.05
-"""Relative difference of the focal length that other points lead to."""
+"""Relative difference of the focal length that other points lead to; three standard deviations where these are more."""
 MAX_PATH_DIFFERENCE = 0.2
 """Of the cameras that other points lead to, as a share of the spread of the path."""
 MIN_PARALLAX_PX = 1.5
@@ -153,9 +153,9 @@ def assess_cameras(
         doubts.append(f"they lie up to {reach:.3g} times the depth of the scene apart")
     path, focal = None, None
     if second_estimate and kind == "general" and known.sum() > 2 and reach <= MAX_REACH_DEPTHS:
-        path, focal = _second_opinion(tracks, size, cameras, from_nothing=total < SURE_SHARE)
-        told = cameras.focal_std < MAX_FOCAL_DIFFERENCE
-        if focal is not None and told and abs(focal) > MAX_FOCAL_DIFFERENCE:
+        path, focal, focal_std = _second_opinion(tracks, size, cameras, from_nothing=total < SURE_SHARE)
+        unsure = 3 * float(np.hypot(cameras.focal_std, focal_std))
+        if focal is not None and abs(np.log1p(focal)) > max(MAX_FOCAL_DIFFERENCE, unsure):
             doubts.append(f"other points ask for a focal length {100 * focal:+.0f} % off")
         if path is not None and path > MAX_PATH_DIFFERENCE and spread * state.focal > MIN_PARALLAX_PX:
             doubts.append(f"other points lead to a path {100 * path:.0f} % of its spread away")
@@ -223,8 +223,9 @@ def _explained(tracks: Tracks, errors: np.ndarray, known: np.ndarray) -> float:
 
 def _second_opinion(
     tracks: Tracks, size: tuple[int, int], cameras: CameraEstimate, from_nothing: bool
-) -> tuple[float | None, float | None]:
-    """By how much the path and the focal length differ that every third point leads to."""
+) -> tuple[float | None, float | None, float]:
+    """By how much the path and the focal length differ that every third point leads to, and how sure these are of the
+    latter (standard deviation of its logarithm)."""
     part = replace(
         tracks,
         pixel=tracks.pixel[:, 1::EVERY_POINT],
@@ -238,13 +239,12 @@ def _second_opinion(
         else:
             other = refine_cameras(part, size, cameras.T_world_camera, cameras.focal_px, cameras.pose_known)
     except InitializationError:
-        return None, None
+        return None, None, 0.0
     both = cameras.pose_known & other.pose_known
     if both.sum() < 3:
-        return None, None
-    return _path_difference(cameras.T_world_camera[both], other.T_world_camera[both]), (
-        other.focal_px / cameras.focal_px - 1
-    )
+        return None, None, 0.0
+    path = _path_difference(cameras.T_world_camera[both], other.T_world_camera[both])
+    return path, other.focal_px / cameras.focal_px - 1, other.focal_std
 
 
 def _path_difference(first: torch.Tensor, second: torch.Tensor) -> float | None:
