@@ -30,8 +30,6 @@ OFFSETS = (1, 2, 4, 8)
 """Distances in frames, both ways, over which salience is averaged along the flow: single pictures flicker."""
 WEIGHT = 1.5
 """Of the log-odds of salience against those of motion, where all that is salient moves."""
-IN_DOUBT = 0.7
-"""Trust in salience where motion is wholly in doubt: then the object that the clip is about is the best guess."""
 SALIENT = 0.4
 """Salience, after averaging, that speaks neither for nor against an object."""
 
@@ -78,9 +76,9 @@ def combine(
     doubt: Float32[np.ndarray, "n"],
 ) -> Float32[np.ndarray, "n h w"]:
     """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves, or as motion is in
-    doubt."""
+    doubt: then the object that the clip is about is the best guess."""
     moving = log_odds(dynamic_prob, 1e-4)
-    trusted = np.maximum(trust(moving, salience), np.float32(IN_DOUBT) * doubt[:, None, None])
+    trusted = np.maximum(trust(moving, salience), doubt[:, None, None])
     salient = log_odds(salience + np.float32(0.5 - SALIENT), 0.05)
     return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * trusted * salient))
 
