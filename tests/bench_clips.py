@@ -12,8 +12,7 @@ from das3r_ns.datasets import read_picture
 from das3r_ns.evaluation.bench.prepared import prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
 from das3r_ns.evaluation.bench.worker import Job
-from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.network.settings import NetworkPredictorConfig
+from das3r_ns.predictor.registry import PredictorOptions
 from das3r_ns.scene import PointCloud, Scene
 
 N, H, W = 12, 32, 48
@@ -66,9 +65,7 @@ def bench_job(out: Path, source: SequenceSource, **changes) -> Job:
         frames=FrameChoice(50),
         longest_side=None,
         stages=("masks", "poses"),
-        predictor="geometric",
-        geometric=GeometricPredictorConfig(),
-        network=NetworkPredictorConfig(),
+        predictors=PredictorOptions(predictor="geometric"),
         methods=(),
         baseline_steps=None,
         steps=None,

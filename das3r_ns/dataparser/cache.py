@@ -26,7 +26,7 @@ from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object, to_jsonable
-from das3r_ns.predictor.registry import PredictorName, build_predictor, resolve
+from das3r_ns.predictor.registry import PROBLEMS, build_predictor, meant_by, resolve, settings_of
 from das3r_ns.runtime.progress import recorded_seconds
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, working_name, write_scene
 from das3r_ns.video.clip import Clip
@@ -54,7 +54,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
     if not data.exists():
         return scene_of_lost_data(data, options, cache)
     content = digest_of_inputs(data, options)
-    for name in _predictors_meant(options):
+    for name in meant_by(options):
         found = _scene_of_content(data, content, options, name, cache)
         if found is not None:
             tell_once(f"Using the predicted scene in {found} (delete it to predict again).")
@@ -76,24 +76,18 @@ def scene_names(data: Path, options: PredictionOptions) -> list[str]:
         FileNotFoundError, ValueError: an input is missing.
     """
     content = digest_of_inputs(data, options)
-    return [_folder_name(data, content, options, name) for name in _predictors_meant(options)]
+    return [_folder_name(data, content, options, name) for name in meant_by(options)]
 
 
-def _predictors_meant(options: PredictionOptions) -> tuple[PredictorName, ...]:
-    # A run that asked for `auto` finds its scene again even if the network's weights have come or gone since.
-    return ("network", "geometric") if options.predictor == "auto" else (options.predictor,)
-
-
-def resolve_auto(options: PredictionOptions) -> PredictorName:
+def resolve_auto(options: PredictionOptions) -> str:
     """The predictor that the options mean; says which `auto` came to mean, and why."""
-    name, reason = resolve(options.predictor, options.network.weights)
+    for problem in PROBLEMS:
+        tell_once(problem)
+    name, reason = resolve(options)
     if options.predictor == "auto":
         print(f"Predictor: {name}, {reason}.")
-    masks = options.geometric.masks.refiner
-    if name == "geometric" and masks == "auto" and options.masks is None:
-        found = options.geometric.resolve_auto().masks.refiner
-        without = "motion alone (pip install 'das3r-ns[salience]' makes them sharper)"
-        print(f"Masks: from {without if found == 'none' else f'motion and {found}'}.")
+    if line := settings_of(options, name).announcement(options.masks is not None):
+        print(line)
     return name
 
 
@@ -107,17 +101,16 @@ def predict_scene(
     Raises:
         as `cached_scene`.
     """
-    predictor, _ = build_predictor(options.predictor, options.geometric, options.network)
+    predictor, _ = build_predictor(options)
     clip, known = read_inputs(data, options)
     clip, known, shot = choose_shot(clip, known, options.video, options.geometric.matching)
     check_free_space(folder.parent, clip)
-    digests = _digests_of_weights(options, predictor.name)
+    meant, _ = resolve(options)
+    digests = _digests_of_weights(options, meant)
     with recorded_seconds() as seconds:
         scene = predictor(clip, known)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
     assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
-    is_geometric = "geometric" in (options.predictor, predictor.name)
-    meant: PredictorName = "geometric" if is_geometric else "network"
     provenance = {
         "predictor": predictor.name,
         **scene.provenance,
@@ -247,13 +240,11 @@ def _clear_after_killed_runs(folder: Path) -> None:
                 shutil.rmtree(stale, ignore_errors=True)
 
 
-def _folder_name(data: Path, content: str, options: PredictionOptions, predictor: PredictorName) -> str:
+def _folder_name(data: Path, content: str, options: PredictionOptions, predictor: str) -> str:
     return f"{clip_name(data)}-{content[:10]}-{_digest_of_options(options, predictor)}"
 
 
-def _scene_of_content(
-    data: Path, content: str, options: PredictionOptions, predictor: PredictorName, cache: Path
-) -> Path | None:
+def _scene_of_content(data: Path, content: str, options: PredictionOptions, predictor: str, cache: Path) -> Path | None:
     """The scene predicted from the same input with the same options, whatever the clip or the scene is called now."""
     folder = cache / _folder_name(data, content, options, predictor)
     if is_scene_folder(folder):
@@ -279,11 +270,11 @@ def _provenance(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> str:
+def _digest_of_options(options: PredictionOptions, predictor: str) -> str:
     settings = {
         "format": FORMAT_VERSION,
         "predictor": predictor,
-        "settings": _settings_of(options, predictor),
+        "settings": settings_of(options, predictor).cache_key(),
         "video": {k: v for k, v in asdict(options.video).items() if k != "shot" or v is not None},
         "masks": options.masks is not None,
         "masks_white_is_static": options.masks_white_is_static,
@@ -291,15 +282,6 @@ def _digest_of_options(options: PredictionOptions, predictor: PredictorName) -> 
         "fov_deg": options.fov_deg,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:6]
-
-
-def _settings_of(options: PredictionOptions, predictor: PredictorName) -> dict[str, object]:
-    if predictor != "geometric":
-        return asdict(options.network)
-    settings = asdict(options.geometric.resolve_auto())
-    if options.geometric.matching == "auto":
-        del settings["matching"]  # scenes that were predicted before there was a choice are found again
-    return settings
 
 
 def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:
@@ -310,7 +292,7 @@ def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> P
     """
     candidates = [
         folder
-        for name in _predictors_meant(options)
+        for name in meant_by(options)
         for folder in sorted(cache.glob(f"{clip_name(data)}-*-{_digest_of_options(options, name)}"))
         if is_scene_folder(folder)
     ]
@@ -332,13 +314,7 @@ def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> P
 
 def _digests_of_weights(options: PredictionOptions, predictor: str) -> dict[str, str]:
     """Digests of the weights that are files here, by option. Not part of a scene's name: the scene outlives them."""
-    network, geometric = options.network, options.geometric
-    given = (
-        {"network.weights": network.weights, "network.raft-weights": network.raft_weights}
-        if predictor == "network"
-        else {"geometric.raft-weights": geometric.raft_weights, "geometric.flow-weights": geometric.flow_weights}
-    )
-    paths = {option: Path(value).expanduser() for option, value in given.items() if value is not None}
+    paths = {o: path.expanduser() for o, path in settings_of(options, predictor).weight_files().items()}
     files = {option: path / "model.safetensors" if path.is_dir() else path for option, path in paths.items()}
     return {option: digest_of_file(file) for option, file in files.items() if file.is_file()}
 

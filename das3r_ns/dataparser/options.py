@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
-from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.network.settings import NetworkPredictorConfig
-from das3r_ns.predictor.registry import PredictorChoice
+from das3r_ns.predictor.registry import PredictorOptions
 from das3r_ns.video.config import VideoConfig
 
 Numbering = Literal["auto", "from-0", "from-1", "in-order", "by-name"]
@@ -19,18 +17,15 @@ back) or of OpenCV (x right, y down, z forward). `auto` is the file format's own
 
 
 @dataclass
-class PredictionOptions(SavedConfig):
-    """How cameras, depth and moving parts are found. A scene folder, predicted before, ignores all of it."""
-
+class _VideoOptions(SavedConfig):
     video: VideoConfig = field(default_factory=VideoConfig)
     """Which frames are read, and how large."""
-    predictor: PredictorChoice = "auto"
-    """`auto` takes the network when its weights are at hand, or when there is a GPU and they can be fetched; else
-    `geometric`, which needs none."""
-    geometric: GeometricPredictorConfig = field(default_factory=GeometricPredictorConfig)
-    """Settings of the geometric predictor."""
-    network: NetworkPredictorConfig = field(default_factory=NetworkPredictorConfig)
-    """Settings of the network predictor."""
+
+
+@dataclass
+class PredictionOptions(PredictorOptions, _VideoOptions):
+    """How cameras, depth and moving parts are found. A scene folder, predicted before, ignores all of it."""
+
     masks: Path | None = None
     """Your own masks, white (or any object number or colour) where something moves: a folder of images or .npy files
     named like the frames; or one file: an image for all frames, a stack (.npy, .npz, GIF, TIFF) or a video. They

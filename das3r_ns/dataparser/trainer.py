@@ -18,7 +18,7 @@ from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.machine.checks import prepare_gpu
 from das3r_ns.machine.hardware import gpus_without_driver
 from das3r_ns.model.rasterizer import draws_on_cpu
-from das3r_ns.predictor.registry import resolve
+from das3r_ns.predictor.registry import options_of, resolve
 from das3r_ns.runtime.failures import end_in_a_sentence, program_name
 
 
@@ -50,9 +50,10 @@ class Das3rTrainerConfig(SavedConfig, TrainerConfig):
         if isinstance(dataparser, Das3rDataParserConfig) and kind_of(data) != "scene":
             dataparser.check()  # before weights are fetched for what cannot work
             if dataparser.predictor == "auto" and data.exists():  # else a scene of the lost clip says which it was
-                dataparser.predictor, reason = resolve("auto", dataparser.network.weights)
+                dataparser.predictor, reason = resolve(dataparser)
                 print(f"Predictor: {dataparser.predictor}, {reason}.")
-            dataparser.geometric = dataparser.geometric.resolve_auto()
+            for name, settings in options_of(dataparser).items():
+                setattr(dataparser, name, settings.resolve_auto())
         super().save_config()
 
 

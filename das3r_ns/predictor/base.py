@@ -1,16 +1,18 @@
 """What a predictor is: frames and whatever the user knows go in, a `Scene` comes out.
 
-Adding a predictor is adding a file with a config and a class that satisfies `Predictor`; nothing downstream learns
-its name.
+Adding a predictor is adding a settings class derived from `PredictorSettings` and a class that satisfies `Predictor`,
+and one row in `registry` or an entry point of another package; nothing else learns its name.
 """
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.scene import Scene
 from das3r_ns.video.clip import Clip
 
@@ -42,6 +44,7 @@ class UserPriors:
         return self.dynamic_mask is not None and (self.mask_given is None or bool(self.mask_given.all()))
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Turns a clip into a scene. Building one is cheap and checks its settings; calling it is the long work."""
 
@@ -58,6 +61,51 @@ class Predictor(Protocol):
             PredictionError: the clip cannot be reconstructed; the message says why and what to try.
         """
         ...
+
+
+@dataclass
+class PredictorSettings(SavedConfig):
+    """What a user can say to a predictor: a dataclass whose field docstrings are the help page. Imports nothing heavy;
+    the predictor is imported in `build`."""
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a value makes no sense; the message names its option.
+        """
+
+    def resolve_auto(self) -> "PredictorSettings":
+        """The same with what `auto` means here and now in each setting, so that it can be recorded."""
+        return self
+
+    def asked_for(self) -> str:
+        """Why `--predictor auto` means this predictor because of these settings, as half a sentence; empty if they say
+        nothing about it."""
+        return ""
+
+    def cache_key(self) -> dict[str, Any]:
+        """What a predicted scene is found again by: the settings, with what `auto` means here and now."""
+        return asdict(self.resolve_auto())
+
+    def announcement(self, masks_given: bool) -> str:
+        """One line to be said before the prediction; empty for none.
+
+        Args:
+            masks_given: the user brings the dynamic masks.
+        """
+        return ""
+
+    def weight_files(self) -> dict[str, Path]:
+        """Files or folders of weights that the settings name, by option: a scene records their digests."""
+        return {}
+
+    def build(self) -> "Predictor":
+        """The predictor. Cheap, but whatever is missing (a package, weights) is said here.
+
+        Raises:
+            ImportError, RuntimeError: what is missing, and how to bring it.
+        """
+        raise NotImplementedError
 
 
 class PredictionError(RuntimeError):

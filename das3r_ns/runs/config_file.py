@@ -147,7 +147,7 @@ def _settings(loader: _ConfigLoader, suffix: str, node: yaml.Node) -> Iterator[A
             raise _refused(node, f"has a field {name!r}")
         state[name] = value
     if isinstance(instance, SavedConfig):
-        instance.__setstate__(state)
+        instance.__setstate__({str(name): value for name, value in state.items()})
     else:
         instance.__dict__.update(state)
 

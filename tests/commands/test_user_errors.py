@@ -11,7 +11,7 @@ from written_videos import frame_picture, write_video
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.predict import predict
-from das3r_ns.predictor import registry as auto
+from das3r_ns.predictor import registry
 from das3r_ns.video.clip import read_clip
 from das3r_ns.video.config import VideoConfig
 
@@ -197,7 +197,7 @@ def test_options_without_sense(tmp_path, config, message):
     ],
 )
 def test_settings_of_the_predictor_are_looked_at_before_the_frames(tmp_path, monkeypatch, option, value, message):
-    monkeypatch.setattr(cache, "build_predictor", auto.build_predictor)
+    monkeypatch.setattr(cache, "build_predictor", registry.build_predictor)
     monkeypatch.setattr(cache, "read_inputs", lambda *_: pytest.fail("read the frames"))
     options = PredictionOptions(predictor="geometric")
     *path, name = option.split(".")
@@ -237,26 +237,20 @@ def weights(monkeypatch):
     return weights
 
 
-def test_auto_takes_the_network_only_when_its_weights_come(weights, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert auto.resolve("auto")[0] == "geometric"
-    assert "nor is a GPU" in auto.resolve("auto")[1]
+def test_auto_never_fetches_weights_whose_licence_nobody_agreed_to(weights, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert "could not be fetched" in auto.resolve("auto")[1]
-    monkeypatch.setattr(weights, "hub_reachable", lambda: False)
-    assert "cannot be reached" in auto.resolve("auto")[1]
-    monkeypatch.setattr(weights, "hub_reachable", lambda: True)
-    monkeypatch.setattr(weights, "download_weights", lambda _: Path())
-    assert auto.resolve("auto") == ("network", "its weights were fetched just now")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(weights, "weights_available", lambda source: source == "mine")
-    assert auto.resolve("auto", "mine")[0] == "network"
+    monkeypatch.setattr(weights, "download_weights", lambda _: pytest.fail("fetched weights unasked"))
+    monkeypatch.setattr(weights, "weights_available", lambda _: True)
+    options = PredictionOptions()
+    assert registry.resolve(options) == ("geometric", "which needs no weights")
+    options.network.weights = "mine"
+    assert registry.resolve(options) == ("network", "since --network.weights names its weights")
 
 
 def test_insisting_on_a_network_without_weights_says_how_to_bring_them(weights):
-    options = PredictionOptions()
+    options = PredictionOptions(predictor="network")
     with pytest.raises(weights.WeightsError, match="not to be had"):
-        auto.build_predictor("network", options.geometric, options.network)
+        registry.build_predictor(options)
     options.network.weights = "nowhere.pth"
     with pytest.raises(weights.WeightsError, match=r"No weights at nowhere.pth. Give a folder"):
-        auto.build_predictor("network", options.geometric, options.network)
+        registry.build_predictor(options)

@@ -13,9 +13,7 @@ from das3r_ns.dataparser import trainer
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig
 from das3r_ns.predictor.masks.refiners import choice
-from das3r_ns.predictor.network import weights_source
 from das3r_ns.predictor.network.settings import NetworkPredictorConfig
-from das3r_ns.predictor.registry import resolve
 
 
 def trainer_config(data: Path, output_dir: Path) -> Das3rTrainerConfig:
@@ -38,15 +36,13 @@ def test_a_run_is_called_after_its_clip_and_its_config_says_what_auto_meant(tmp_
     assert config.get_base_dir().parent == tmp_path / "outputs" / "holiday" / "das3r"
     saved = yaml.load((config.get_base_dir() / "config.yml").read_text(), Loader=yaml.Loader)
     assert saved.experiment_name == "holiday"
-    assert saved.pipeline.datamanager.dataparser.predictor == resolve("auto")[0]
+    assert saved.pipeline.datamanager.dataparser.predictor == "geometric"
     assert saved.pipeline.datamanager.dataparser.geometric.masks.refiner == choice.resolve_auto("auto") != "auto"
 
 
-def test_weights_of_ones_own_decide_what_auto_means_in_a_run(tmp_path, monkeypatch):
+def test_weights_of_ones_own_decide_what_auto_means_in_a_run(tmp_path):
     own = tmp_path / "mine.pth"
     own.write_bytes(b"x")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(weights_source, "_cached_folder", lambda _: None)  # the published ones are not here
     meant = []
     for weights in (NetworkPredictorConfig().weights, str(own)):
         config = trainer_config(write_pictures(tmp_path / "shots"), tmp_path / "outputs")

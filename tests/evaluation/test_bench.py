@@ -24,7 +24,10 @@ from das3r_ns.evaluation.bench.training import train
 from das3r_ns.evaluation.bench.worker import run_job
 from das3r_ns.predictor.network.preprocess import framing
 from das3r_ns.runs.checkpoints import checkpoint_steps
+from das3r_ns.predictor.registry import PredictorOptions
 from das3r_ns.scene import read_scene, write_scene
+
+GEOMETRIC = PredictorOptions(predictor="geometric")
 
 
 class Predictions:
@@ -144,7 +147,7 @@ def test_a_benchmark_from_the_command_to_the_tables(tmp_path, predictions, capsy
     for name in ("one", "two", "three"):
         small_clip(tmp_path / "clips" / name)
     predictions.fails["two"] = RuntimeError("nothing | to\nfollow")
-    table = bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks", "poses"), predictor="geometric")
+    table = bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks", "poses"), predictors=GEOMETRIC)
     assert [row.sequence for row in table.rows] == ["one", "three", "two"]
     assert table.rows[0].values("masks")["j_mean"] == pytest.approx(1.0)
     assert table.rows[0].values("poses")["ate"] == pytest.approx(0, abs=1e-6)
@@ -173,7 +176,7 @@ def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions)
 
     def again(stages=("masks",), **changes) -> BenchTable:
         predictions.of.clear()
-        return bench(clips, out=out, stages=stages, predictor="geometric", **changes)
+        return bench(clips, out=out, stages=stages, predictors=GEOMETRIC, **changes)
 
     again()
     predictions.fails.clear()
@@ -200,7 +203,7 @@ def test_what_an_interrupted_repetition_has_made_void_is_measured_again(tmp_path
     clips, out = str(tmp_path / "clips"), tmp_path / "out"
 
     def j_with(**options) -> float:
-        table = bench(clips, out=out, stages=("masks",), predictor="geometric", **options)
+        table = bench(clips, out=out, stages=("masks",), predictors=GEOMETRIC, **options)
         return table.rows[0].values("masks")["j_mean"]
 
     def interrupt(*_):
@@ -256,7 +259,7 @@ def test_when_every_sequence_fails_the_tables_are_written_and_the_command_fails(
     small_clip(tmp_path / "clips" / "one", n=3)
     predictions.fails["one"] = MemoryError("too much")
     with pytest.raises(RuntimeError, match="every sequence failed, the first with: MemoryError: too much"):
-        bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks",), predictor="geometric")
+        bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks",), predictors=GEOMETRIC)
     assert "MemoryError" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -332,7 +335,7 @@ def test_true_masks_replace_those_of_a_scene_that_was_predicted_before(tmp_path,
     predictions.moving = 0.0  # the predictor misses what moves
 
     def j(**options) -> float:
-        table = bench(str(tmp_path / "clips"), stages=("masks",), predictor="geometric", **options)
+        table = bench(str(tmp_path / "clips"), stages=("masks",), predictors=GEOMETRIC, **options)
         assert not table.rows[0].errors
         return table.rows[0].values("masks")["j_mean"]
 
@@ -351,7 +354,7 @@ def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
         str(tmp_path / "clips"),
         out=tmp_path / "out",
         stages=("psnr",),
-        predictor="geometric",
+        predictors=GEOMETRIC,
         methods=("das3r-lite",),
         baselines=False,
         steps=30,
@@ -370,7 +373,7 @@ def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
     trained = tmp_path / "out" / "wall" / "results" / "train-das3r-lite.json"
     stamp = trained.stat().st_mtime_ns
     bench(
-        str(tmp_path / "clips"), out=tmp_path / "out", stages=("psnr",), predictor="geometric", methods=("das3r-lite",),
+        str(tmp_path / "clips"), out=tmp_path / "out", stages=("psnr",), predictors=GEOMETRIC, methods=("das3r-lite",),
         baselines=False, steps=30,
     )  # fmt: skip
     assert trained.stat().st_mtime_ns == stamp

@@ -21,9 +21,7 @@ from das3r_ns.evaluation.bench.table import BenchTable, read_row
 from das3r_ns.evaluation.bench.training import BASELINES
 from das3r_ns.evaluation.bench.worker import Job, Stage
 from das3r_ns.evaluation.report import shown
-from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.network.settings import NetworkPredictorConfig
-from das3r_ns.predictor.registry import PredictorChoice, resolve
+from das3r_ns.predictor.registry import PredictorOptions, resolve, resolved
 
 STAGES: tuple[Stage, ...] = ("masks", "poses", "psnr")
 
@@ -34,9 +32,7 @@ def bench(
     out: Path | None = None,
     stages: tuple[Literal["masks", "poses", "psnr", "all"], ...] = ("all",),
     sequences: tuple[str, ...] = (),
-    predictor: PredictorChoice = "auto",
-    geometric: GeometricPredictorConfig = GeometricPredictorConfig(),  # noqa: B008  (tyro copies it)
-    network: NetworkPredictorConfig = NetworkPredictorConfig(),  # noqa: B008  (tyro copies it)
+    predictors: Annotated[PredictorOptions, tyro.conf.arg(name="")] = PredictorOptions(),  # noqa: B008  (tyro copies it)
     methods: tuple[str, ...] = ("das3r",),
     baselines: bool = True,
     steps: int | None = None,
@@ -62,9 +58,7 @@ def bench(
         out: folder for scenes, runs, pictures and tables. benchmarks/WHAT (benchmarks/WHAT-true-masks) when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
         sequences: names of the sequences. Left out, those of the published tables, or all of a folder of clips.
-        predictor: auto takes the network when its weights are at hand or a GPU makes fetching them worth while.
-        geometric: settings of the geometric predictor.
-        network: settings of the network predictor.
+        predictors: which predictor, and the settings of each.
         methods: nerfstudio methods to train: das3r, das3r-paper, das3r-lite.
         baselines: train nerfstudio's splatfacto too, with and without masks, on the same scene folders. Needs a GPU.
         steps: training steps of every method, instead of its own number. For a quick look.
@@ -94,7 +88,7 @@ def bench(
         raise ValueError(f"--jobs must be 1 or more, got {jobs}")
     trained = _methods(methods, baselines) if "psnr" in chosen else ()
     _check_methods(trained)
-    name, reason = resolve(predictor, network.weights)
+    name, reason = resolve(predictors)
     frames = FRAMES.get(set_name, FRAMES["davis"])
     if max_frames is not None:
         frames = FrameChoice(max_frames, frames.stride)
@@ -110,9 +104,7 @@ def bench(
             frames,
             longest_side,
             chosen,
-            name,
-            geometric.resolve_auto(),
-            network,
+            resolved(predictors),
             trained,
             steps,
             baseline_steps or steps,

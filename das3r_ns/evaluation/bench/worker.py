@@ -29,9 +29,7 @@ from das3r_ns.evaluation.bench.true_masks import write_with_true_masks
 from das3r_ns.evaluation.evaluate import Evaluation
 from das3r_ns.evaluation.runs import load_run
 from das3r_ns.files.json_files import to_jsonable, write_json
-from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.network.settings import NetworkPredictorConfig
-from das3r_ns.predictor.registry import PredictorName
+from das3r_ns.predictor.registry import PredictorOptions, options_of, settings_of
 from das3r_ns.scene import read_scene
 from das3r_ns.video.config import VideoConfig
 
@@ -48,9 +46,8 @@ class Job:
     frames: FrameChoice
     longest_side: int | None
     stages: tuple[Stage, ...]
-    predictor: PredictorName
-    geometric: GeometricPredictorConfig
-    network: NetworkPredictorConfig
+    predictors: PredictorOptions
+    """With what `auto` means."""
     methods: tuple[str, ...]
     """What is trained, for the stage `psnr`."""
     steps: int | None
@@ -105,8 +102,9 @@ class _Stages:
 
     def predict_settings(self) -> dict[str, Any]:
         job = self._job
-        own = job.geometric if job.predictor == "geometric" else job.network
-        return {**self.prepare_settings(), "predictor": job.predictor, "predictor_settings": asdict(own)}
+        name = job.predictors.predictor
+        own = asdict(settings_of(job.predictors, name))
+        return {**self.prepare_settings(), "predictor": name, "predictor_settings": own}
 
     def scene_settings(self) -> dict[str, Any]:
         """Of the scene that is trained on and measured."""
@@ -158,15 +156,14 @@ def _prepare(job: Job) -> dict[str, Any]:
 def _predict(job: Job) -> dict[str, Any]:
     options = PredictionOptions(
         video=VideoConfig(max_frames=None, longest_side=None),
-        predictor=job.predictor,
-        geometric=job.geometric,
-        network=job.network,
+        predictor=job.predictors.predictor,
+        **options_of(job.predictors),
     )
     folder = job.out / "scene"
     predict(_truth_folder(job) / "images", folder, options, overwrite=True)
     scene = read_scene(folder)
     return {
-        "predictor": _predictor(scene.provenance, job.predictor),
+        "predictor": _predictor(scene.provenance, job.predictors.predictor),
         "image_size": list(scene.image_size),
         "frames_posed": int(scene.pose_known.sum()),
         "focal_px": float(scene.K[:, 0, 0].mean()),
@@ -178,10 +175,10 @@ def _take_true_masks(job: Job) -> dict[str, Any]:
     return write_with_true_masks(job.out / "scene", _truth(job), _scene_folder(job))
 
 
-def _predictor(provenance: dict[str, Any], asked: PredictorName) -> str:
+def _predictor(provenance: dict[str, Any], asked: str) -> str:
     """What the table calls the predictor of a scene folder: its name, and what refined its masks."""
     name = provenance.get("predictor", asked)
-    refiner = provenance.get("settings", {}).get("masks", {}).get("refiner", "none") if name == "geometric" else "none"
+    refiner = provenance.get("settings", {}).get("masks", {}).get("refiner", "none")
     return name if refiner == "none" else f"{name} + {refiner}"
 
 

@@ -38,7 +38,6 @@ from das3r_ns.predictor.cameras.sfm import (
     ANY_LENS,
     Background,
     CameraEstimate,
-    CheckedFlow,
     FocalKnowledge,
     InitializationError,
     LensEstimate,
@@ -52,6 +51,7 @@ from das3r_ns.predictor.cameras.sfm import (
 )
 from das3r_ns.predictor.cameras.sfm.focal import UNTOLD
 from das3r_ns.predictor.cameras.sfm.tracks import USED
+from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.preprocess.blank_frames import blank
 from das3r_ns.predictor.preprocess.duplicate_frames import unique_frames
 from das3r_ns.runtime.progress import CONSOLE, stage

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from das3r_ns.files.saved_config import SavedConfig
+from das3r_ns.predictor.base import Predictor, PredictorSettings
 from das3r_ns.predictor.cameras.config import MappingConfig
 from das3r_ns.predictor.flow.matcher_choice import MatcherName, resolve_matcher
 from das3r_ns.predictor.masks.config import MaskConfig
@@ -17,7 +17,7 @@ MEDIANS_PX = (1, 3, 5)
 
 
 @dataclass
-class GeometricPredictorConfig(SavedConfig):
+class GeometricPredictorConfig(PredictorSettings):
     """Cameras, depth and moving things from motion and geometry alone: no weights, no GPU."""
 
     mapping: MappingConfig = field(default_factory=MappingConfig)
@@ -84,3 +84,34 @@ class GeometricPredictorConfig(SavedConfig):
             matching=resolve_matcher(self.matching),
             masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)),
         )
+
+    def cache_key(self) -> dict[str, Any]:
+        """See `PredictorSettings`. Scenes that were predicted before there was a choice of matching are found again."""
+        key = asdict(self.resolve_auto())
+        if self.matching == "auto":
+            del key["matching"]
+        return key
+
+    def announcement(self, masks_given: bool) -> str:
+        """What the masks will come from, where `auto` decides it."""
+        if masks_given or self.masks.refiner != "auto":
+            return ""
+        refiner = resolve_auto(self.masks.refiner)
+        if refiner == "none":
+            return "Masks: from motion alone (pip install 'das3r-ns[salience]' makes them sharper)."
+        return f"Masks: from motion and {refiner}."
+
+    def weight_files(self) -> dict[str, Path]:
+        """Of the optical flow, where they are named."""
+        given = {"geometric.raft-weights": self.raft_weights, "geometric.flow-weights": self.flow_weights}
+        return {option: path for option, path in given.items() if path is not None}
+
+    def build(self) -> Predictor:
+        """See `PredictorSettings`.
+
+        Raises:
+            ImportError: the refiner needs a package that is not installed.
+        """
+        from das3r_ns.predictor.geometric.predictor import GeometricPredictor
+
+        return GeometricPredictor(self)

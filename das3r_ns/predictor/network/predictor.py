@@ -14,9 +14,10 @@ from torch import Tensor
 from das3r_ns import geometry
 from das3r_ns.files.json_files import to_jsonable
 from das3r_ns.predictor.base import PredictionError, UserPriors
+from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
-from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, CheckedFlow, KnownGeometry
+from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, KnownGeometry
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
+from das3r_ns.predictor.base import Predictor, PredictorSettings
 
 DEFAULT_WEIGHTS = "Kai422kx/das3r"
 """Hub repository of the published weights (their licence forbids commercial use)."""
@@ -181,7 +182,7 @@ class AlignmentConfig(SavedConfig):
 
 
 @dataclass
-class NetworkPredictorConfig(SavedConfig):
+class NetworkPredictorConfig(PredictorSettings):
     """Cameras, depth and moving things from the pairwise network. Wants a GPU and 2.4 GB of weights."""
 
     weights: str = DEFAULT_WEIGHTS
@@ -206,3 +207,25 @@ class NetworkPredictorConfig(SavedConfig):
     `flow` raft fetches them (21 MB)."""
     max_points: int = 150_000
     """Size of the seed cloud."""
+
+    def asked_for(self) -> str:
+        """Whoever names weights wants them used. The published ones are never taken unasked: their licence forbids
+        commercial use."""
+        return "" if self.weights == DEFAULT_WEIGHTS else "since --network.weights names its weights"
+
+    def weight_files(self) -> dict[str, Path]:
+        """The network's and RAFT's, as far as they are files here."""
+        given = {"network.weights": self.weights, "network.raft-weights": self.raft_weights}
+        return {option: Path(value) for option, value in given.items() if value is not None}
+
+    def build(self) -> Predictor:
+        """See `PredictorSettings`.
+
+        Raises:
+            WeightsError: the weights are neither here nor to be fetched; the message says how to bring them.
+        """
+        from das3r_ns.predictor.network.predictor import NetworkPredictor
+        from das3r_ns.predictor.network.weights_source import locate_weights
+
+        locate_weights(self.weights)  # before the long work
+        return NetworkPredictor(self)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.predictor.cameras.pose_graph import PoseGraphEdge, optimize_pose_graph
-from das3r_ns.predictor.network.alignment import Alignment, CheckedFlow, KnownGeometry, align
+from das3r_ns.predictor.flow.checked import CheckedFlow
+from das3r_ns.predictor.network.alignment import Alignment, KnownGeometry, align
 from das3r_ns.predictor.network.alignment.objective import pixel_subset
 from das3r_ns.predictor.network.alignment.start import register
 from das3r_ns.predictor.network.pairs import PairPredictions, loop_pairs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from das3r_ns.predictor.cameras.sfm import CheckedFlow
+from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.runtime.parallel import parallel_for
 
 SAME_PX = 0.05

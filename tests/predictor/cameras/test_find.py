@@ -16,7 +16,8 @@ from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.predictor.cameras.find import best_of, find_cameras, key_frames
-from das3r_ns.predictor.cameras.sfm import CameraEstimate, CheckedFlow, Tracks
+from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks
+from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor, flow_between

@@ -17,13 +17,12 @@ from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, agreement_wi
 from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge
 from das3r_ns.predictor.cameras.sfm.initialization import InitializationError
 from das3r_ns.predictor.cameras.sfm.lens_selection import ANY_LENS, LensEstimate, LensSearch, select_lens
-from das3r_ns.predictor.cameras.sfm.tracks import CheckedFlow, Tracks, follow_grid, weigh
+from das3r_ns.predictor.cameras.sfm.tracks import Tracks, follow_grid, weigh
 
 __all__ = [
     "ANY_LENS",
     "Background",
     "CameraEstimate",
-    "CheckedFlow",
     "FocalKnowledge",
     "InitializationError",
     "LensEstimate",

@@ -20,11 +20,8 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from das3r_ns.predictor.cameras.sfm.subpixel import SubpixelMatcher
+from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.runtime.parallel import parallel_for
-
-CheckedFlow = Callable[[int, int], tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]]
-"""Flow (du, dv) from frame i to frame j for (i, j), and the distance in pixels by which forward and then backward flow
-miss the pixel they started from (infinite out of view)."""
 
 DIRECT = (1, 2, 4, 8)
 """Offsets in frames at which the flow itself is looked up."""

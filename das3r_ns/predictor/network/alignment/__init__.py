@@ -5,8 +5,8 @@ lengths, depth maps, dynamic maps. Everything is in OpenCV camera axes. The desc
 (`start`): from identity cameras the objective has poor local minima.
 """
 
-from das3r_ns.predictor.network.alignment.align import Alignment, CheckedFlow, KnownGeometry, align
+from das3r_ns.predictor.network.alignment.align import Alignment, KnownGeometry, align
 from das3r_ns.predictor.network.alignment.start import AlignmentError
 from das3r_ns.predictor.network.settings import AlignmentConfig
 
-__all__ = ["Alignment", "AlignmentConfig", "AlignmentError", "CheckedFlow", "KnownGeometry", "align"]
+__all__ = ["Alignment", "AlignmentConfig", "AlignmentError", "KnownGeometry", "align"]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from das3r_ns import geometry
+from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.network.alignment.clean import aggregate_masks, clean_confidence
 from das3r_ns.predictor.network.alignment.objective import (
     FlowObservations,
@@ -32,11 +33,6 @@ MAX_ROUND_TRIP_PX = 1.0
 """Flow there and back must agree to this, or the pixel counts as occluded."""
 DYNAMIC_THRESHOLD = 0.5
 CAMERAS = frozenset({"camera_quat_xyzw", "camera_translation_code"})
-
-
-CheckedFlow = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
-"""Flow (h, w, 2) from one frame to another and its round-trip error (h, w), both in pixels of the network's input, as
-`flow.FlowBetweenFrames.checked` gives them."""
 
 
 @dataclass(frozen=True)
