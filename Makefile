@@ -39,6 +39,7 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m pip check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright
 
 clean:

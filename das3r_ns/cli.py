@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-flow": ("das3r_ns.predictor.training.flow.train:train_flow", "train the optical-flow network"),
     "train-predictor": ("das3r_ns.predictor.training.loop.train:train_predictor", "train the dynamic predictor"),
     "prepare": ("das3r_ns.predictor.training.data.prepare:prepare", "dynamic masks of a training set"),
-    "doctor": ("das3r_ns.machine.doctor:doctor", "what is installed, what this machine can do, what helps"),
+    "doctor": ("das3r_ns.doctor:doctor", "what is installed, what this machine can do, what helps"),
     "demo": ("das3r_ns.demo:demo", "from a synthetic clip, or yours, to a measured splat"),
 }
 

@@ -23,8 +23,8 @@ from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
 from das3r_ns.evaluation.bench.training import train
 from das3r_ns.evaluation.bench.worker import run_job
 from das3r_ns.predictor.network.preprocess import framing
-from das3r_ns.runs.checkpoints import checkpoint_steps
 from das3r_ns.predictor.registry import PredictorOptions
+from das3r_ns.runs.checkpoints import checkpoint_steps
 from das3r_ns.scene import read_scene, write_scene
 
 GEOMETRIC = PredictorOptions(predictor="geometric")
