@@ -45,10 +45,12 @@ def main() -> None:
     import tyro
 
     from das3r_ns.runtime.failures import EXIT_INTERRUPTED, TRACEBACK_SWITCH, sentence_of
+    from das3r_ns.runtime.signals import terminated_in_order
 
     command = load(name)
     try:
-        tyro.cli(command, prog=f"das3r {name}", args=arguments[1:])
+        with terminated_in_order(f"das3r {name}"):
+            tyro.cli(command, prog=f"das3r {name}", args=arguments[1:])
     except KeyboardInterrupt as error:
         print(f"das3r {name}: {sentence_of(error)}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

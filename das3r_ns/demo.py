@@ -4,7 +4,6 @@ Without `--data` the video is a synthetic clip whose truth is known, and the tab
 """
 
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich import get_console
 from rich.table import Table
 
 from das3r_ns.files.json_files import write_json
+from das3r_ns.runtime.children import run_child
 
 
 def demo(
@@ -113,7 +113,7 @@ def _call(command: str, *arguments: str) -> None:
     if path is None:
         raise RuntimeError(f"the command {command} is missing: is nerfstudio installed in this environment?")
     get_console().print(f"$ {command} {' '.join(arguments)}", style="dim", soft_wrap=True)
-    code = subprocess.run([path, *arguments], check=False).returncode
+    code = run_child([path, *arguments])
     if code != 0:
         raise RuntimeError(f"{command} stopped with exit code {code}; its output above says why.")
 

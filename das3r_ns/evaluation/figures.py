@@ -16,6 +16,7 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.comparison import PictureComparison
+from das3r_ns.files.whole import whole_file, write_bytes_whole
 
 PANEL_WIDTH = 320
 """Pixels of one picture in a sheet."""
@@ -51,7 +52,8 @@ def draw_paths(
         axes.grid(alpha=0.3)
     views[0].legend()
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110)
     return path
 
 
@@ -68,7 +70,8 @@ def draw_psnr(curves: Mapping[str, PictureComparison], path: Path, title: str = 
     axes.set(xlabel="frame of the clip", ylabel="dB", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110)
     return path
 
 
@@ -103,7 +106,8 @@ def draw_calibration(
     axes.set(xlabel="dynamic_prob", ylabel="share of its pixels that move", title=title, xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110)
     return path, error
 
 
@@ -134,7 +138,7 @@ class Sheet:
         encoded, data = cv2.imencode(path.suffix, np.vstack(self.rows)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         if not encoded:
             raise OSError(f"could not encode {path}")
-        path.write_bytes(data.tobytes())
+        write_bytes_whole(path, data.tobytes())
         return path
 
 

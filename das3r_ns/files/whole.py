@@ -197,6 +197,20 @@ def claimed_folder(parent: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def temporary_folder(prefix: str, needed_bytes: int, what: str) -> Iterator[Path]:
+    """A claimed folder in the system's temporary folder, which is asked for room and swept first.
+
+    Raises:
+        DiskFullError: there is too little room.
+    """
+    place = Path(tempfile.gettempdir())
+    sweep(place, prefix)
+    check_room(place, needed_bytes, what, "Make room, or name another temporary folder: export TMPDIR=FOLDER.")
+    with claimed_folder(place, prefix) as folder:
+        yield folder
+
+
 def sweep(parent: Path, prefix: str) -> list[Path]:
     """Remove the folders of `claimed_folder` in `parent` whose process is gone; returns them.
 

@@ -6,8 +6,10 @@ import atexit
 import functools
 import os
 import shutil
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+
+from das3r_ns.files.whole import temporary_folder
 
 
 @functools.cache
@@ -21,11 +23,15 @@ def provide_ffmpeg() -> None:
         program = Path(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError):  # no wheel for this platform: nerfstudio then says how to install ffmpeg
         return
-    folder = tempfile.mkdtemp(prefix="das3r-ffmpeg-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    called = Path(folder) / ("ffmpeg.exe" if program.suffix == ".exe" else "ffmpeg")
+    claim = ExitStack()
+    atexit.register(claim.close)
     try:
-        called.symlink_to(program)
-    except OSError:  # Windows lets only some users make links
-        shutil.copy2(program, called)
-    os.environ["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", "")))
+        folder = claim.enter_context(temporary_folder("das3r-ffmpeg-", 0, "a link to ffmpeg"))
+        called = folder / ("ffmpeg.exe" if program.suffix == ".exe" else "ffmpeg")
+        try:
+            called.symlink_to(program)
+        except OSError:  # Windows lets only some users make links
+            shutil.copy2(program, called)
+    except OSError:  # no room for it: nerfstudio then says how to install ffmpeg, should it be needed
+        return
+    os.environ["PATH"] = os.pathsep.join((str(folder), os.environ.get("PATH", "")))

@@ -10,6 +10,7 @@ from das3r_ns.evaluation.bench import published
 from das3r_ns.evaluation.bench.worker import Job, results_folder
 from das3r_ns.evaluation.comparison import THRESHOLDS
 from das3r_ns.files.json_files import write_json
+from das3r_ns.files.whole import whole_file, write_text_whole
 
 WAYS = ("predicted", "trained", "refined")
 """Of placing the test cameras; see `measure_renders`."""
@@ -70,9 +71,9 @@ class BenchTable:
             title = f"Calibration of dynamic maps, {self.set_name}"
             path, error = draw_calibration(counts, folder / "calibration.png", title)
             self.notes["calibration error of the masks"] = f"{error:.4f} ({path.name})"
-        paths["md"].write_text(self.markdown(), encoding="utf-8")
+        write_text_whole(paths["md"], self.markdown())
         records = self.records()
-        with paths["csv"].open("w", newline="", encoding="utf-8") as file:
+        with whole_file(paths["csv"]) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(records[0]) if records else [])
             writer.writeheader()
             writer.writerows(records)

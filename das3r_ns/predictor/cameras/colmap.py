@@ -7,7 +7,6 @@ mapper's own world and scale; levelling comes later, when depth is known.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float64, UInt8
 
+from das3r_ns.files.whole import temporary_folder
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.cameras.colmap_features import (
     CAMERA_ID,
@@ -30,6 +30,10 @@ from das3r_ns.predictor.cameras.quality import CameraQuality
 from das3r_ns.runtime.parallel import thread_count
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import RadialLens
+
+BYTES_A_FEATURE, BYTES_A_MATCH = 128 + 24, 2 * 8
+"""A descriptor and a keypoint; two feature numbers, as matched and as verified."""
+MIN_ROOM_BYTES = 16 << 20
 
 FOCAL_RANGE_DEGREES = (15.0, 120.0)
 """Fields of view of the longer side that a video camera may have; outside, the focal length has run away."""
@@ -71,6 +75,13 @@ class CameraPath:
         return replace(self, T_world_camera=T, known=known)
 
 
+def database_bytes(features: Sequence[Features], num_pairs: int) -> int:
+    """Room that COLMAP's database and the models written beside it may take, rather more than less."""
+    counts = [len(feature.xy) for feature in features]
+    matches = num_pairs * max(counts, default=0) * BYTES_A_MATCH
+    return MIN_ROOM_BYTES + 2 * (sum(counts) * BYTES_A_FEATURE + matches)
+
+
 def default_focal(size: tuple[int, int], field_of_view: float) -> float:
     """Focal length in pixels when the longer side covers `field_of_view` degrees."""
     return max(size) / (2 * math.tan(math.radians(field_of_view) / 2))
@@ -95,15 +106,17 @@ def reconstruct_with_colmap(
     """
     size = (frames[0].shape[0], frames[0].shape[1])
     start = focal_px or focal_hint_px or default_focal(size, config.field_of_view)
-    with tempfile.TemporaryDirectory(prefix="das3r-map-") as folder, quiet_colmap():
-        database = Path(folder) / "features.db"
+    pairs = pairs_to_match(len(frames), config.features)
+    # COLMAP ends the whole process when its database cannot be written.
+    needed = database_bytes(features, len(pairs))
+    with temporary_folder("das3r-map-", needed, "the database of features") as folder, quiet_colmap():
+        database = folder / "features.db"
         write_database(database, features, size, start, focal_is_prior=focal_px is not None)
-        pairs = pairs_to_match(len(frames), config.features)
         match_features(database, pairs, config.max_error_px, thread_count())  # any number gives the same
         attempts = []
         for mapper in mappers:
             run = _global if mapper == "global" else _incremental
-            reconstruction = run(database, Path(folder) / mapper, config, refine_focal=focal_px is None)
+            reconstruction = run(database, folder / mapper, config, refine_focal=focal_px is None)
             if reconstruction is None:
                 attempts.append(f"{mapper} mapping posed none")
                 continue

@@ -7,10 +7,8 @@ is dropped. Long clips are taken in parts, since SAM 2 keeps all frames of a vid
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
 
+from das3r_ns.files.whole import temporary_folder
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.runtime.progress import stage
 
@@ -126,14 +125,16 @@ def _refine_part(
     first = next_prompt(dynamic_prob, covered)
     if first is None:
         return dynamic_prob
-    with tempfile.TemporaryDirectory(prefix="das3r-sam2-") as folder:
+    height, width = picture(0).shape[:2]
+    needed = len(dynamic_prob) * height * width  # of JPEG files, rather more than less
+    with temporary_folder("das3r-sam2-", needed, "the frames for SAM 2") as folder:
         # SAM 2 reads a folder of JPEG files that are numbered.
         for i in range(len(dynamic_prob)):
             frame = picture(i)
-            path = Path(folder) / f"{i:05d}.jpg"
+            path = folder / f"{i:05d}.jpg"
             cv2.imwrite(str(path), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 97])
             scale = frame.shape[1] / dynamic_prob.shape[2], frame.shape[0] / dynamic_prob.shape[1]
-        state = predictor.init_state(video_path=folder, offload_video_to_cpu=True)
+        state = predictor.init_state(video_path=str(folder), offload_video_to_cpu=True)
         prompt: Prompt | None = first
         for _ in range(MAX_OBJECTS):
             if prompt is None:

@@ -6,7 +6,6 @@ resume needs neither the hub nor the file that the run started from.
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from das3r_ns.files.whole import whole_file
 
 FORMAT = 1
 
@@ -38,10 +39,13 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the file beside its place and move it there: an interrupted save leaves the old one."""
-    partial = path.with_suffix(".part")
-    torch.save({"format": FORMAT, **vars(checkpoint)}, partial)
-    os.replace(partial, path)
+    """Write the file, whole or not at all.
+
+    Raises:
+        DiskFullError: there is no room; the checkpoint that was there is still there.
+    """
+    with whole_file(path, what="the checkpoint") as part:
+        torch.save({"format": FORMAT, **vars(checkpoint)}, part)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
