@@ -29,6 +29,10 @@ UNCLAIMED_SECONDS = 3600.0
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
+TORCH_CANNOT_WRITE = ("file write failed", "iostream error", "inline_container.cc")
+"""What torch's own writer says of a file that it cannot write on; it does not keep the system's reason."""
+
+
 class DiskFullError(OSError):
     """There is no room. The message says where, how much, and what to do."""
 
@@ -40,8 +44,8 @@ def no_room(error: BaseException) -> bool:
         if isinstance(chain, OSError) and (chain.errno in NO_ROOM or isinstance(chain, DiskFullError)):
             return True
         text = str(chain)
-        # Torch's own writer gives RuntimeErrors, FFmpeg errors of its own; both keep the words of the system.
-        if any(os.strerror(number) in text for number in NO_ROOM) or "file write failed" in text:
+        # FFmpeg's errors are of its own kind and keep the words of the system.
+        if any(words in text for words in (*map(os.strerror, NO_ROOM), *TORCH_CANNOT_WRITE)):
             return True
         chain = chain.__cause__ or chain.__context__
     return False

@@ -1,4 +1,4 @@
-"""Trainings that stop, are killed, meet a full disk, or are moved: nothing is lost, and they go on as if nothing were."""
+"""Trainings that stop, are killed, meet a full disk, or are moved: nothing is lost and they go on exactly."""
 
 import os
 import shutil
