@@ -38,7 +38,7 @@ def _sheet(path: Path) -> None:
 
 
 def _checkpoint(path: Path) -> None:
-    save_checkpoint({"step": 9, "pipeline": {"x": torch.rand(100_000)}}, path.parent, 9)
+    save_checkpoint({"step": 9, "pipeline": {"x": torch.arange(100_000.0)}}, path.parent, 9)
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
