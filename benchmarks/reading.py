@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
 
-import av
 import tyro
 
 from das3r_ns.evaluation.bench.meter import metered
 from das3r_ns.video import VideoConfig, read_clip
+from das3r_ns.video.opening import open_video
 
 KINDS = {
     "h264.mp4": "-c:v libx264 -preset veryfast -bf 2 -g 60 -pix_fmt yuv420p",
@@ -64,7 +64,7 @@ def write_clips(folder: Path, num_frames: int) -> list[Path]:
 
 def decode_only(path: Path) -> None:
     """What cannot be done without: every frame decoded and converted."""
-    with av.open(str(path), metadata_errors="replace") as container:
+    with open_video(path) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
             frame.to_ndarray(format="rgb24")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -69,8 +69,10 @@ def open_video(path: Path) -> InputContainer:
         "max_pixels": str(MAX_FRAME_PIXELS),
     }
     try:
-        # `file:` keeps colons in the name from being read as a protocol. Tags are free text in any encoding.
-        container = av.open(f"file:{path}", mode="r", options=options, metadata_errors="replace")
+        # `file:` keeps colons in the name from being read as a protocol. Tags are free text in any encoding, for which
+        # PyAV 19 has no option any more.
+        tags: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+        container = av.open(f"file:{path}", mode="r", options=options, **tags)
     except (av.error.FFmpegError, UnicodeError) as error:
         if _is_text(beginning):
             raise ValueError(f"{path} is not a video but text. Give a video file or a folder of images.") from error
