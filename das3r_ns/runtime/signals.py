@@ -45,6 +45,15 @@ def terminated_in_order(program: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def take_back_sigterm() -> None:
+    """Call after a library was imported that puts its own handler in the place of Python's, unasked: COLMAP's log does,
+    and prints a stack trace of C++ at SIGTERM."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
 def say_terminated(program: str) -> None:
     """The one line of a command that SIGTERM ended."""
     print(f"{program}: stopped by SIGTERM.", file=sys.stderr, flush=True)

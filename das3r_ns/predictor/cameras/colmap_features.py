@@ -16,6 +16,9 @@ from jaxtyping import Bool, Float32, UInt8
 
 from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.runtime.progress import stage
+from das3r_ns.runtime.signals import take_back_sigterm
+
+take_back_sigterm()
 
 CAMERA_ID = 1
 
