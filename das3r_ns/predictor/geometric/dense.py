@@ -36,9 +36,13 @@ class Maps:
     confidence: Float32[np.ndarray, "n h w"]
     dynamic_prob: Float32[np.ndarray, "n h w"]
 
-    def median_static_depth(self) -> float:
-        """1 where no static pixel has a depth."""
-        return median_static_depth(self.depth, self.confidence, self.dynamic_prob)
+    def median_static_depth(self, pose_known: Bool[np.ndarray, "n"] | None = None) -> float:
+        """1 where no static pixel has a depth. Frames whose pose is a guess count where there are no others."""
+        return median_static_depth(self.depth, self.confidence, self.dynamic_prob, pose_known)
+
+
+MAX_PATH_DEPTHS = 3000.0
+"""The path of the cameras, from its middle, is no longer than so many times the depth of any pixel."""
 
 
 def estimate_depth_and_masks(
@@ -96,12 +100,15 @@ def _fit_frames(
     n, size = len(posed), posed.flow.map_size
     depth, confidence = (np.zeros((n, *size), np.float32) for _ in range(2))
     evidence = Evidence.empty(n, size) if with_evidence else None
+    centres = posed.T_world_camera[posed.pose_known, :3, 3]
+    path = np.linalg.norm(centres - np.median(centres, axis=0), axis=1).max() if len(centres) else 0.0
+    nearest = float(path) / MAX_PATH_DEPTHS
     with stage(f"Flow and depth of {n} frames", n) as bar:
 
         def one_frame(i: int) -> None:
             fit = posed.fit(i, offsets)
             if fit is not None:
-                depth[i], confidence[i] = depth_and_confidence(fit)
+                depth[i], confidence[i] = depth_and_confidence(fit, nearest)
                 if evidence is not None and posed.pose_known[i]:
                     evidence.set_frame(i, map_image(i), fit, config)
             bar.advance()
@@ -111,12 +118,16 @@ def _fit_frames(
 
 
 def depth_and_confidence(
-    fit: InverseDepth,
+    fit: InverseDepth, nearest: float = 0.0
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """z-depth (0 unknown) and its confidence: depth over its standard deviation, times the share of agreeing views.
-    A pixel that a single view sees, or whose parallax is below the noise, has none."""
+    A pixel that a single view sees, or whose parallax is below the noise, has none.
+
+    Args:
+        nearest: least depth that is believed. Between cameras in one place any flow is explained by a depth of nothing.
+    """
     d = np.nan_to_num(fit.inverse_depth)
-    usable = (d > 0) & (fit.views >= 2)
+    usable = (d > 0) & (fit.views >= 2) & (d * nearest < 1)
     depth = np.where(usable, 1 / np.maximum(d, 1e-12), 0).astype(np.float32)
     with np.errstate(invalid="ignore"):
         confidence = np.where(usable, fit.agreeing * np.minimum(d / fit.std, 100.0), 0)

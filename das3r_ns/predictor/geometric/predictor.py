@@ -44,6 +44,8 @@ from das3r_ns.video.clip import Clip
 MIN_FRAMES = 3
 """Two frames leave no view to check a depth with: then nothing could be said to move."""
 MIN_SIDE = 64
+MAX_REACH_DEPTHS = 300.0
+"""Distance of a camera from the middle of its path, in median depths of the dense maps."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,7 @@ class GeometricPredictor:
         flow = flow_between(clip, self._estimator, self.config)
         if known.T_world_camera is None:
             _check_shots(clip, flow)
-        if covered is not None:
-            covered = cv2.resize(covered.astype(np.float32), flow.map_size[::-1], interpolation=cv2.INTER_AREA) > 0
-        filmed, cameras = self._undistorted(_Filmed(clip, flow, known, covered))
+        filmed, cameras = self._undistorted(_Filmed(clip, flow, known, _at_map_size(covered, flow.map_size)))
         clip, flow, known, covered = filmed.clip, filmed.flow, filmed.known, filmed.covered
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.known)
@@ -112,9 +112,10 @@ class GeometricPredictor:
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
         if known.T_world_camera is None:
-            T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth())
+            T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth(cameras.known))
             T_world_camera, scale = geometry.apply_similarity(T_level_world, T_world_camera)
             xyz = geometry.transform(T_level_world, xyz)
+            _check_reach(T_world_camera, pose_known)
         scene = Scene(
             T_world_camera=T_world_camera.float(),
             K=K,
@@ -160,7 +161,7 @@ class GeometricPredictor:
             return filmed, path
         clip, known, covered = undistorted(filmed.clip, filmed.known, filmed.covered, path)
         flow = flow_between(clip, self._estimator, self.config)  # that of the images as filmed is of no more use
-        straight = _Filmed(clip, flow, known, covered)
+        straight = _Filmed(clip, flow, known, _at_map_size(covered, flow.map_size))
         cameras = self._cameras(straight, search.without("radial"))
         assert isinstance(cameras, CameraPath)
         return straight, replace(cameras, lens=path)
@@ -244,6 +245,29 @@ def _doubt_masks(known: UserPriors) -> str:
         f" By the given masks {share:.0%} of the images moves. If they are inverted (white where nothing moves, as in "
         "nerfstudio), say --masks-white-is-static; if that was said and white is what moves, leave it out."
     )
+
+
+def _check_reach(T_world_camera: torch.Tensor, pose_known: torch.Tensor) -> None:
+    """Cameras of a levelled world, whose static scene is at depth 1, against what a camera can have travelled.
+
+    Raises:
+        PredictionError: they are impossible; written down they would make a scene of nothing without a word.
+    """
+    centres = T_world_camera[pose_known, :3, 3]
+    reach = float((centres - centres.median(dim=0).values).norm(dim=-1).max()) if len(centres) else 0.0
+    if not reach <= MAX_REACH_DEPTHS:
+        raise PredictionError(
+            f"the cameras that were found lie {reach:.3g} times the depth of the scene apart, which no camera travels: "
+            "the motion of this clip was not understood. Read more frames per second (--video.fps), choose a part with "
+            "less blur (--video.start-s, --video.end-s), or give the cameras (--cameras)."
+        )
+
+
+def _at_map_size(covered: Bool[np.ndarray, "_ _"] | None, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:
+    """Every map pixel that is covered in part."""
+    if covered is None:
+        return None
+    return cv2.resize(covered.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) > 0
 
 
 def _and_not(

@@ -90,14 +90,14 @@ def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner
     given = np.ones(len(inputs.depth), bool) if inputs.user_given is None else inputs.user_given
     if user is not None and inputs.user_mask_mode == "replace" and given.all():
         dynamic = user
-        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic)
+        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic, inputs.posed.pose_known)
     elif inputs.evidence is None:
         raise ValueError("masks need evidence of motion, or user masks that replace it; neither was given")
     else:
         dynamic, doubt = _from_motion(inputs, inputs.evidence, config)
         if config.seen_through > 0:
             add_free_space_violations(dynamic, inputs.posed, inputs.depth, inputs.confidence, inputs.map_image, config)
-        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic)
+        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic, inputs.posed.pose_known)
         if refiner is not None:
             dynamic = refiner(dynamic, inputs.image, inputs.posed.flow, doubt)
         dynamic = calibrated(dynamic, "none" if refiner is None else config.refiner)
@@ -126,8 +126,14 @@ def median_static_depth(
     depth: Float32[np.ndarray, "n h w"],
     confidence: Float32[np.ndarray, "n h w"],
     dynamic_prob: Float32[np.ndarray, "n h w"],
+    pose_known: Bool[np.ndarray, "n"] | None = None,
 ) -> float:
-    """Median depth of what is known and static; 1 where there is none. Of long clips some frames stand for all."""
+    """Median depth of what is known and static; 1 where there is none. Of long clips some frames stand for all, and
+    depths of frames whose pose is a guess are guesses too: they count where there is nothing else."""
+    if pose_known is not None and pose_known.any() and not pose_known.all():
+        found = median_static_depth(depth[pose_known], confidence[pose_known], dynamic_prob[pose_known])
+        if found != 1.0:
+            return found
     every = slice(None, None, -(-len(depth) // MAX_MEDIAN_FRAMES) or 1)
     static = (depth[every] > 0) & (dynamic_prob[every] < 0.5) & (confidence[every] > 0)
     return float(np.median(depth[every][static])) if static.any() else 1.0
