@@ -97,7 +97,8 @@ def filmed(subject: Subject) -> tuple[Clip, torch.Tensor, np.ndarray]:
     for frame, zoom in zip(truth.frames.numpy(), subject.zoom):
         scale = _undistorted_radius(np.hypot(x, y), subject.k1) / np.maximum(np.hypot(x, y), 1e-12) / zoom
         at = (scale * x * focal + width / 2 - 0.5, scale * y * focal + height / 2 - 0.5)
-        frames.append(cv2.remap(frame, *(a.astype(np.float32) for a in at), cv2.INTER_CUBIC, None, cv2.BORDER_REFLECT))
+        u_at, v_at = (a.astype(np.float32) for a in at)
+        frames.append(cv2.remap(frame, u_at, v_at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))
     names = tuple(f"{i:05d}" for i in range(len(frames)))
     return Clip(torch.from_numpy(np.stack(frames)), scene.fps, names), truth.T_world_camera, focal * subject.zoom
 

@@ -4,4 +4,4 @@ One way through the house: video -> frames -> predictor -> scene folder -> datap
 Importing this package imports nothing heavy.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -29,6 +29,7 @@ def write_with_true_masks(predicted: Path, truth: TruthClip, out: Path) -> dict[
     scene = read_scene(predicted)
     if scene.lens is not None:
         truth = truth.without_distortion(scene.lens, scene.image_size[1])
+    assert truth.dynamic_mask is not None
     dynamic_prob, replaced = scene.dynamic_prob.clone(), 0
     for i in range(len(scene)):
         mask = truth.dynamic_mask(i)

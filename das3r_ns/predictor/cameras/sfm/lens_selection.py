@@ -125,11 +125,11 @@ def select_lens(
     effects: tuple[Effect, ...] = ()
     rejected: set[Effect] = set()
     while True:
-        untried = tuple(
+        untried: tuple[Effect, ...] = tuple(
             e for e in dict.fromkeys((*looked_for.forced, *looked_for.sought)) if e not in (*effects, *rejected)
         )
         promised = search.promises(effects, untried) if untried else {}
-        proposed = [e for e in untried if e in looked_for.forced or search.is_worth(promised[e])]
+        proposed: list[Effect] = [e for e in untried if e in looked_for.forced or search.is_worth(promised[e])]
         if not proposed and doubtful and "zoom" in untried:
             proposed = ["zoom"]
         if not proposed:
