@@ -19,15 +19,9 @@ from das3r_ns.dataparser.camera_check import (
     fits_by_convention,
     pairs_of,
 )
+from das3r_ns.dataparser.file_names import sorted_by_number
 from das3r_ns.dataparser.known_cameras import Convention, NamedCameras, intrinsics_at, rows_by_folder, undistort
-from das3r_ns.dataparser.matching import (
-    AmbiguousNumbers,
-    ClipFrames,
-    MatchError,
-    Numbering,
-    match_files,
-    sorted_by_number,
-)
+from das3r_ns.dataparser.matching import AmbiguousNumbers, ClipFrames, MatchError, Numbering, match_files
 from das3r_ns.video.clip import Clip
 
 DOUBTFUL = 0.5

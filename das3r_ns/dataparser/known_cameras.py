@@ -18,7 +18,7 @@ from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.dataparser.colmap_model import ColmapCamera, find_models, read_model, rotation_of
-from das3r_ns.dataparser.matching import bare_name
+from das3r_ns.dataparser.file_names import bare_name
 from das3r_ns.dataparser.options import Convention
 from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
 from das3r_ns.files.values import (

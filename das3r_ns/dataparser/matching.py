@@ -14,30 +14,24 @@ read, or for all of them, where the count is the same, and is otherwise ambiguou
 """
 
 import re
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from das3r_ns.dataparser.file_names import (
+    NAME_RULES,
+    bare_name,
+    bare_name_without_role,
+    constant_shift,
+    counts_without_gaps,
+    evenly_spaced,
+    numbers_of,
+    places_by_key,
+    sorted_by_number,
+    time_in_name,
+)
 from das3r_ns.dataparser.options import Numbering
-from das3r_ns.video.image_folder import file_order
-
-ENDINGS = frozenset((
-    "jpg", "jpeg", "jfif", "png", "bmp", "tif", "tiff", "webp", "gif", "ppm", "pgm", "pbm", "pnm", "exr", "heic",
-    "heif", "avif", "dng", "npy", "npz", "json", "txt",
-))  # fmt: skip
-"""Endings that say nothing about the frame. Others are part of the name: `t_0.25` has no ending."""
-
-ROLE_WORDS = frozenset((
-    "mask", "masks", "seg", "segs", "segmentation", "matte", "alpha", "label", "labels", "dynamic", "dyn", "moving",
-    "object", "objects", "obj", "instance", "instances", "semantic", "annotation", "gt", "pred", "out", "output",
-    "sam", "sam2",
-))  # fmt: skip
-"""Words that a mask's name may have beside that of its frame."""
-
-MIN_TIME_DIGITS = 9
-"""Digits of a whole number from which it may be a time stamp: seconds since 1970 have ten."""
 
 
 class MatchError(ValueError):
@@ -91,7 +85,7 @@ def match_files(
     matching = _by_name(names, frames, noun) or _by_time(names, frames)
     if matching is not None:
         return matching
-    numbers = _numbers(names)
+    numbers = numbers_of(names)
     by_number = _by_number_in_names if frames.names is not None else _by_number_in_video
     matching = by_number(names, numbers, frames, noun) or _in_order(names, frames)
     if matching is None:
@@ -101,35 +95,6 @@ def match_files(
             + _remedy(frames, noun)
         )
     return matching
-
-
-def bare_name(path: str) -> str:
-    """Name of a file without folders and endings (`a/00003.jpg.png` is `00003`), in one case and one Unicode form."""
-    name = unicodedata.normalize("NFKC", path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]).casefold()
-    while "." in name.lstrip("."):
-        stem, ending = name.rsplit(".", 1)
-        if ending not in ENDINGS:
-            break
-        name = stem
-    return name
-
-
-def without_role(name: str) -> str:
-    """A bare name without words that say what kind of file it is, and without the padding of its numbers."""
-    words = [word for word in re.split(r"[\s._\-]+", name) if word and word not in ROLE_WORDS]
-    return "_".join(re.sub(r"\d+", lambda digits: str(int(digits[0])), word) for word in words)
-
-
-def last_number(name: str) -> int | None:
-    """The last whole number in a bare name, which is the one that counts."""
-    found = re.findall(r"\d+", name)
-    return int(found[-1]) if found else None
-
-
-def time_in_name(name: str) -> float | None:
-    """The time that a bare name says, in its own units, if it ends in a decimal number or in a long whole one."""
-    found = re.search(r"(\d+\.\d+|\d{%d,})s?$" % MIN_TIME_DIGITS, name)  # noqa: UP031  (braces of the expression)
-    return float(found[1]) if found else None
 
 
 def _as_told(names: Sequence[str], frames: ClipFrames, numbering: Numbering, noun: str) -> Matching:
@@ -148,7 +113,7 @@ def _as_told(names: Sequence[str], frames: ClipFrames, numbering: Numbering, nou
         if matching is None:
             raise MatchError(f"no {noun} is named like a frame (first: {names[0]}, first frame: {frames.names[0]}).")
         return matching
-    numbers = _numbers(names)
+    numbers = numbers_of(names)
     if numbers is None:
         raise MatchError(f"the names of the {noun}s hold no number, or the same twice (first: {names[0]}).")
     first = 0 if numbering == "from-0" else 1
@@ -164,13 +129,13 @@ def _by_name(names: Sequence[str], frames: ClipFrames, noun: str, trusted: bool 
     if frames.names is None:
         return None
     for of_name, of_image in NAME_RULES:
-        files, images = _unique(names, of_name), _unique(frames.names, of_image)
+        files, images = places_by_key(names, of_name), places_by_key(frames.names, of_image)
         if files is None or images is None:
             continue  # `a.jpg` and `a.png`: this much of the name does not tell them apart
         rows = {images[key]: files[key] for key in files.keys() & images.keys() if key}
         if not rows:
             continue
-        literal = of_image is not _without_role
+        literal = of_image is not bare_name_without_role
         if not trusted and not (noun == "camera" and literal):  # programs pose some images only, and images get lost
             _check_none_left(names, frames, rows, noun)
         if not trusted:
@@ -203,8 +168,8 @@ def _check_selection(names: Sequence[str], frames: ClipFrames, rows: dict[int, i
     Raises:
         AmbiguousNumbers: both readings look right.
     """
-    numbers, m = _numbers(names), len(names)
-    if numbers is None or not _counts_on(numbers) or m >= frames.total or set(frames.numbers) <= set(rows):
+    numbers, m = numbers_of(names), len(names)
+    if numbers is None or not counts_without_gaps(numbers) or m >= frames.total or set(frames.numbers) <= set(rows):
         return
     if m == len(frames.numbers) or not literal:
         raise _ambiguous(names, frames, noun)
@@ -242,20 +207,24 @@ def _by_number_in_names(
 ) -> Matching | None:
     """By the number in the names of images and files, which share nothing else: `IMG_0003.jpg` and `mask_3.png`."""
     assert frames.names is not None
-    of_frames = _numbers(frames.names)
+    of_frames = numbers_of(frames.names)
     if numbers is None or of_frames is None:
         return None
     at = {number: i for i, number in enumerate(of_frames)}
     whole = len(names) == frames.total
     selection = len(names) == len(frames.numbers)
-    if whole and _shift(numbers, of_frames) is not None:
+    if whole and constant_shift(numbers, of_frames) is not None:
         return _in_order(names, frames)
     chosen = [of_frames[i] for i in frames.numbers]
-    if selection and sorted(numbers) != sorted(chosen) and (_counts_on(numbers) or _shift(numbers, chosen) is not None):
+    if (
+        selection
+        and sorted(numbers) != sorted(chosen)
+        and (counts_without_gaps(numbers) or constant_shift(numbers, chosen) is not None)
+    ):
         return _in_order(names, frames)
     if not all(number in at for number in numbers):
         return None if whole or selection else _by_number_of_more(names, numbers, at, frames, noun)
-    if _counts_on(numbers) and len(numbers) < frames.total and sorted(numbers) != sorted(chosen):
+    if counts_without_gaps(numbers) and len(numbers) < frames.total and sorted(numbers) != sorted(chosen):
         raise _ambiguous(names, frames, noun)
     return _matching(frames, {at[number]: row for row, number in enumerate(numbers)}, "by number", exact=False)
 
@@ -268,7 +237,7 @@ def _by_number_of_more(
     Raises:
         MatchError: files and images are numbered independently of one another.
     """
-    if set(at) <= set(numbers) and not _counts_on(list(at)):
+    if set(at) <= set(numbers) and not counts_without_gaps(list(at)):
         rows = {at[number]: row for row, number in enumerate(numbers) if number in at}
         return _matching(frames, rows, "by number", exact=False)
     unknown = next(name for name, number in zip(names, numbers) if number not in at)
@@ -284,13 +253,13 @@ def _by_number_in_video(
     """By number among all frames of a video; whether they count from 0 or from 1 is found out."""
     if numbers is None:
         return None
-    if len(numbers) == frames.total and _counts_on(numbers):
+    if len(numbers) == frames.total and counts_without_gaps(numbers):
         return _in_order(names, frames)
     chosen = list(frames.numbers)
     for first in (1, 0):  # exactly the frames that are read
-        if sorted(numbers) == [number + first for number in chosen] and not _counts_on(numbers):
+        if sorted(numbers) == [number + first for number in chosen] and not counts_without_gaps(numbers):
             return _numbered(names, [n - first for n in numbers], frames, noun, f"by number, from {first}")
-    if _counts_on(numbers):
+    if counts_without_gaps(numbers):
         return _in_order(names, frames) if len(numbers) == len(chosen) else _raise(_ambiguous(names, frames, noun))
     first = _first_number(names, numbers, frames)
     if first is None:
@@ -327,8 +296,8 @@ def _numbered(names: Sequence[str], positions: list[int], frames: ClipFrames, no
 
 def _in_order(names: Sequence[str], frames: ClipFrames, constant_step: bool = True) -> Matching | None:
     """The first file with the first frame and so on, by the order of their numbers (or names)."""
-    numbers = _numbers(names)
-    if numbers is not None and _counts_on(numbers):
+    numbers = numbers_of(names)
+    if numbers is not None and counts_without_gaps(numbers):
         order = sorted(range(len(names)), key=numbers.__getitem__)
     else:
         order = sorted_by_number(names)
@@ -338,17 +307,12 @@ def _in_order(names: Sequence[str], frames: ClipFrames, constant_step: bool = Tr
         places = frames.numbers
     else:
         return None
-    if constant_step and numbers is not None and not _one_step(numbers):
-        of_frames = None if frames.names is None else _numbers([frames.names[i] for i in places])
+    if constant_step and numbers is not None and not evenly_spaced(numbers):
+        of_frames = None if frames.names is None else numbers_of([frames.names[i] for i in places])
         # Gaps on one side that the other does not have: something is missing, nobody knows where.
-        if _shift(numbers, list(places) if of_frames is None else of_frames) is None:
+        if constant_shift(numbers, list(places) if of_frames is None else of_frames) is None:
             return None
     return _matching(frames, dict(zip(places, order)), "in order", exact=False)
-
-
-def sorted_by_number(names: Sequence[str]) -> list[int]:
-    """Places in `names` in the order of their numbers."""
-    return file_order([bare_name(name) for name in names])
 
 
 def _matching(frames: ClipFrames, rows: dict[int, int], how: str, exact: bool) -> Matching:
@@ -386,64 +350,11 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _unique(names: Sequence[str], key: Callable[[str], str]) -> dict[str, int] | None:
-    """Place of each name by its key; None if two have the same."""
-    found = {key(name): i for i, name in enumerate(names)}
-    return found if len(found) == len(names) else None
-
-
-def _normalized(name: str) -> str:
-    return unicodedata.normalize("NFKC", name.replace("\\", "/").rsplit("/", 1)[-1]).casefold()
-
-
-def _without_one_ending(name: str) -> str:
-    return _normalized(name).rsplit(".", 1)[0]
-
-
-def _without_role(name: str) -> str:
-    return without_role(bare_name(name))
-
-
-NAME_RULES: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
-    (_normalized, _normalized),
-    (_without_one_ending, _normalized),  # COLMAP's `00003.jpg.png` for `00003.jpg`
-    (bare_name, bare_name),
-    (_without_role, _without_role),
-)
-"""What of a file's and of an image's name must be the same, from all of it to the least."""
-
-
-def _numbers(names: Sequence[str]) -> list[int] | None:
-    """The number of each name; None if one has none, or two have the same."""
-    numbers = [last_number(bare_name(name)) for name in names]
-    if any(number is None for number in numbers) or len(set(numbers)) < len(numbers):
-        return None
-    return [number for number in numbers if number is not None]
-
-
-def _counts_on(numbers: Sequence[int]) -> bool:
-    """0, 1, 2, ... or 1, 2, 3, ... in any order."""
-    n = len(numbers)
-    return n > 1 and min(numbers) in (0, 1) and max(numbers) - min(numbers) == n - 1
-
-
-def _one_step(numbers: Sequence[int]) -> bool:
-    """Evenly spaced, in any order."""
-    return len(set(np.diff(sorted(numbers)).tolist())) <= 1
-
-
-def _shift(numbers: Sequence[int], others: Sequence[int]) -> int | None:
-    """What has to be added to all `numbers` to give `others`, in any order; None where that does not work."""
-    differences = {b - a for a, b in zip(sorted(numbers), sorted(others))}
-    return differences.pop() if len(numbers) == len(others) and len(differences) == 1 else None
-
-
 __all__ = [
     "AmbiguousNumbers",
     "ClipFrames",
     "MatchError",
     "Matching",
     "Numbering",
-    "bare_name",
     "match_files",
 ]

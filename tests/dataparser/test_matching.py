@@ -4,7 +4,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from das3r_ns.dataparser.matching import AmbiguousNumbers, ClipFrames, MatchError, bare_name, match_files
+from das3r_ns.dataparser.file_names import bare_name
+from das3r_ns.dataparser.matching import AmbiguousNumbers, ClipFrames, MatchError, match_files
 from das3r_ns.video.image_folder import file_order
 
 
