@@ -16,9 +16,9 @@ from jaxtyping import Float64
 from das3r_ns.predictor.base import UserPriors
 from das3r_ns.predictor.flow.matcher_choice import MatcherName
 from das3r_ns.video.clip import Clip, read_clip
-from das3r_ns.video.config import VideoConfig
+from das3r_ns.video.config import FRAMES_OF_AUTO, VideoConfig
 
-USUAL_FRAMES = 150
+USUAL_FRAMES = FRAMES_OF_AUTO
 """Read of a clip whose camera is slow enough for them."""
 MAX_FRAMES = 600
 """Read at most without being told: some ten minutes of prediction on a CPU, four gigabytes of memory."""

@@ -1,12 +1,12 @@
 """Cameras for a clip: bundle adjustment over flow, and point features wherever that leaves a doubt.
 
-Flow uses the whole picture and every frame. COLMAP (`mapping`) is a second opinion: it maps key frames, flow finds the
+Flow uses the whole image and every frame. COLMAP (`colmap`) is a second opinion: it maps keyframes, flow finds the
 others and refines all, and the cameras that explain more of what was followed are taken. Incremental mapping, the
-slowest by far, comes last. Where flow explains little, things may cover most of the picture: before all that, the
-motion that the others hide is looked for (`bundle.background`). In long clips places that are seen again are brought
-together (`revisits`), for flow joins no frames far apart in time. Clips without parallax are recognised first
-(`motion`), pictures that are shown twice are looked at once (`repeats`), and those that show nothing not at all
-(`blank`). A clip is one shot here: `preprocess.shots` has seen to that.
+slowest by far, comes last. Where flow explains little, objects may cover most of the image: before all that, the
+rearmost motion is looked for (`sfm.background`). In long clips loops are closed (`loop_closure`), for flow joins no
+frames far apart in time. Clips without parallax are recognised first (`motion_model`), duplicate frames are looked at
+once and blank ones not at all (`preprocess`). A clip is one shot here: `preprocess.shots` has seen to that. Where fast
+motion makes flow fail, `flow.seeding` has already led it.
 
 Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
 """

@@ -3,9 +3,9 @@
 In: cameras whose neighbours fit (bundle adjustment over flow, which joins no frames further apart than points are
 followed) and point features of some frames. Out: the same cameras bent so that places seen again lie where they were.
 
-Frames that look alike are matched by features (`places`), which gives a first pose of the later one among the points
-of the earlier; those points are then found in its picture to a few hundredths of a pixel, as tracks are (`sharpen`).
-Between frames with a tie the bend is spread evenly (`loops`), so that neighbours keep fitting.
+Frames that look alike are matched by features (`retrieval`), which gives a first pose of the later one among the points
+of the earlier; those points are then found in its picture to a few hundredths of a pixel, as tracks are (`subpixel`).
+Between frames with a tie the bend is spread evenly (`pose_graph`), so that neighbours keep fitting.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What kind of camera motion a clip shows, and cameras for the kinds that have no parallax.
 
-In: `bundle.Tracks`. Out: `MotionEvidence`, which says what share of the positions each model explains, so that messages
+In: `sfm.Tracks`. Out: `MotionEvidence`, which says what share of the positions each model explains, so that messages
 can say what was found. A tripod and a pan on the spot hold no depth, and structure from motion gives nonsense there:
 the right models are one camera, or rotations whose focal length follows from the homographies K R inv(K) (Hartley,
 Self-Calibration of Stationary Cameras, IJCV 1997).

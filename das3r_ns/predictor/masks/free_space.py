@@ -4,7 +4,7 @@ A thing at rest shows no motion, and its depth fits all frames around it. But fr
 left see farther than it along the same rays: the space that it filled is free in them (free-space violation, as in the
 fusion of depth maps: Merrell et al., ICCV 2007). Each pixel's point is carried into frames near and far; where it
 would stand clearly in front of what they see, and does not look like it either, it is *seen through*. What several
-frames see through is spread over the thing, along the flow and up to the edges of the picture (`edge_aware`).
+frames see through is spread over the thing, along the flow and up to the edges of the picture (`edge_aware_filter`).
 
 What never moves while the clip lasts stays: nothing tells it from the scene.
 """
@@ -63,7 +63,7 @@ def add_free_space_violations(
     Args:
         dynamic: probability of motion from the frames around. What moves has no depth to compare with.
         depth: z-depth, 0 where unknown, in the world of `posed`.
-        confidence: as from `maps.depth_and_confidence`.
+        confidence: as from `dense.depth_and_confidence`.
         picture: RGB frame at map resolution.
     """
     n, size = len(depth), depth.shape[1:]

@@ -3,13 +3,13 @@
 In: flow between frames of one shot with its round-trip error, and the pictures. Out: a `CameraEstimate`.
 World axes are those of the first frame with a camera, unless first cameras are given, whose world is kept.
 
-Stages: `tracks` follows a grid of pixels of each frame through its neighbours (`sharpen` makes their positions exact),
-`start` finds first cameras (essential matrices, then resection), `adjust` refines everything together (robust bundle
-adjustment; `normal_equations` and `kernels` hold the derivatives and the Schur complement), `estimate` chains them.
+Stages: `tracks` follows a grid of pixels of each frame through its neighbours (`subpixel` makes their positions exact),
+`initialization` finds first cameras (essential matrices, then resection), `bundle_adjustment` refines everything
+(robustly; `normal_equations` and `kernels` hold the derivatives and the Schur complement), `estimate` chains them.
 What a lens does beside being a pinhole (`lens`: distortion, zoom, rolling shutter) is found by `lens_selection`, which
 fits it with `lens_adjustment`; all others know only the pinhole and are given straightened tracks.
-Where objects that move cover most of the picture, `motions` tells them apart, `behind` finds the room, and `background`
-chains those.
+Where objects that move cover most of the image, `motion_segmentation` tells them apart, `occlusion_order` finds the
+room, and `background` chains those.
 """
 
 from das3r_ns.predictor.cameras.sfm.background import Background, background_cameras

@@ -5,7 +5,7 @@ One is grown after the other, each from what the earlier ones leave over. Growth
 views say, for a moving thing finds a depth for any two of them; only points that most of their views agree with place
 further frames and count in the adjustment. So a motion keeps to the things that it began with.
 
-Which of the motions is that of the room is the business of `behind`.
+Which of the motions is that of the room is the business of `occlusion_order`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In: a function that gives the flow between two frames and its round-trip error (
 pictures if they are at hand. Out: `Tracks`, some tens of megabytes that hold all that the cameras are computed from.
 Short offsets are looked up directly; long ones are composed of them, so that points are seen over a wide baseline
 without asking an estimator for flow that it cannot find. With the pictures every position is sharpened against the
-anchor's own picture (`sharpen`), so compositions do not drift.
+anchor's own picture (`subpixel`), so compositions do not drift.
 
 Everything here is in pixels of the flow, first pixel's centre at (0.5, 0.5).
 """
