@@ -52,7 +52,7 @@ MIN_SIGMAS = 2.5
 """Standard deviations between an effect and none. They are on the safe side: `CORRELATED` positions count as one."""
 MIN_PROMISE = 0.5
 """Of the least amount that matters, below which an effect is not fitted."""
-MIN_DISTORTION = 0.01
+MIN_DISTORTION = 0.015
 """Largest shift by distortion that is taken out, as a share of half the diagonal."""
 MIN_ZOOM = 0.18
 """Smallest range of the logarithm of the focal length that is not one focal length. Nobody zooms by less, and clips in
