@@ -308,7 +308,7 @@ def test_map_coordinates_come_back_from_what_training_sees(tmp_path):
     saved = json.loads((tmp_path / "transforms.json").read_text())
     matrix = torch.tensor([*saved["transform"], [0, 0, 0, 1]], dtype=torch.float64)
     again = torch.linalg.inv(matrix) @ torch.cat(
-        (outputs.cameras.camera_to_worlds[0, :, 3] / saved["scale"], torch.ones(1))
+        (outputs.cameras.camera_to_worlds[0, :, 3].double() / saved["scale"], torch.ones(1, dtype=torch.float64))
     )
     torch.testing.assert_close(again[:3], right[0, :3, 3], atol=1e-4, rtol=0)
 

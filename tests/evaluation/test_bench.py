@@ -287,7 +287,7 @@ def test_the_composited_clips_have_a_known_focal_length(tmp_path):
 
 def _measured(j_by_threshold: list[float], psnr: dict | None = None) -> dict:
     masks = {
-        "j_mean": j_by_threshold[4], "j_recall": 1.0, "f_mean": 0.5,
+        "j_mean": j_by_threshold[4], "j_recall": 1.0, "f_mean": 0.5, "moving_marked": 0.75, "static_marked": 0.0125,
         "j_mean_by_threshold": {f"{0.1 * (k + 1):.1f}": j for k, j in enumerate(j_by_threshold)},
     }  # fmt: skip
     stages = {"prepare": {"values": {"frames": 50}}, "masks": {"values": masks}}
@@ -324,7 +324,7 @@ def test_the_table_sets_published_figures_beside_ours_and_says_what_each_costs()
     assert "| **mean of 2** | das3r | 25.00 / – / 27.00 |" in text
     assert "| **mean of the 1 published** | das3r | 30.00 / – / 32.00 |" in text
     assert "| published mean [V] | *DAS3R* | 25.70 |" in text
-    assert "| dog | 0.600 | 1.000 | 0.500 | – | geometric | 50 | 2.00 | 1.5 |" in text
+    assert "| dog | 0.600 | 1.000 | 0.500 | 0.750 | 0.0125 | – | geometric | 50 | 2.00 | 1.5 |" in text
     assert "*DAS3R, DAVIS-16* [2nd], Easi3R table 1 | 0.416 | 0.390 |" in text
     columns = {line.count("|") for line in text.splitlines() if line.startswith("| ") and "das3r |" in line}
     assert columns == {13}

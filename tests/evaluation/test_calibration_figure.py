@@ -5,9 +5,9 @@ from das3r_ns.evaluation.figures import draw_calibration
 
 
 def test_the_calibration_error_weighs_clips_alike(tmp_path):
-    empty = [0] * 8
-    perfect = ([20, *empty, 20], [1, *empty, 19], [1.0, *empty, 19.0])  # given 0.05 and 0.95, as many move
-    wrong = ([4000, *empty, 0], [2200, *empty, 0], [200.0, *empty, 0.0])  # given 0.05, 55 % move
+    empty, nothing = [0] * 8, [0.0] * 8
+    perfect = ([20, *empty, 20], [1, *empty, 19], [1.0, *nothing, 19.0])  # given 0.05 and 0.95, as many move
+    wrong = ([4000, *empty, 0], [2200, *empty, 0], [200.0, *nothing, 0.0])  # given 0.05, 55 % move
     path, error = draw_calibration({"perfect": perfect}, tmp_path / "a.png")
     assert path.is_file()
     assert error < 1e-9

@@ -9,7 +9,8 @@ from wavy_wall import FOCAL, HEIGHT, WIDTH, World
 
 from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
-from das3r_ns.predictor.network.alignment import KnownGeometry, align, optimise
+from das3r_ns.predictor.network import settings
+from das3r_ns.predictor.network.alignment import KnownGeometry, align
 from das3r_ns.predictor.network.alignment.align import flow_measurement
 from das3r_ns.predictor.network.alignment.objective import flow_disagreement, observe
 from das3r_ns.predictor.network.alignment.state import AlignmentState, encode_translation
@@ -45,7 +46,8 @@ def test_a_scene_is_recovered_up_to_a_similarity(world):
 
 def test_fewer_pixels_in_the_steps_give_the_same_world(world, monkeypatch):
     dense = align(world.pairs(), FRAMES, QUICK)
-    monkeypatch.setattr(optimise, "MIN_PIXELS", 150)
+    assert QUICK.stride_for(HEIGHT, WIDTH) < 3
+    monkeypatch.setattr(settings, "MIN_PIXELS", 150)
     assert QUICK.stride_for(HEIGHT, WIDTH) == 3
     sparse = align(world.pairs(), FRAMES, QUICK)
     assert float(sparse.objective.total) < 1.05 * float(dense.objective.total)
