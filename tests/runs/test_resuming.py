@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,15 @@ def test_a_resumed_training_ends_with_the_bytes_of_one_that_never_stopped(scene,
     assert final_bytes(resumed.parent) == final_bytes(undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request) -> Iterator[signal.Signals]:
+    """A signal with Python's own handler: what a script's shell starts with `&`, tests too, ignores Ctrl-C."""
+    own = signal.default_int_handler if request.param == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(request.param, own)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_a_signal_ends_the_training_after_its_step_and_it_goes_on_from_there(
     scene, undisturbed, tmp_path, monkeypatch, capfd, number
 ):

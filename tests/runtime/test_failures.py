@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from nerfstudio.engine.trainer import Trainer
@@ -86,7 +87,8 @@ def test_ctrl_c_ends_in_one_line_with_exit_code_130(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr(Trainer, where, interrupted)
     monkeypatch.setattr(sys, "argv", ["ns-train", "das3r"])
     trainer = Das3rTrainer.__new__(Das3rTrainer)
-    trainer.base_dir = tmp_path / "run"
+    trainer.base_dir, trainer.checkpoint_dir = tmp_path / "run", tmp_path / "run" / "nerfstudio_models"
+    trainer.config = SimpleNamespace(method_name="das3r", load_dir=None)
 
     def loop(**_) -> None:
         getattr(trainer, where)()
