@@ -105,7 +105,7 @@ def load_run(
 
 
 def _settle_data(config: Any, folder: Path) -> None:
-    dataparser = config.pipeline.datamanager.dataparser
+    dataparser = getattr(config.pipeline.datamanager, "dataparser", None)  # other methods may have none
     if not isinstance(dataparser, Das3rDataParserConfig):
         return
     given = config.pipeline.datamanager.data or dataparser.data

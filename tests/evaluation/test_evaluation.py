@@ -18,8 +18,9 @@ from das3r_ns import geometry
 from das3r_ns.datasets import TruthError, read_truth_folder
 from das3r_ns.evaluation.comparison import compare_masks, compare_pictures, mean_of_known
 from das3r_ns.evaluation.evaluate import evaluate
-from das3r_ns.evaluation.runs import TrainedRun, _numpy_scalars
+from das3r_ns.evaluation.runs import TrainedRun
 from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.runs.checkpoints import read_checkpoint
 from das3r_ns.scene import PointCloud, Scene, write_scene
 
 N, H, W = 6, 48, 64
@@ -208,7 +209,12 @@ def test_poses_that_are_not_finite_or_scaled_are_refused_with_their_file(tmp_pat
     with pytest.raises(TruthError, match=r"T_world_camera\.txt, line 1: a value is not finite"):
         evaluate(scene=scene, truth=truth)
     np.savetxt(truth / "T_world_camera.txt", (2 * _true_path()).reshape(N, 16))
-    with pytest.raises(TruthError, match=r"poses against .*truth: the true poses of frames 0, 1.*no rigid motions"):
+    with pytest.raises(TruthError, match=r"T_world_camera\.txt: the last row of pose 0 is"):
+        evaluate(scene=scene, truth=truth)
+    scaled = _true_path()
+    scaled[:, :3] *= 2
+    np.savetxt(truth / "T_world_camera.txt", scaled.reshape(N, 16))
+    with pytest.raises(TruthError, match=r"T_world_camera\.txt: pose 0: .*not a rotation .*scaled"):
         evaluate(scene=scene, truth=truth)
 
 
@@ -217,7 +223,7 @@ def test_what_is_given_must_be_a_scene_folder_or_a_run(tmp_path, truth):
         evaluate(truth=truth)
     with pytest.raises(ValueError, match="is no scene folder"):
         evaluate(scene=tmp_path, truth=truth)
-    with pytest.raises(ValueError, match=r"config\.yml is missing"):
+    with pytest.raises(ValueError, match=r"config\.yml is not a file"):
         evaluate(load_config=tmp_path / "config.yml", truth=truth)
 
 
@@ -229,25 +235,25 @@ def test_a_run_that_never_finished_is_named_with_what_to_do(tmp_path, truth):
     )
     config.save_config()
     path = config.get_base_dir() / "config.yml"
-    with pytest.raises(ValueError, match=r"nerfstudio_models holds no checkpoint: the run .* never came to its first"):
+    with pytest.raises(ValueError, match=r"nerfstudio_models holds no checkpoint .* never came to its first"):
         evaluate(load_config=path, truth=truth)
     config.get_checkpoint_dir().mkdir()
-    (config.get_checkpoint_dir() / "step-000001199.ckpt").write_bytes(b"")
+    torch.save({"step": 1199, "pipeline": {}}, config.get_checkpoint_dir() / "step-000001199.ckpt")
     with pytest.raises(ValueError, match=r"stopped at step 1200 of 4000 .*Resume it .*--allow-unfinished"):
         evaluate(load_config=path, truth=truth)
     path.write_text("a: [1, 2")
-    with pytest.raises(ValueError, match="is no config of a nerfstudio run"):
+    with pytest.raises(ValueError, match=r"is not the config\.yml of a nerfstudio run"):
         evaluate(load_config=path, truth=truth)
 
 
 def test_checkpoints_of_other_methods_with_numpy_numbers_in_them_load(tmp_path):
-    # As splatfacto's schedulers leave them; nerfstudio calls torch.load as it is, which refuses them by default.
+    # As splatfacto's schedulers leave them; torch.load as it is refuses them.
     path = tmp_path / "step-000000001.ckpt"
-    torch.save({"lr": np.float64(1e-3), "weight": np.float32(0.5), "state": {"x": torch.ones(2)}}, path)
+    numbers = {"lr": np.float64(1e-3), "weight": np.float32(0.5)}
+    torch.save({"step": 1, "pipeline": {"x": torch.ones(2)}, "schedulers": numbers}, path)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
-    with torch.serialization.safe_globals(_numpy_scalars()):
-        loaded = torch.load(path, weights_only=True)
+    loaded = read_checkpoint(path)["schedulers"]
     assert loaded["lr"] == 1e-3
     assert loaded["weight"] == 0.5
 
