@@ -26,9 +26,10 @@ Guess = tuple[Float32[np.ndarray, "gh gw 2"], Float32[np.ndarray, "gh gw 2"]]
 
 ROUND_TRIP = (1.5, 0.03)
 """A pixel is found up to this round-trip error: pixels, plus this share of the flow's length."""
-FULL_SHARE = 0.5
-"""Of the pixels that are found. With more, whatever is lost has left the view or is hidden, and no guess finds it."""
-MATCHING_SHARE = 0.35
+FULL_SHARE = 0.2
+"""Of the pixels that are found. With more, what is lost has left the view or is hidden, and no guess finds it. Where
+an object covers most of the image a third is lost for that reason alone, and guesses would follow the object."""
+MATCHING_SHARE = 0.2
 """With less after a chain of shorter steps, points are matched as well."""
 MIN_CHAIN_SHARE = 0.1
 """Of the pixels that both steps of a chain must find, or the chain says nothing about the others either."""

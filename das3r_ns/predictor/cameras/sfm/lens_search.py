@@ -54,9 +54,9 @@ MIN_PROMISE = 0.5
 """Of the least amount that matters, below which an effect is not fitted."""
 MIN_DISTORTION = 0.015
 """Largest shift by distortion that is taken out, as a share of half the diagonal."""
-MIN_ZOOM = 0.18
-"""Smallest range of the logarithm of the focal length that is not one focal length. Nobody zooms by less, and clips in
-which objects come nearer promise up to 0.14 (libby, parkour at every third frame) where no lens moved."""
+MIN_ZOOM = 0.3
+"""Smallest range of the logarithm of the focal length that is not one focal length. Clips straight ahead, or in which
+objects come nearer, promise up to 0.2 where no lens moved; less than a third of zoom is not told from them."""
 MIN_READOUT = 0.1
 """Frame intervals."""
 MAX_READOUT = 1.3
