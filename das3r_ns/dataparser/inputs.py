@@ -28,12 +28,13 @@ from das3r_ns.dataparser.known_cameras import (
     undistort,
 )
 from das3r_ns.dataparser.known_masks import FrameMasks, describe, match_masks, read_masks
-from das3r_ns.dataparser.mask_files import list_masks, of_files, open_masks
-from das3r_ns.dataparser.matching import ClipFrames
-from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.dataparser.mask_files import MaskFiles, list_masks, of_files, open_masks
+from das3r_ns.dataparser.matching import ClipFrames, bare_name, last_number
+from das3r_ns.dataparser.options import Numbering, PredictionOptions
 from das3r_ns.dataparser.poses_check import shift_of
 from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
 from das3r_ns.files.hashing import digest_of_file
+from das3r_ns.files.json_files import read_json_object
 from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import is_scene_folder
 from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_pictures
@@ -206,7 +207,10 @@ def _masks(source: Source, options: PredictionOptions) -> FrameMasks | None:
     if options.masks is not None:
         masks = open_masks(options.masks)
         inside_scene = options.masks.is_dir() and is_scene_folder(options.masks.parent)
-        matching = match_masks(masks, source.frames, options.numbering)
+        numbering = options.numbering
+        if inside_scene and numbering == "auto":
+            masks, numbering = _named_by_scene(masks, options.masks.parent, source.frames)
+        matching = match_masks(masks, source.frames, numbering)
         if not any(row is not None for row in matching.rows):
             raise ValueError(f"none of the {len(source.clip)} frames that are read has a mask in {options.masks}.")
         line = describe(matching, source.frames, options.masks)
@@ -233,6 +237,17 @@ def _masks(source: Source, options: PredictionOptions) -> FrameMasks | None:
         print(f"Masks: {len(with_mask)} of {len(rows)} frames have one; in the others what moves is predicted.")
     files = of_files(source.clip.source or Path(), [path for path in paths if path is not None])
     return read_masks(files, tuple(rows), size, white_is_static=True, is_dataset=True)
+
+
+def _named_by_scene(masks: MaskFiles, scene: Path, frames: ClipFrames) -> tuple[MaskFiles, Numbering]:
+    """Masks of a scene folder under the names that their frames have in the clip: the folder numbers its own frames,
+    which need not be all of the clip's."""
+    names = read_json_object(scene / "predictor.json").get("names")
+    numbers = [last_number(bare_name(name)) for name in masks.names or ()]
+    if not isinstance(names, list) or not all(n is not None and 1 <= n <= len(names) for n in numbers):
+        return masks, "auto"
+    renamed = tuple(str(names[n - 1]) for n in numbers if n is not None)
+    return replace(masks, names=renamed), "from-1" if frames.names is None else "by-name"
 
 
 def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
@@ -268,7 +283,7 @@ def _camera_files(cameras: Path) -> list[Path]:
         return [transforms]
     files: Sequence[Path] = [
         model / f"{name}.{ending}"
-        for model in find_models(cameras)
+        for model in find_models(cameras.parent if cameras.is_file() else cameras)
         for name in FILES_OF_CAMERAS
         for ending in ("bin", "txt")
     ]

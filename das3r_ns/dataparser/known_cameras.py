@@ -88,6 +88,8 @@ def read_cameras(
     """
     if not path.exists():
         raise FileNotFoundError(f"--cameras {path} does not exist. Give a transforms.json or a COLMAP model's folder.")
+    if path.is_file() and path.stem in ("cameras", "images"):  # a file of the model in the place of its folder
+        path = path.parent
     transforms = transforms_of(path)
     if transforms is not None:
         return [cameras_of_frames(transforms, read_transforms(transforms), image_size, convention)]
@@ -115,9 +117,11 @@ def cameras_of_frames(
     matrices, intrinsics, sizes, distortions = [], [], [], []
     for frame in frames:
         what = f"{path}: frame {frame.name}"
-        model = frame.values.get("camera_model", "OPENCV")
-        if model not in PINHOLE_MODELS:
-            raise _no_pinhole(path, str(model))
+        model = str(frame.values.get("camera_model") or "OPENCV").upper()
+        if frame.values.get("is_fisheye"):  # instant-ngp's way to say it
+            model = "OPENCV_FISHEYE"
+        if model not in PINHOLE_MODELS and model != "PERSPECTIVE":
+            raise _no_pinhole(path, model)
         try:
             matrices.append(matrix_of(frame.values, what))
             size = size_of(frame.values, what) or _stored_size(frame) or image_size

@@ -92,8 +92,10 @@ def _with_ending(path: Path) -> Path | None:
     try:
         if path.is_file():
             return path
-        if path.suffix.lower() in readable_suffixes() or not path.parent.is_dir():
+        if not path.parent.is_dir():
             return None
+        if path.suffix.lower() in readable_suffixes():  # a name from a system that does not tell capitals apart
+            return next((p for p in path.parent.iterdir() if p.name.casefold() == path.name.casefold()), None)
         for suffix in (".png", ".jpg", ".jpeg", *sorted(readable_suffixes())):
             for ending in (suffix, suffix.upper()):
                 candidate = path.with_name(path.name + ending)

@@ -96,6 +96,28 @@ def test_paths_as_programs_write_them(tmp_path, made, variant):
     same_path(known, made)
 
 
+def test_capitals_of_another_system(tmp_path, made):
+    data = write_set(made, tmp_path / "set", paths=[f"images/{i:05d}.PNG" for i in range(N)])
+    same_path(read_inputs(data, PredictionOptions())[1], made)
+
+
+def test_fisheye_by_any_name(tmp_path, made):
+    for k, keys in enumerate(({"is_fisheye": True}, {"camera_model": "opencv_fisheye"})):
+        data = write_set(made, tmp_path / str(k), common={**lens(made), **keys})
+        with pytest.raises(ValueError, match=r"OPENCV_FISHEYE.*Undistort"):
+            read_inputs(data, PredictionOptions())
+
+
+def test_a_file_of_a_model_in_the_place_of_its_folder(tmp_path, made):
+    write_model(made, tmp_path, range(3))
+    options = PredictionOptions(cameras=tmp_path / "cameras.bin")
+    shots = write_images(made, tmp_path / "shots")
+    assert len(read_inputs(shots, options)[0]) == 3
+    before = digest_of_inputs(shots, options)
+    write_model(made, tmp_path, range(4))
+    assert before != digest_of_inputs(shots, options)
+
+
 def test_absolute_paths_that_exist(tmp_path, made):
     write_images(made, tmp_path / "elsewhere")
     data = write_set(made, tmp_path / "set", paths=[str(tmp_path / "elsewhere" / f"{i:05d}.png") for i in range(N)])

@@ -1,5 +1,6 @@
 """Masks in every form in which people store them come out as what moves, or are refused with what to do."""
 
+import json
 import os
 from pathlib import Path
 
@@ -200,6 +201,25 @@ def test_masks_of_some_frames_only(tmp_path, capsys):
     assert not known.all_masks_given
     torch.testing.assert_close(known.dynamic_mask[3], torch.from_numpy(truth()[3] > 0).float())
     assert "3 of 6 frames have one" in capsys.readouterr().out
+
+
+def test_masks_of_a_scene_folder_belong_to_the_frames_that_it_was_made_of(tmp_path, capsys):
+    """The folder numbers its own frames from 1, whichever they are of the clip, and white is static there."""
+    scene = tmp_path / "scene"
+    save(scene / "masks", [(mask == 0).astype(np.uint8) * 255 for mask in truth()[1::2]])
+    for k in reversed(range(3)):
+        (scene / "masks" / f"{k:05d}.png").rename(scene / "masks" / f"frame_{k + 1:05d}.png")
+    (scene / "transforms.json").write_text("{}")
+    right = torch.from_numpy(truth() > 0).float()
+    clip = write_clip(tmp_path / "clip.mp4", np.stack([photo(i) for i in range(N)]))
+    for data, names in ((write_pictures(tmp_path / "shots", N), "{:05d}.png"), (clip, "frame_{:05d}")):
+        first = 1 if data == clip else 0
+        named = [names.format(i + first) for i in range(1, N, 2)]
+        (scene / "predictor.json").write_text(json.dumps({"names": named}))
+        _, known = read_inputs(data, PredictionOptions(masks=scene / "masks"))
+        assert known.mask_given.tolist() == [False, True] * 3
+        torch.testing.assert_close(known.dynamic_mask[1::2], right[1::2])
+    assert "belongs to a scene folder, where white is static" in capsys.readouterr().out
 
 
 def test_the_number_of_an_object_that_comes_late_does_not_change_the_first_frames(tmp_path):
