@@ -9,6 +9,8 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from das3r_ns import geometry
@@ -282,10 +284,10 @@ LAYOUTS = ["sparse/0", "sparse", "", "colmap/sparse/0", "dense/sparse", "0"]
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_places_of_colmap_models(tmp_path, made, layout, text):
     write_model(made, tmp_path / "project" / layout, range(N), text=text)
-    for given in {tmp_path / "project", tmp_path / "project" / layout, (tmp_path / "project" / layout).parent}:
-        if given == tmp_path:
+    for place in {tmp_path / "project", tmp_path / "project" / layout, (tmp_path / "project" / layout).parent}:
+        if place == tmp_path:
             continue
-        (cameras,) = read_cameras(given)
+        (cameras,) = read_cameras(place)
         np.testing.assert_allclose(cameras.T_world_camera, made.T_world_camera.double(), atol=1e-6)
         np.testing.assert_allclose(cameras.K[3], made.K, atol=1e-3)
 
@@ -344,6 +346,25 @@ def test_damaged_models_are_named_at_once(tmp_path, made, name, damage):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name):
         read_cameras(tmp_path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_random_damage_to_a_model_is_harmless_or_named(tmp_path_factory, made, data):
+    folder = tmp_path_factory.mktemp("model")
+    write_model(made, folder, range(3), text=data.draw(st.booleans()))
+    path = data.draw(st.sampled_from(sorted(folder.glob("cameras.*")) + sorted(folder.glob("images.*"))))
+    content = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    some = data.draw(st.binary(min_size=1, max_size=9))
+    content[at : at + data.draw(st.sampled_from([0, len(some), 10_000]))] = some
+    path.write_bytes(content)
+    try:
+        for cameras in read_cameras(folder):
+            assert np.isfinite(cameras.T_world_camera).all()
+            assert torch.isfinite(cameras.K).all()
+    except ValueError as error:
+        assert str(folder) in str(error)  # noqa: PT017
 
 
 def test_find_models_lists_each_once(tmp_path, made):
