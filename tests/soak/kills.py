@@ -24,7 +24,7 @@ from das3r_ns.runs.checkpoints import checkpoint_path, checkpoint_steps
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("DAS3R_SOAK_KILLS", "4"))
+KILLS = int(os.environ.get("DAS3R_SOAK_KILLS", "2"))
 SEED = int(os.environ.get("DAS3R_SOAK_SEED", "0"))
 MAX_SECONDS = 600.0
 
