@@ -19,6 +19,7 @@ from torch import Tensor
 from das3r_ns.dataparser.camera_match import check_cameras, match_cameras
 from das3r_ns.dataparser.clip_choice import with_frame_budget
 from das3r_ns.dataparser.colmap_model import find_models
+from das3r_ns.dataparser.file_names import bare_name, last_number
 from das3r_ns.dataparser.known_cameras import (
     NamedCameras,
     cameras_of_frames,
@@ -29,7 +30,7 @@ from das3r_ns.dataparser.known_cameras import (
 )
 from das3r_ns.dataparser.known_masks import FrameMasks, describe, match_masks, read_masks
 from das3r_ns.dataparser.mask_files import MaskFiles, list_masks, of_files, open_masks
-from das3r_ns.dataparser.matching import ClipFrames, bare_name, last_number
+from das3r_ns.dataparser.matching import ClipFrames
 from das3r_ns.dataparser.options import Numbering, PredictionOptions
 from das3r_ns.dataparser.poses_check import shift_of
 from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
