@@ -11,6 +11,7 @@ from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network, warp
 from das3r_ns.predictor.training.flow import worlds
 from das3r_ns.predictor.training.flow.config import FlowDataConfig, FlowOptimConfig, TrainFlowConfig
 from das3r_ns.predictor.training.flow.degradations import compress, degrade
+from das3r_ns.predictor.training.flow.gradients import StepGradients
 from das3r_ns.predictor.training.flow.losses import unlikelihood
 from das3r_ns.predictor.training.flow.motion import CameraMotion, ObjectMotion, Surface, move
 from das3r_ns.predictor.training.flow.shapes import coverage, draw_shapes
@@ -208,3 +209,38 @@ def test_three_steps_train_and_a_resumed_run_is_the_same(tmp_path):
 def test_settings_that_make_no_sense_are_refused(build, said):
     with pytest.raises(ValueError, match=said):
         build()
+
+
+def gradients_of_a_line(device: str, record: bool) -> tuple[StepGradients, torch.nn.Conv2d]:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(2, 3, 3).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def compute(drawn: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = (layer(torch.rand(2, 2, 5, 5, generator=drawn, device=device)) ** 2).mean()
+        return loss, loss.detach()[None]
+
+    return StepGradients(list(layer.parameters()), compute, torch.device(device), record), layer
+
+
+def test_gradients_of_a_step_are_those_of_its_seed_alone():
+    gradients, layer = gradients_of_a_line("cpu", record=True)
+    figures = gradients(5)
+    loss = (layer(torch.rand(2, 2, 5, 5, generator=generator(5))) ** 2).mean()
+    weight, bias = torch.autograd.grad(loss, list(layer.parameters()))
+    assert figures.item() == pytest.approx(loss.item())
+    torch.testing.assert_close(layer.weight.grad, weight)
+    torch.testing.assert_close(gradients.buffer[-3:], bias)
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.stride() == layer.weight.stride()
+    gradients(6)
+    assert not torch.allclose(layer.weight.grad, weight)
+    gradients(5)
+    torch.testing.assert_close(layer.weight.grad, weight)  # nothing of the step before is left
+
+
+@pytest.mark.gpu
+def test_a_recorded_step_gives_the_gradients_of_an_eager_one():
+    (recorded, _), (eager, _) = (gradients_of_a_line("cuda", record) for record in (True, False))
+    for seed in (1, 2, 3, 4, 5, 1):  # recorded from the fourth on
+        torch.testing.assert_close(recorded(seed), eager(seed))
+        torch.testing.assert_close(recorded.buffer, eager.buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -93,6 +94,12 @@ def _filter(images: Float[Tensor, "b 3 h w"], kernels: Float[Tensor, "b k k"]) -
     return F.conv2d(padded, weights, groups=b * c).view(b, c, h, w)
 
 
+@functools.cache
+def _luminance(device: torch.device) -> Float[Tensor, "8 8"]:
+    # Made once: a copy from the CPU cannot be recorded in a CUDA graph.
+    return torch.tensor(LUMINANCE, dtype=torch.float32, device=device)
+
+
 def compress(images: Float[Tensor, "b 3 h w"], step: Float[Tensor, "b"]) -> Float[Tensor, "b 3 h w"]:
     """The blocks, ringing and loss of detail of compression by blocks of cosines.
 
@@ -107,7 +114,7 @@ def compress(images: Float[Tensor, "b 3 h w"], step: Float[Tensor, "b"]) -> Floa
     pad = (0, -w % BLOCK, 0, -h % BLOCK)
     blocks = F.pad(images, pad, mode="replicate")
     blocks = blocks.unflatten(3, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).transpose(3, 4)  # b c rows columns 8 8
-    steps = torch.tensor(LUMINANCE, device=device) / 255 * step.clamp_min(1e-6).view(-1, 1, 1, 1, 1, 1)
+    steps = _luminance(device) / 255 * step.clamp_min(1e-6).view(-1, 1, 1, 1, 1, 1)
     rounded = (cosines @ blocks @ cosines.T / steps).round() * steps
     back = (cosines.T @ rounded @ cosines).transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :h, :w]
     return torch.where((step > 0)[:, None, None, None], back.clamp(0, 1), images)

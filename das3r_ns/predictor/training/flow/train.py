@@ -15,7 +15,7 @@ import os
 import pickle
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from das3r_ns.predictor.flow.network import FlowNetwork
 from das3r_ns.predictor.training.flow.config import FlowOptimConfig, TrainFlowConfig
+from das3r_ns.predictor.training.flow.gradients import StepGradients
 from das3r_ns.predictor.training.flow.losses import FlowTrainingStep
 from das3r_ns.predictor.training.flow.textures import make_textures
 from das3r_ns.predictor.training.flow.validation import held_out_pairs, validate
@@ -98,14 +99,15 @@ class FlowRun:
             self.done, self.trained_s = checkpoint["step"], checkpoint["trained_s"]
         if config.compile:
             self._compile()
-        self.model, self.optimizer = fabric.setup(self.step, optimizer)
-        generator = self._generator(0)
+        self.optimizer = optimizer
+        generator = torch.Generator(fabric.device).manual_seed(self._seed(0))
         self.textures = make_textures(config.data.textures, config.data.texture_side, generator)
         # Validation's textures have a seed of their own, the same for all runs.
         generator = torch.Generator(fabric.device).manual_seed(2**20)
         self.val_textures = make_textures(
             max(config.data.textures // 8, 1), config.data.texture_side, generator, held_out=True
         )
+        self.gradients = StepGradients(list(parameters.values()), self._loss, fabric.device, config.record)
 
     def _previous(self) -> dict[str, Any] | None:
         path = self.config.out / CHECKPOINT
@@ -133,10 +135,10 @@ class FlowRun:
         for part in (network.encoder, network.update, network.upsample_coarse, network.refine, network.refine.upsample):
             part.compile(dynamic=False)
 
-    def _generator(self, step: int) -> torch.Generator:
+    def _seed(self, step: int) -> int:
         """Randomness of a step in this process."""
         seed = np.random.SeedSequence((self.config.seed, step, self.fabric.global_rank)).generate_state(1)[0]
-        return torch.Generator(self.fabric.device).manual_seed(int(seed))
+        return int(seed)
 
     def train(self) -> Path:
         """Train to the end, or to where the configuration says to stop. Returns the file of the weights."""
@@ -194,17 +196,28 @@ class FlowRun:
         return float(self.fabric.broadcast(value))
 
     def _one_step(self) -> Tensor:
-        config, fabric = self.config, self.fabric
+        config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.progress, config.optim)
-        pairs = draw_pairs(config.batch_size, config.data.size, self.textures, self._generator(1 + self.done))
-        loss, error = self.model(pairs.first, pairs.second, pairs.flow, pairs.visible)
-        fabric.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.optim.max_grad_norm, foreach=True)
+        figures = self.gradients(self._seed(1 + self.done))
+        self._average_over_processes(self.gradients.buffer)
+        norm = self.gradients.buffer.norm()
+        self.gradients.buffer.mul_((config.optim.max_grad_norm / (norm + 1e-6)).clamp_max(1))
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.done)
-        return torch.stack((loss.detach(), error))
+        return figures
+
+    def _average_over_processes(self, values: Tensor) -> None:
+        if self.fabric.world_size > 1:
+            values.copy_(cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean")))
+
+    def _loss(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Loss of a batch that is drawn for it; loss and end-point error to log."""
+        config = self.config
+        pairs = draw_pairs(config.batch_size, config.data.size, self.textures, generator, fused=config.compile)
+        with self.fabric.autocast():
+            loss, error = self.step(pairs.first, pairs.second, pairs.flow, pairs.visible)
+        return loss, torch.stack((loss.detach(), error))
 
     def _check(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -214,6 +227,9 @@ class FlowRun:
             )
 
     def _validate_and_save(self, at_end: bool) -> None:
+        for values in self.network.buffers():  # each process saw other images: their statistics are averaged
+            if values.is_floating_point():
+                self._average_over_processes(values)
         if self.main:
             self.network.eval()
             # Compiled parts would be compiled again for the few batches of another size.

@@ -7,7 +7,9 @@ is what the second shows at x + flow(x), so the flow is exact however the layers
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,12 +60,15 @@ def draw_pairs(
     textures: UInt8[Tensor, "n 4 t t"],
     generator: torch.Generator,
     degraded: bool = True,
+    fused: bool = False,
 ) -> FlowPairs:
     """Draw pairs of images of a size (height, width) on the generator's device.
 
     Args:
         degraded: with blur, noise, compression and change of exposure, as of real cameras.
+        fused: compile what is evaluated at every pixel (`torch.compile`), for many batches of one size on a GPU.
     """
+    kernels = _fused_kernels() if fused else Kernels(move, coverage)
     height, width = size
     device = generator.device
     line_y = torch.arange(height, device=device) - (height - 1) / 2
@@ -77,7 +82,7 @@ def draw_pairs(
 
     # Half of the backgrounds are far behind the layers, half reach as near as they do.
     surface = draw_surface(batch, size, generator, near=uniform(0.05, 1), room=True)
-    moved = move(places, camera, surface, None, here)
+    moved = kernels.move(places, camera, surface, None, here)
     first, second = _paint(moved, places, textures, generator)
     first, second = first[:, :3], second[:, :3]
     flow = moved - places
@@ -86,7 +91,7 @@ def draw_pairs(
 
     # All shapes of all pairs are drawn as one batch, pair by pair from far to near: layer by layer, the launching of
     # thousands of small kernels would take longer than the training step.
-    layers = _draw_layers(places, camera, textures, generator)
+    layers = _draw_layers(places, camera, textures, generator, kernels)
     for number in range(1, LAYERS + 1):
         at = slice(number - 1, None, LAYERS)
         alpha_first, alpha_second = layers.covers_first[at], layers.covers_second[at]
@@ -100,6 +105,18 @@ def draw_pairs(
     if degraded:
         first, second = degrade(first, second, flow, generator)
     return FlowPairs(first.clamp(0, 1), second.clamp(0, 1), flow, visible, layer)
+
+
+class Kernels(NamedTuple):
+    """What is evaluated at every pixel of every layer and draws nothing: most of the time that drawing takes."""
+
+    move: Callable[..., Tensor]
+    coverage: Callable[..., Tensor]
+
+
+@functools.cache
+def _fused_kernels() -> Kernels:
+    return Kernels(torch.compile(move, dynamic=False), torch.compile(coverage, dynamic=False))
 
 
 class _Layers(NamedTuple):
@@ -119,6 +136,7 @@ def _draw_layers(
     camera: CameraMotion,
     textures: UInt8[Tensor, "n 4 t t"],
     generator: torch.Generator,
+    kernels: Kernels,
 ) -> _Layers:
     batch, _, height, width = places.shape
     number = batch * LAYERS
@@ -136,15 +154,15 @@ def _draw_layers(
     surface = draw_surface(number, (height, width), generator, near, room=False)
     own = draw_object_motion(number, (height, width), generator, (uniform() < 0.55).float())
     centre = torch.stack((uniform(-0.45, 0.45) * width, uniform(-0.45, 0.45) * height), -1)
-    moved = move(places, camera, surface, own, centre)
+    moved = kernels.move(places, camera, surface, own, centre)
     shapes = draw_shapes(number, width, generator)
     shapes = shapes._replace(centre=_where_centre_goes(centre, camera, surface, own))
     first, second = _paint(moved, places, textures, generator)
     return _Layers(
         first[:, :3],
         second[:, :3],
-        coverage(shapes, moved, first[:, 3] * 2 - 1) * there,
-        coverage(shapes, places, second[:, 3] * 2 - 1) * there,
+        kernels.coverage(shapes, moved, first[:, 3] * 2 - 1) * there,
+        kernels.coverage(shapes, places, second[:, 3] * 2 - 1) * there,
         moved - places,
     )
 
