@@ -4,7 +4,7 @@ Adding a predictor is adding a settings class derived from `PredictorSettings` a
 and one row in `registry` or an entry point of another package; nothing else learns its name.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,33 @@ from das3r_ns.video.clip import Clip
 
 
 @dataclass(frozen=True)
+class DepthPrior:
+    """Depth that another program or a sensor gives for each frame of a clip."""
+
+    depth: Float[Tensor, "n h w"]
+    """z-depth in the units of the cameras it came with, 0 where unknown. Of any resolution; a map covers exactly the
+    field of view of its frame: what the other program cut off is 0."""
+    confidence: Float[Tensor, "n h w"]
+    """From 0, unknown, to 1, as good as this source gets; 1 where it says nothing about what it knows."""
+    source: str = "the depth that was given"
+    """Where it comes from, for messages."""
+
+    def __post_init__(self) -> None:
+        if self.depth.shape != self.confidence.shape:
+            raise ValueError(f"depth has the shape {self.depth.shape} and its confidence {self.confidence.shape}")
+
+    def crop(self, rows: tuple[float, float], columns: tuple[float, float]) -> "DepthPrior":
+        """Depth of a part of each frame, whose edges are given as shares of the frame's height and width."""
+        height, width = self.depth.shape[1:]
+        row, column = (
+            ((first + (last - first) * (torch.arange(count) + 0.5) / count) * side).long().clamp(0, side - 1)
+            for (first, last), side in ((rows, height), (columns, width))
+            for count in (max(1, round((last - first) * side)),)
+        )
+        return replace(self, depth=self.depth[:, row][:, :, column], confidence=self.confidence[:, row][:, :, column])
+
+
+@dataclass(frozen=True)
 class UserPriors:
     """What the user brings along; None where the predictor has to find out itself."""
 
@@ -25,18 +52,24 @@ class UserPriors:
     """Camera-to-world of each frame, OpenCV axes, in the user's world and units, which the result keeps."""
     K: Float[Tensor, "n 3 3"] | None = None
     """Intrinsics of each frame in pixels of the clip. Given together with `T_world_camera`."""
+    pose_known: Bool[Tensor, "n"] | None = None
+    """False for frames whose given pose is only interpolated between those of its neighbours. None: all are known."""
     focal_px: float | None = None
     """Focal length in pixels of the clip, when it alone is known."""
     dynamic_mask: Float[Tensor, "n h w"] | None = None
     """1 where something moves, 0 elsewhere, at the clip's size; taken as truth."""
     mask_given: Bool[Tensor, "n"] | None = None
     """Which frames `dynamic_mask` speaks of, where not of all; in the others it is 0 and nothing is known."""
+    depth: DepthPrior | None = None
+    """Depth of each frame, in the units of `T_world_camera`, with which it is given."""
     applied_transform: Float64[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
     """From the world of the user's own files to that of `T_world_camera`, in double precision (map coordinates)."""
 
     def __post_init__(self) -> None:
         if (self.T_world_camera is None) != (self.K is None):
             raise ValueError("known cameras need both T_world_camera and K")
+        if self.depth is not None and self.T_world_camera is None:
+            raise ValueError("known depth needs the cameras in whose units it is")
 
     @property
     def all_masks_given(self) -> bool:

@@ -171,7 +171,8 @@ class GeometricPredictor:
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
             T = known.T_world_camera.double().numpy()
-            return CameraPath(T, np.ones(len(T), bool), float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
+            posed = np.ones(len(T), bool) if known.pose_known is None else known.pose_known.numpy()
+            return CameraPath(T, posed, float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
         keep = _keep(known)
         if covered is not None:

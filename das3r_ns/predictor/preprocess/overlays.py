@@ -133,14 +133,18 @@ def remove_overlays(clip: Clip, over: Overlays) -> Clip:
 
 def priors_inside(known: UserPriors, over: Overlays) -> UserPriors:
     """What is known, in the pixels of the clip that is cut."""
-    K, mask = known.K, known.dynamic_mask
+    K, mask, depth = known.K, known.dynamic_mask, known.depth
     if K is not None:
         K = K.clone()
         K[:, 0, 2] -= over.crop[1].start
         K[:, 1, 2] -= over.crop[0].start
     if mask is not None:
         mask = mask[(slice(None), *over.crop)]
-    return replace(known, K=K, dynamic_mask=mask)
+    if depth is not None:
+        height, width = over.signs.shape
+        rows, columns = over.crop
+        depth = depth.crop((rows.start / height, rows.stop / height), (columns.start / width, columns.stop / width))
+    return replace(known, K=K, dynamic_mask=mask, depth=depth)
 
 
 def restore_full_frame(scene: Scene, over: Overlays) -> Scene:
