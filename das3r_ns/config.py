@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig, ViewerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from das3r_ns.datamanager import Das3rDatamanagerConfig
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
-from das3r_ns.machine.hardware import gpus
+from das3r_ns.machine.at_start import default_device
 from das3r_ns.model.config import Das3rModelConfig
 from das3r_ns.model.hidden import HiddenConfig
 from das3r_ns.model.poses import PoseRefinementConfig
@@ -31,8 +30,7 @@ if Path(sys.argv[0]).stem == "ns-train" and sys.argv[1:2] and sys.argv[1].starts
     # Here, because what goes wrong before nerfstudio calls us (a config that cannot be read) is shown in that way too.
     end_in_a_sentence(program_name())
 
-# A GPU that torch cannot use counts: training on it stops with what is missing, instead of taking hours on the CPU.
-DEVICE = "cuda" if torch.cuda.is_available() or gpus() else "cpu"
+DEVICE = default_device()
 
 
 def _decaying(first: float, last: float, steps: int, start: int = 0, hold: int = 0, gated: bool = False) -> dict:

@@ -4,5 +4,5 @@ hardware  the GPUs of this machine and their driver, asked of the system and not
 toolkit   the CUDA compiler: from Python packages, from the system, at the version that torch names
 kernels   gsplat's CUDA kernels: found, built once with a progress bar, kept
 checks    one finding per requirement: what was found, what is needed, the command that helps
-doctor    `das3r doctor`: every finding on one screen
+at_start  those findings at the start of `ns-train`, before nerfstudio imports its methods
 """

@@ -66,6 +66,12 @@ def gpu_findings(rasterizer: str = "auto") -> Iterator[Finding]:
         yield from kernel_findings()
 
 
+def draws_on_cpu(rasterizer: str) -> bool:
+    """Whether the CPU draws whatever device the Gaussians are on, which needs no kernels: asked for by argument or by
+    environment."""
+    return rasterizer == "cpu" or os.environ.get("DAS3R_RASTERIZER") == "cpu"
+
+
 def prepare_gpu(rasterizer: str = "auto") -> None:
     """See that the GPU can be trained on, and that gsplat's kernels are there: build them if need be.
 

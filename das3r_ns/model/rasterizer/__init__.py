@@ -7,6 +7,7 @@ Out: images, alpha, and the `info` that gsplat's densification strategies read. 
 `projection` -> `harmonics` -> `tiles` -> `compositing`; each stage has a hand-derived derivative.
 """
 
-from das3r_ns.model.rasterizer.dispatch import RasterizeMode, Rasterizer, RenderMode, draws_on_cpu, rasterize, warm_up
+from das3r_ns.machine.checks import draws_on_cpu
+from das3r_ns.model.rasterizer.dispatch import RasterizeMode, Rasterizer, RenderMode, rasterize, warm_up
 
 __all__ = ["RasterizeMode", "Rasterizer", "RenderMode", "draws_on_cpu", "rasterize", "warm_up"]

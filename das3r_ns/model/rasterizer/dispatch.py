@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from das3r_ns.machine.checks import draws_on_cpu
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
 RasterizeMode = Literal["classic", "antialiased"]
@@ -108,11 +109,6 @@ def rasterize(
     if render_mode.endswith("ED"):
         render = torch.cat([render[..., :-1], render[..., -1:] / alpha.clamp_min(1e-10)], dim=-1)
     return render, alpha, info
-
-
-def draws_on_cpu(rasterizer: Rasterizer) -> bool:
-    """Whether the CPU draws whatever device the Gaussians are on: asked for by argument or by environment."""
-    return rasterizer == "cpu" or os.environ.get("DAS3R_RASTERIZER") == "cpu"
 
 
 def _check(
