@@ -28,6 +28,7 @@ from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object, to_jsonable
 from das3r_ns.predictor.registry import PROBLEMS, build_predictor, meant_by, resolve, settings_of
 from das3r_ns.runtime.progress import recorded_seconds
+from das3r_ns.runtime.shared_cores import share_cores
 from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, working_name, write_scene
 from das3r_ns.video.clip import Clip
 
@@ -107,7 +108,7 @@ def predict_scene(
     check_free_space(folder.parent, clip)
     meant, _ = resolve(options)
     digests = _digests_of_weights(options, meant)
-    with recorded_seconds() as seconds:
+    with recorded_seconds() as seconds, share_cores():
         scene = predictor(clip, known)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
     assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
