@@ -158,11 +158,11 @@ def _measured(config: Path, truth: Path, folder: Path) -> dict[str, Any]:
     found = evaluate(
         load_config=config, truth=truth, parts=("psnr",), out=folder / "evaluation", refine_test_poses=False
     )
-    # Test cameras moved like their neighbours, where training moved those; no test picture is used for it.
-    pictures = found["psnr"].get("trained", found["psnr"]["predicted"])
+    # Test cameras moved like their neighbours, where training moved those; no test image is used for it.
+    images = found["psnr"].get("trained", found["psnr"]["predicted"])
     return {
         "gaussians": found["num_gaussians"],
-        **{name: pictures.get(name) for name in ("paper_psnr", "static_psnr", "clean_psnr")},
+        **{name: images.get(name) for name in ("paper_psnr", "static_psnr", "clean_psnr")},
     }
 
 

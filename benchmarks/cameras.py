@@ -110,7 +110,7 @@ def row(name: str, subject: Subject) -> str:
         focal = f"{100 * (cameras.focal_px / subject.focal_px - 1):+.2f}"
     shown = name if cameras.parallax else f"{name} (one place)"
     return (
-        f"| {shown} | {len(clip)} | {int(cameras.known.sum())} | {ate} | {focal} | {angle:.1f}° | "
+        f"| {shown} | {len(clip)} | {int(cameras.registered.sum())} | {ate} | {focal} | {angle:.1f}° | "
         f"{cameras.error_px:.2f} | {seconds:.2f} |"
     )
 

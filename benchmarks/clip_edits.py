@@ -18,7 +18,7 @@ from das3r_ns.synthetic import SyntheticClip
 from das3r_ns.video.clip import read_clip
 from das3r_ns.video.config import VideoConfig
 
-PICTURES = ("frames", "clean", "dynamic_mask", "depth", "clean_depth")
+IMAGES = ("frames", "clean", "dynamic_mask", "depth", "clean_depth")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def letterbox(clip: SyntheticClip, share: float = 0.12) -> Changed:
 
 
 def pillarbox(clip: SyntheticClip) -> Changed:
-    """Black bars left and right that make a picture of 9:16 one of 16:9."""
+    """Black bars left and right that make an image of 9:16 one of 16:9."""
     height, width = clip.frames.shape[1:3]
     beside = (round(height * 16 / 9) - width) // 2
     bars = np.ones((height, width + 2 * beside), bool)
@@ -47,10 +47,10 @@ def pillarbox(clip: SyntheticClip) -> Changed:
     def wider(maps: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.pad(maps, (*(0, 0) * (maps.ndim - 3), beside, beside))
 
-    pictures = {name: wider(getattr(clip, name)) for name in PICTURES}
+    images = {name: wider(getattr(clip, name)) for name in IMAGES}
     K = clip.K.clone()
     K[0, 2] += beside
-    return Changed(replace(clip, **pictures, K=K), bars)
+    return Changed(replace(clip, **images, K=K), bars)
 
 
 def logo(clip: SyntheticClip) -> Changed:
@@ -68,7 +68,7 @@ def logo(clip: SyntheticClip) -> Changed:
 
 
 def watermark(clip: SyntheticClip, opacity: float = 0.5) -> Changed:
-    """White words that let half of the picture through, in the lower left corner."""
+    """White words that let half of the image through, in the lower left corner."""
     height, width = clip.frames.shape[1:3]
     letters = np.zeros((height, width), np.uint8)
     cv2.putText(
@@ -82,11 +82,11 @@ def watermark(clip: SyntheticClip, opacity: float = 0.5) -> Changed:
 def caption(clip: SyntheticClip) -> Changed:
     """A line of white words with black outlines in the lower third, all the time."""
     height, width = clip.frames.shape[1:3]
-    picture, there = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+    image, there = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
     where, size = (round(0.08 * width), round(0.86 * height)), width / 480
     cv2.putText(there, "WAIT FOR IT UNTIL THE END", where, 0, size, (255,), 6, cv2.LINE_8)
-    cv2.putText(picture, "WAIT FOR IT UNTIL THE END", where, 0, size, (255,), 2, cv2.LINE_AA)
-    painted = _painted(clip, there > 0, np.repeat(picture[..., None], 3, axis=2))
+    cv2.putText(image, "WAIT FOR IT UNTIL THE END", where, 0, size, (255,), 2, cv2.LINE_AA)
+    painted = _painted(clip, there > 0, np.repeat(image[..., None], 3, axis=2))
     return replace(painted, laid_over=_hull(there > 0))
 
 
@@ -96,29 +96,29 @@ def subtitles(clip: SyntheticClip) -> Changed:
     frames, everywhere = clip.frames.clone(), np.zeros((height, width), bool)
     for k, line in enumerate(("I have never seen", "anything like this", "in all my life")):
         part = slice(k * len(clip) // 3, (k + 1) * len(clip) // 3 - 2)
-        picture, there = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
+        image, there = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint8)
         where, size = (round(0.2 * width), round(0.86 * height)), width / 480
         cv2.putText(there, line, where, 0, size, (255,), 6, cv2.LINE_8)
-        cv2.putText(picture, line, where, 0, size, (255,), 2, cv2.LINE_AA)
-        frames[part, torch.from_numpy(there > 0)] = torch.from_numpy(picture[there > 0][:, None])
+        cv2.putText(image, line, where, 0, size, (255,), 2, cv2.LINE_AA)
+        frames[part, torch.from_numpy(there > 0)] = torch.from_numpy(image[there > 0][:, None])
         everywhere |= _hull(there > 0)
     return Changed(replace(clip, frames=frames), everywhere)
 
 
 def fade_in(clip: SyntheticClip, frames: int = 5) -> Changed:
-    """From black to the full picture, the first frame wholly black."""
+    """From black to the full image, the first frame wholly black."""
     return _exposed(clip, np.minimum(np.arange(len(clip)) / frames, 1)[:, None, None, None])
 
 
 def flicker(clip: SyntheticClip, strength: float = 0.2) -> Changed:
-    """Bands of light that run down the picture, as lamps give under a rolling shutter."""
+    """Bands of light that run down the image, as lamps give under a rolling shutter."""
     rows = np.arange(clip.frames.shape[1])[None, :, None, None] / clip.frames.shape[1]
     at = np.arange(len(clip))[:, None, None, None]
     return _exposed(clip, 1 + strength * np.sin(2 * np.pi * (1.5 * rows + 0.37 * at)))
 
 
 def compressed(clip: SyntheticClip, bits_a_pixel: float = 0.12) -> Changed:
-    """Through a video file of few bits and back: blocks are plain to see. Small pictures need more bits a pixel."""
+    """Through a video file of few bits and back: blocks are plain to see. Small images need more bits a pixel."""
     height, width = clip.frames.shape[1:3]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "poor.mp4"
@@ -134,14 +134,14 @@ def compressed(clip: SyntheticClip, bits_a_pixel: float = 0.12) -> Changed:
 
 def backwards(clip: SyntheticClip) -> Changed:
     """Played from its end."""
-    return Changed(replace(clip, **{name: getattr(clip, name).flip(0) for name in (*PICTURES, "T_world_camera")}))
+    return Changed(replace(clip, **{name: getattr(clip, name).flip(0) for name in (*IMAGES, "T_world_camera")}))
 
 
 def mirrored(clip: SyntheticClip) -> Changed:
     """Left and right exchanged: the world and its cameras become their mirror images."""
     flip = torch.diag(torch.tensor([-1.0, 1, 1, 1]))
-    pictures = {name: getattr(clip, name).flip(2) for name in PICTURES}
-    return Changed(replace(clip, **pictures, T_world_camera=flip @ clip.T_world_camera @ flip))
+    images = {name: getattr(clip, name).flip(2) for name in IMAGES}
+    return Changed(replace(clip, **images, T_world_camera=flip @ clip.T_world_camera @ flip))
 
 
 def _hull(words: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -35,7 +35,7 @@ from das3r_ns.video.clip import Clip
 EDGE_JUMP = 0.05
 """Relative jump of the true depth between neighbouring pixels that makes an edge."""
 NEAR_PX = 5
-"""Pixels around an edge, a moving thing, or along the picture's border that count as near it."""
+"""Pixels around an edge, a moving object, or along the image's border that count as near it."""
 CONFIDENCE = (0.0, 2.0, 5.0, 10.0, 20.0, np.inf)
 """Bounds of the bins of confidence."""
 HEADER = (
@@ -71,9 +71,9 @@ class DepthErrors:
     near_edge: Bool[np.ndarray, "p"]
     """Within `NEAR_PX` of a jump of the true depth."""
     near_moving: Bool[np.ndarray, "p"]
-    """Within `NEAR_PX` of a moving thing."""
+    """Within `NEAR_PX` of a moving object."""
     at_border: Bool[np.ndarray, "p"]
-    """Within `NEAR_PX` of the picture's border."""
+    """Within `NEAR_PX` of the image's border."""
 
 
 def main(options: Options) -> None:
@@ -156,7 +156,7 @@ def rows_by_place(found: list[DepthErrors]) -> list[str]:
     left = valid.copy()
     rows = []
     for name, here in (
-        ("within 5 px of a moving thing", np.concatenate([e.near_moving for e in found])),
+        ("within 5 px of a moving object", np.concatenate([e.near_moving for e in found])),
         ("within 5 px of a depth edge", np.concatenate([e.near_edge for e in found])),
         ("within 5 px of the border", np.concatenate([e.at_border for e in found])),
         ("elsewhere", np.ones_like(valid)),

@@ -5,7 +5,7 @@
 
 All flow the predictor asks for (between frames 1, 2, 4 and 8 apart, both ways, at its own size) is taken once, with
 its threads, round-trip errors included. RAFT's time does not depend on its weights: random ones are taken. It runs on a
-GPU when there is one. *Two runs differ by* says whether the same pictures give the same flow.
+GPU when there is one. *Two runs differ by* says whether the same images give the same flow.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import tyro
 from plane_sweep import sweep, true_flow
 from torch import Tensor
 
-from das3r_ns.datasets import read_picture
+from das3r_ns.datasets import read_image
 from das3r_ns.predictor.flow.clip_flow import resize_flow
 from das3r_ns.predictor.flow.learned import LearnedFlow
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
@@ -97,7 +97,7 @@ def main(
 def on_clip(folder: Path, focal_px: float, estimates: dict[str, Estimate]) -> dict[str, FlowScores]:
     """Score estimators on a still clip, at the size at which the geometric predictor takes flow."""
     images_folder = folder / "clean" if (folder / "clean").is_dir() else folder / "images"
-    images = [read_picture(path).numpy() for path in sorted(images_folder.iterdir())]
+    images = [read_image(path).numpy() for path in sorted(images_folder.iterdir())]
     T_world_camera = np.loadtxt(folder / "T_world_camera.txt").reshape(-1, 4, 4)
     height, width = images[0].shape[:2]
     half = [cv2.resize(image, (width // 2, height // 2), interpolation=cv2.INTER_AREA) for image in images]

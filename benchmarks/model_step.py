@@ -1,4 +1,4 @@
-"""Time of one training step, by Gaussians and picture size, of ours and of plain splatfacto with the same Gaussians.
+"""Time of one training step, by Gaussians and image size, of ours and of plain splatfacto with the same Gaussians.
 
     python benchmarks/model_step.py                       # the standard table of this machine's device
     python benchmarks/model_step.py --gaussians 300000 --sizes 480p --methods das3r splatfacto
@@ -123,9 +123,9 @@ def training_step(method: Method, size: tuple[int, int], count: int, device: tor
     if method == "splatfacto":
         as_baseline(run, masked=False)  # splatfacto itself would not start without the weights of LPIPS
     config: Any = run.pipeline.model
-    # Neither growth nor smaller pictures: the same Gaussians and pixels in every step and method.
+    # Neither growth nor smaller images: the same Gaussians and pixels in every step and method.
     config.num_downscales, config.warmup_length, config.sh_degree = 0, 10**6, 3
-    cameras, pictures, metadata = wall(size, count, device)
+    cameras, images, metadata = wall(size, count, device)
     model: Any = config.setup(
         scene_box=SceneBox(aabb=torch.tensor([[-1.0, -1, -1], [1, 1, 1]])),
         num_train_data=FRAMES,
@@ -150,7 +150,7 @@ def training_step(method: Method, size: tuple[int, int], count: int, device: tor
             callback.run_callback_at_location(number, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
         camera = on_device[frame : frame + 1]
         camera.metadata = {"cam_idx": frame}
-        batch = {"image": pictures[frame], "image_idx": frame}
+        batch = {"image": images[frame], "image_idx": frame}
         optimizers.zero_grad_all()
         outputs = model(camera)
         metrics = model.get_metrics_dict(outputs, batch)
@@ -167,7 +167,7 @@ def training_step(method: Method, size: tuple[int, int], count: int, device: tor
 
 
 def wall(size: tuple[int, int], count: int, device: torch.device) -> tuple[Cameras, list[torch.Tensor], dict[str, Any]]:
-    """Cameras in front of a wall of seed points that fills their pictures, the pictures, and the dataparser's
+    """Cameras in front of a wall of seed points that fills their images, the images, and the dataparser's
     metadata."""
     height, width = size
     generator = torch.Generator().manual_seed(0)
@@ -191,8 +191,8 @@ def wall(size: tuple[int, int], count: int, device: torch.device) -> tuple[Camer
         "depth": torch.ones(maps),
         "confidence": torch.ones(maps),
     }
-    pictures = [torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, device=device) for _ in range(FRAMES)]
-    return cameras, pictures, metadata
+    images = [torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, device=device) for _ in range(FRAMES)]
+    return cameras, images, metadata
 
 
 if __name__ == "__main__":

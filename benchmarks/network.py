@@ -54,7 +54,7 @@ class Options:
     long: bool = False
     """Measure 500 frames in windows instead, with the alignment."""
     tiny: bool = False
-    """A tiny network and tiny pictures, to see that the script runs."""
+    """A tiny network and tiny images, to see that the script runs."""
     device: str = "auto"
     """Where to measure."""
     out: Path | None = None

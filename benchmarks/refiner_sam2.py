@@ -1,10 +1,10 @@
-"""Seconds that SAM 2 takes as refiner of the masks, on this machine, by the number of things to carry.
+"""Seconds that SAM 2 takes as refiner of the masks, on this machine, by the number of objects to carry.
 
     pip install '.[sam2]'
     python benchmarks/refiner_sam2.py                          # the large network, 40 frames of 854x480
-    python benchmarks/refiner_sam2.py --network sam2.1_hiera_t --num-frames 3 --things 1
+    python benchmarks/refiner_sam2.py --network sam2.1_hiera_t --num-frames 3 --objects 1
 
-The time does not depend on the weights: random ones are taken and nothing is fetched. Pictures are noise that moves;
+The time does not depend on the weights: random ones are taken and nothing is fetched. Images are noise that moves;
 six blocks that are said to move prompt it. Loading the network and a first run are not counted.
 """
 
@@ -34,8 +34,8 @@ class Options:
     """Name of one of SAM 2.1's configurations."""
     num_frames: int = 40
     """Frames of the clip. More than 150 are taken in parts."""
-    things: tuple[int, ...] = (1, 2, 6)
-    """How many things are carried, 6 at most."""
+    objects: tuple[int, ...] = (1, 2, 6)
+    """How many objects are carried, 6 at most."""
 
 
 def main(options: Options) -> None:
@@ -50,18 +50,18 @@ def main(options: Options) -> None:
     frames, moving = clip(options.num_frames)
     flow = FlowBetweenFrames(lambda i: frames[i], MAP_SIZE, DisFlow())
     print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}\n")
-    print("| things carried | s a frame |\n|---|---|")
-    for count, things in enumerate((1, *options.things)):
-        sam2.MAX_OBJECTS = things
+    print("| objects carried | s a frame |\n|---|---|")
+    for count, objects in enumerate((1, *options.objects)):
+        sam2.MAX_OBJECTS = objects
         begin = time.perf_counter()
         refiner(moving, lambda i: frames[i], flow, np.zeros(len(moving), np.float32))
         seconds = (time.perf_counter() - begin) / options.num_frames
         if count > 0:  # kernels are chosen in the first run
-            print(f"| {things} | {seconds:.3f} |", flush=True)
+            print(f"| {objects} | {seconds:.3f} |", flush=True)
 
 
 def clip(num_frames: int) -> tuple[UInt8[np.ndarray, "n H W 3"], Float32[np.ndarray, "n h w"]]:
-    """Pictures, and maps in which six blocks move."""
+    """Images, and maps in which six blocks move."""
     noise = np.random.default_rng(0).uniform(0, 255, (SIZE[0], SIZE[1] + 3 * num_frames, 3)).astype(np.float32)
     wide = cv2.GaussianBlur(noise, (0, 0), 2).clip(0, 255).astype(np.uint8)
     frames = np.stack([wide[:, 3 * i : 3 * i + SIZE[1]] for i in range(num_frames)])

@@ -211,11 +211,11 @@ class Bench:
             def batches() -> Iterator[list[Any]]:
                 return order.batches(range(100 + self.task.steps), pairs, 0, 1)
 
-            with FeatureFeed(batches, _no_pictures, store, _no_pictures) as feed:
+            with FeatureFeed(batches, _no_images, store, _no_images) as feed:
                 yield feed
 
 
-def _no_pictures(_: object) -> Any:
+def _no_images(_: object) -> Any:
     raise AssertionError("all features are kept")
 
 

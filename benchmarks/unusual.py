@@ -6,7 +6,7 @@
     python benchmarks/unusual.py --kinds "movers wait" --masks.refiner salience --masks.seen-through 0
 
 Each is a synthetic clip whose truth is known, made in an unusual way or changed afterwards. What was laid over the
-picture (bars, logos, words and what is between them) belongs to no scene: it counts in no column but the last, which
+image (bars, logos, words and what is between them) belongs to no scene: it counts in no column but the last, which
 says how much of it the dynamic maps leave out. Masks are those of motion alone unless told otherwise. Seconds are of
 processor time, all threads together.
 """

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from importlib import import_module
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "predict": ("das3r_ns.dataparser.predict:predict", "a video or folder of pictures -> a scene folder"),
+    "predict": ("das3r_ns.dataparser.predict:predict", "a video or folder of images -> a scene folder"),
     "eval": ("das3r_ns.evaluation.evaluate:evaluate", "one result against a truth: poses, masks, PSNR"),
     "bench": ("das3r_ns.evaluation.bench:bench", "a whole set of clips by the paper's protocol, one table"),
     "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),
-    "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving things"),
-    "export": ("das3r_ns.render:export_splat", "the PLY, with a say in whether moving things stay in it"),
+    "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving objects"),
+    "export": ("das3r_ns.render:export_splat", "the PLY, with a say in whether moving objects stay in it"),
     "train-flow": ("das3r_ns.predictor.training.flow.train:train_flow", "train the optical-flow network"),
     "train-predictor": ("das3r_ns.predictor.training.loop.train:train_predictor", "train the dynamic predictor"),
     "prepare": ("das3r_ns.predictor.training.data.prepare:prepare", "dynamic masks of a training set"),

@@ -214,6 +214,6 @@ das3r_lite = MethodSpecification(
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
     ),
-    description="Small pictures, few Gaussians, few steps: a preview in minutes on a laptop without a GPU.",
+    description="Small images, few Gaussians, few steps: a preview in minutes on a laptop without a GPU.",
 )
 """For laptops, CPUs and previews."""

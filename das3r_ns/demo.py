@@ -28,7 +28,7 @@ def demo(
 
     Args:
         out: folder for everything that is made.
-        data: your own video, folder of pictures or scene folder; without it a synthetic clip with known truth is made.
+        data: your own video, folder of images or scene folder; without it a synthetic clip with known truth is made.
         method: `auto` takes das3r where there is a CUDA GPU, else das3r-lite.
         num_frames: length of the synthetic clip.
         seed: furniture, textures and paths of the synthetic clip.
@@ -41,7 +41,7 @@ def demo(
         RuntimeError: a stage failed; its output above says why.
     """
     if data is not None and not data.exists():
-        raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of pictures.")
+        raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of images.")
     if method == "auto":
         import torch
 
@@ -129,7 +129,7 @@ def _evaluate(config: Path, truth: Path, out: Path) -> dict[str, float]:
         "focal length error, %": poses["focal_error_percent"],
         "mask J (intersection over union)": masks["j_mean"],
         "static PSNR, dB": psnr["static_psnr"],
-        "clean PSNR behind the moving things, dB": psnr["clean_psnr"],
+        "clean PSNR behind the moving objects, dB": psnr["clean_psnr"],
         "Gaussians": float(metrics["num_gaussians"]),
     }
 
@@ -145,7 +145,7 @@ def _render(config: Path, path: Path) -> Path:
 
 
 def _contact_sheet(config: Path, video: Path, truth: Path | None, path: Path) -> Path:
-    """Input, what moves, static render, and the truth behind the moving things where it is known."""
+    """Input, what moves, static render, and the truth behind the moving objects where it is known."""
     import cv2
     import numpy as np
 

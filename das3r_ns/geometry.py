@@ -27,14 +27,14 @@ def pixel_grid(
 
 
 def intrinsics(focal_px: float, height: int, width: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "3 3"]:
-    """Pinhole matrix with square pixels and the principal point in the middle of the picture."""
+    """Pinhole matrix with square pixels and the principal point in the middle of the image."""
     return torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]], dtype=dtype)
 
 
 def rescale_intrinsics(
     K: Float[Tensor, "*n 3 3"], from_size: tuple[int, int], to_size: tuple[int, int]
 ) -> Float[Tensor, "*n 3 3"]:
-    """Intrinsics after the picture was resized. Sizes are (height, width)."""
+    """Intrinsics after the image was resized. Sizes are (height, width)."""
     scaled = K.clone()
     scaled[..., 0, :] *= to_size[1] / from_size[1]
     scaled[..., 1, :] *= to_size[0] / from_size[0]
@@ -174,7 +174,7 @@ def camera_motion(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 6"
     translation. By differences over two frames each way (a hand shakes almost as fast as frames follow one another),
     over one next to the ends, one-sided at them.
 
-    A frame that stands exactly where its predecessor does is the same picture shown twice: intervals are those between
+    A frame that stands exactly where its predecessor does is the same image shown twice: intervals are those between
     frames that differ.
     """
     T_camera_world = invert(T_world_camera.double())

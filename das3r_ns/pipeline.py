@@ -129,7 +129,7 @@ class Das3rTrainer(WholeRunTrainer):
         looks_back = viser.transforms.SO3.from_x_radians(math.pi)
         rotation = viser.transforms.SO3.from_matrix(T_world_camera[:, :3].numpy()) @ looks_back
         client.camera.wxyz = rotation.wxyz
-        # A little ahead, so that the picture drawn at the camera does not stand in the way; axes are OpenGL's.
+        # A little ahead, so that the image drawn at the camera does not stand in the way; axes are OpenGL's.
         position = T_world_camera[:, 3] - 0.03 * T_world_camera[:, 2]
         client.camera.position = (position * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
 

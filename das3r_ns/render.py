@@ -69,9 +69,9 @@ def render_static(
     with video_writer(out, rate, times_s) as write:
         for dataset, i in track(frames, description=f"Rendering {len(frames)} frames"):
             outputs = pipeline.model.get_outputs_for_camera(_sharp(dataset.cameras[i : i + 1]))
-            picture = (outputs["rgb"] * 255).round().byte().cpu().numpy()
+            image = (outputs["rgb"] * 255).round().byte().cpu().numpy()
             unseen += float(outputs["unseen"].mean()) / len(frames)
-            write(np.concatenate((dataset.get_numpy_image(i)[..., :3], picture), axis=1) if side_by_side else picture)
+            write(np.concatenate((dataset.get_numpy_image(i)[..., :3], image), axis=1) if side_by_side else image)
     at = f"{rate:g} fps" if times_s is None or steps_are_even(times_s) else "the input's times"
     CONSOLE.print(f"{out}: {len(frames)} frames at {at}.")
     if unseen > 1e-3:

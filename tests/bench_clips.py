@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.datasets import read_picture
+from das3r_ns.datasets import read_image
 from das3r_ns.evaluation.bench.prepared import prepared_clip
 from das3r_ns.evaluation.bench.sets import FrameChoice, SequenceSource
 from das3r_ns.evaluation.bench.worker import Job
@@ -40,7 +40,7 @@ def small_clip(folder: Path, n: int = N, height: int = H, width: int = W, poses:
 def scene_of(truth_folder: Path) -> tuple[Scene, torch.Tensor]:
     """A scene as the truth has it: a wall at depth 3."""
     clip = prepared_clip(truth_folder)
-    frames = torch.stack([read_picture(path) for path in clip.images])
+    frames = torch.stack([read_image(path) for path in clip.images])
     n, h, w = frames.shape[:3]
     masks = torch.stack([clip.dynamic_mask(i) for i in range(n)])
     scene = Scene(

@@ -31,7 +31,7 @@ class ExactFlow:
     def __call__(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         flow = self.one(i, j)
         error = round_trip_error(flow, self.one(j, i))
-        if self.outliers:  # a band of the picture sways by itself, alike in all frames
+        if self.outliers:  # a band of the image sways by itself, alike in all frames
             width = int(self.outliers * flow.shape[1])
             flow = flow.copy()
             flow[:, :width] += self._sway(j) - self._sway(i)

@@ -19,7 +19,7 @@ WALL = 2.0
 
 class FakePredictor:
     """Sees a wall at depth 2 from a camera that moves right by 0.1 a frame, focal length = width; the middle ninth of
-    the picture moves, at depth 1. Maps have half the size of the pictures. Counts its calls."""
+    the image moves, at depth 1. Maps have half the size of the images. Counts its calls."""
 
     name = "fake"
 
@@ -71,18 +71,18 @@ def wall_scene(
 
 
 def texture(n: int, size: tuple[int, int]) -> np.ndarray:
-    """n different pictures whose red says the column and whose green says the row."""
+    """n different images whose red says the column and whose green says the row."""
     height, width = size
-    pictures = np.zeros((n, height, width, 3), np.uint8)
-    pictures[..., 0] = np.arange(width)
-    pictures[..., 1] = np.arange(height)[:, None]
-    pictures[..., 2] = np.arange(n)[:, None, None]
-    return pictures
+    images = np.zeros((n, height, width, 3), np.uint8)
+    images[..., 0] = np.arange(width)
+    images[..., 1] = np.arange(height)[:, None]
+    images[..., 2] = np.arange(n)[:, None, None]
+    return images
 
 
-def write_pictures(folder: Path, n: int = 6, size: tuple[int, int] = (48, 64)) -> Path:
+def write_images(folder: Path, n: int = 6, size: tuple[int, int] = (48, 64)) -> Path:
     """A folder of `texture`, `00000.png` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(texture(n, size)):
-        Image.fromarray(picture).save(folder / f"{i:05d}.png")
+    for i, image in enumerate(texture(n, size)):
+        Image.fromarray(image).save(folder / f"{i:05d}.png")
     return folder

@@ -37,7 +37,7 @@ def test_flow_is_undefined_where_depth_is_unknown_or_the_point_falls_behind():
     assert not geometry.rigid_flow(depth, K, K, T)[1].any()
 
 
-def test_the_middle_of_the_picture_unprojects_onto_the_axis():
+def test_the_middle_of_the_image_unprojects_onto_the_axis():
     points = geometry.unproject(torch.full((3, 5), 2.0), geometry.intrinsics(10.0, 3, 5))
     torch.testing.assert_close(points[1, 2], torch.tensor([0.0, 0.0, 2.0]))
     torch.testing.assert_close(points[1, 4], torch.tensor([0.4, 0.0, 2.0]))  # two pixels right: 2 / 10 * 2
@@ -78,7 +78,7 @@ def test_a_camera_that_turns_leaves_a_rotation_the_other_way():
     torch.testing.assert_close(geometry.camera_motion(T)[:, 1], torch.full((6,), -0.1, dtype=torch.float64))
 
 
-def test_a_picture_that_is_shown_twice_does_not_halve_the_motion():
+def test_a_image_that_is_shown_twice_does_not_halve_the_motion():
     T = torch.eye(4).repeat(8, 1, 1)
     T[:, 2, 3] = torch.tensor([0.0, 1, 1, 2, 3, 4, 4, 5])
     torch.testing.assert_close(geometry.camera_motion(T)[:, 5], torch.full((8,), -1.0))

@@ -49,7 +49,7 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         if options.masks is not None or options.cameras is not None or options.fov_deg is not None:
             raise ValueError(
                 f"{data} is a scene folder, predicted before: --masks, --cameras and --fov-deg cannot change it. "
-                f"Replace the pictures in {data / 'masks'} or the cameras in its transforms.json instead."
+                f"Replace the images in {data / 'masks'} or the cameras in its transforms.json instead."
             )
         return data
     if not data.exists():
@@ -144,7 +144,7 @@ def summary(scene: Scene, folder: Path) -> str:
     moving = float((scene.dynamic_prob > DYNAMIC_THRESHOLD).float().mean())
     return (
         f"{int(scene.pose_known.sum())} of {len(scene)} frames posed, focal length {lens} "
-        f"({geometry.field_of_view(focal, width):.0f} degrees across){bent}, {moving:.0%} of the pictures "
+        f"({geometry.field_of_view(focal, width):.0f} degrees across){bent}, {moving:.0%} of the images "
         f"moving, depth for {float(known.float().mean()):.0%}: {folder}"
     )
 
@@ -193,7 +193,7 @@ def check_free_space(folder: Path, clip: Clip) -> None:
         OSError: less room is left than the scene of `clip` may take.
     """
     pixels = clip.frames.shape[0] * clip.frames.shape[1] * clip.frames.shape[2]
-    needed = pixels * (3 + 1 + 8)  # picture and mask as PNG at worst; depth, confidence, dynamic map: 4 + 2 + 2 bytes
+    needed = pixels * (3 + 1 + 8)  # image and mask as PNG at worst; depth, confidence, dynamic map: 4 + 2 + 2 bytes
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
@@ -303,7 +303,7 @@ def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> P
     where = "" if data.is_absolute() else f" in {Path.cwd()}"
     several = f" (the cache {cache} holds {len(candidates)} scenes of that name)" if candidates else ""
     raise FileNotFoundError(
-        f"{data} does not exist{where}{several}. Give a video file, a folder of pictures, a nerfstudio dataset or a "
+        f"{data} does not exist{where}{several}. Give a video file, a folder of images, a nerfstudio dataset or a "
         "scene folder"
         + (
             "; a run that is loaded again looks for it where it was trained from: go to that folder first."

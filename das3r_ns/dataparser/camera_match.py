@@ -24,7 +24,7 @@ from das3r_ns.dataparser.known_cameras import Convention, NamedCameras, intrinsi
 from das3r_ns.dataparser.matching import AmbiguousNumbers, ClipFrames, MatchError, Numbering, match_files
 from das3r_ns.video.clip import Clip
 
-DOUBTFUL = 0.5
+MIN_SUPPORT_SHARE = 0.5
 """Part of the agreement that is possible below which cameras are doubted."""
 
 
@@ -154,7 +154,7 @@ def check_cameras(
         lambda i: clip.frames[i].numpy(), K.double().numpy(), lambda i: None if masks is None else masks[i]
     )
     fits = fits_by_convention(pairs_of(matcher, range(len(clip))), cameras.matrices)
-    if fits is None or fits[cameras.convention].share >= DOUBTFUL * fits[cameras.convention].possible:
+    if fits is None or fits[cameras.convention].share >= MIN_SUPPORT_SHARE * fits[cameras.convention].possible:
         return
     own = fits[cameras.convention]
     other = max(fits, key=lambda convention: fits[convention].share)

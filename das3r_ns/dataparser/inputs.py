@@ -1,6 +1,6 @@
 """From what the user gave to what a predictor takes: the clip, and what is known about it already.
 
-Three kinds of data: a clip (video or folder of pictures), a plain nerfstudio dataset (a `transforms.json` with
+Three kinds of data: a clip (video or folder of images), a plain nerfstudio dataset (a `transforms.json` with
 cameras, and masks or not), and a scene folder, which needs no prediction at all.
 """
 
@@ -38,16 +38,16 @@ from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object
 from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import is_scene_folder
-from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_pictures
+from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_images
 from das3r_ns.video.image_folder import list_images
-from das3r_ns.video.images import picture_size
+from das3r_ns.video.images import image_size
 
 READING = 2
 """Raised whenever masks or cameras that somebody gave come to mean something else, so that scenes predicted from them
 before are not used again."""
 
 FILES_OF_CAMERAS = ("cameras", "images", "rigs", "frames")
-"""Files of a COLMAP model that decide cameras; a workspace holds gigabytes of other things beside."""
+"""Files of a COLMAP model that decide cameras; a workspace holds gigabytes of other files beside."""
 
 DataKind = Literal["scene", "dataset", "clip"]
 
@@ -87,12 +87,12 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     """
     kind = kind_of(data)
     models = None
-    if options.cameras is not None:  # before the pictures, which take longer
+    if options.cameras is not None:  # before the images, which take longer
         models = read_cameras(options.cameras, _stored_size(data, kind), options.cameras_convention)
     has_cameras = models is not None or kind == "dataset"
     if has_cameras and options.fov_deg is not None:
         raise ValueError(f"{options.cameras or data} says what the field of view is: leave out --fov-deg.")
-    # COLMAP and nerfstudio know nothing of EXIF orientation: their cameras are those of the pictures as stored.
+    # COLMAP and nerfstudio know nothing of EXIF orientation: their cameras are those of the images as stored.
     if kind == "clip":
         options = replace(options, video=with_frame_budget(data, options.video))
     source = _read_source(data, options, upright=not has_cameras)
@@ -150,7 +150,7 @@ def _read_source(data: Path, options: PredictionOptions, upright: bool) -> Sourc
     if kind_of(data) == "dataset":
         entries, chosen = _dataset_frames(data, options)
         images = [entry.image for entry in entries if entry.image is not None]
-        clip = read_pictures([images[i] for i in chosen], options.video, data, upright)
+        clip = read_images([images[i] for i in chosen], options.video, data, upright)
         frames = ClipFrames(tuple(chosen), len(entries), tuple(path.name for path in images))
         if len(set(clip.names)) < len(clip):  # images of one name in two folders
             clip = replace(clip, names=tuple(entries[i].name for i in chosen))
@@ -174,7 +174,7 @@ def _stored_size(data: Path, kind: DataKind) -> tuple[int, int] | None:
     if kind == "dataset" or not data.exists():
         return None
     if data.is_dir():
-        return picture_size(list_images(data)[0], upright=False)
+        return image_size(list_images(data)[0], upright=False)
     from das3r_ns.video.video_file import index_file
 
     return index_file(data).size
@@ -189,7 +189,7 @@ def _dataset_frames(data: Path, options: PredictionOptions) -> tuple[list[Transf
     missing = [entry.name for entry in listed if entry.image is None]
     if len(entries) < 2:
         raise FileNotFoundError(
-            f"{transforms} lists {len(missing)} pictures that do not exist (first: {transforms.parent / missing[0]})."
+            f"{transforms} lists {len(missing)} images that do not exist (first: {transforms.parent / missing[0]})."
             if missing
             else f"{transforms} gives {len(entries)} frames, and at least 2 are needed."
         )

@@ -31,7 +31,7 @@ from das3r_ns.files.values import (
     size_of,
 )
 from das3r_ns.video.clip import Clip
-from das3r_ns.video.images import picture_size
+from das3r_ns.video.images import image_size
 
 PINHOLE_MODELS = frozenset({"SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"})
 """COLMAP's names (nerfstudio's too) of the camera models that become a pinhole once distortion is taken out."""
@@ -152,7 +152,7 @@ def cameras_of_frames(
 
 
 def _stored_size(frame: TransformsFrame) -> tuple[int, int] | None:
-    return None if frame.image is None else picture_size(frame.image, upright=False)
+    return None if frame.image is None else image_size(frame.image, upright=False)
 
 
 def _coefficient(frame: TransformsFrame, key: str, what: str) -> float:
@@ -247,8 +247,8 @@ def intrinsics_at(cameras: NamedCameras, size: tuple[int, int]) -> Float[Tensor,
                 abs(height * size[0] - width * size[1]) <= max(height, width, *size)
             )
             raise ValueError(
-                f"the camera of {cameras.names[i]} is for pictures of {width}x{height} pixels, the frames have "
-                f"{size[1]}x{size[0]}: other proportions{turned}. Give the pictures that the cameras were computed for."
+                f"the camera of {cameras.names[i]} is for images of {width}x{height} pixels, the frames have "
+                f"{size[1]}x{size[0]}: other proportions{turned}. Give the images that the cameras were computed for."
             )
         K[i] = geometry.rescale_intrinsics(K[i], (height, width), size)
     return K
@@ -301,5 +301,5 @@ def _checked(cameras: NamedCameras) -> NamedCameras:
 def _no_pinhole(path: Path, model: str) -> ValueError:
     return ValueError(
         f"{path} has a camera of model {model}; {', '.join(sorted(PINHOLE_MODELS))} are understood. Undistort the "
-        "pictures first, for example with COLMAP's image_undistorter."
+        "images first, for example with COLMAP's image_undistorter."
     )

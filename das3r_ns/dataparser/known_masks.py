@@ -164,12 +164,12 @@ def _check_share(share: float, white_is_static: bool, is_dataset: bool) -> None:
         )
     if share > MAX_MOVING_SHARE and white_is_static:
         raise MaskError(
-            f"the masks leave {1 - share:.0%} of the pictures as static, and white is what is static there. Is white "
+            f"the masks leave {1 - share:.0%} of the images as static, and white is what is static there. Is white "
             "what moves in yours? Give their folder as --masks, without --masks-white-is-static."
         )
     if share > MAX_MOVING_SHARE:
         raise MaskError(
-            f"the masks say that {share:.0%} of the pictures moves. White must be what moves; if white is the static "
+            f"the masks say that {share:.0%} of the images moves. White must be what moves; if white is the static "
             "part in yours (nerfstudio's meaning), give --masks-white-is-static."
         )
     if share > DOUBTFUL_SHARE:

@@ -276,7 +276,7 @@ def _opened(path: Path) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise MaskError(f"{path} says that it has more pixels than a mask can have ({error}).") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise MaskError(f"{path} is no picture that can be read ({error}).") from error
+        raise MaskError(f"{path} is not an image that can be read ({error}).") from error
 
 
 def _array(path: Path) -> np.ndarray:

@@ -34,7 +34,7 @@ class PredictionOptions(PredictorOptions, _VideoOptions):
     """Your masks are white where nothing moves (nerfstudio's meaning)."""
     cameras: Path | None = None
     """Cameras that you already have: a transforms.json, or the folder of a COLMAP model, matched to the frames by
-    file name. Only depth and masks are predicted then, and pictures are taken as they are stored, whatever their EXIF
+    file name. Only depth and masks are predicted then, and images are taken as they are stored, whatever their EXIF
     orientation, as COLMAP and nerfstudio take them. A folder with a transforms.json as `data` needs no mention."""
     cameras_convention: Convention = "auto"
     """What the matrices of `cameras`, or of a dataset, are: camera-to-world (or, inverse, world-to-camera) with the

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.dataparser.start_points import start_points
+from das3r_ns.dataparser.seed_points import training_seed_points
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, image_paths, read_scene
 
 EvalMode = Literal["all", "paper", "interval"]
@@ -65,14 +65,14 @@ def outputs_of_scene(
     """What nerfstudio wants to know about one split of a scene folder.
 
     Args:
-        max_points: see `start_points`; used for the train split only.
+        max_points: see `training_seed_points`; used for the train split only.
     """
     scene = read_scene(folder)
     numbers = split_frames(len(scene), split, mode, interval)
     scene, T_shown_world, scale = _shown(scene)
-    pictures, masks = image_paths(folder), _mask_paths(folder, scene.image_size)
+    images, masks = image_paths(folder), _mask_paths(folder, scene.image_size)
     return SceneOutputs(
-        image_filenames=[pictures[i] for i in numbers],
+        image_filenames=[images[i] for i in numbers],
         cameras=nerfstudio_cameras(scene, numbers),
         mask_filenames=None if masks is None else [masks[i] for i in numbers],
         scene_box=_scene_box(scene),
@@ -81,7 +81,7 @@ def outputs_of_scene(
         metadata={
             "scene_folder": str(folder),
             "frame_index": torch.tensor(numbers),
-            **(_train_metadata(scene, pictures, numbers, max_points) if split == "train" else {}),
+            **(_train_metadata(scene, images, numbers, max_points) if split == "train" else {}),
         },
     )
 
@@ -127,9 +127,9 @@ def nerfstudio_cameras(scene: Scene, numbers: list[int]) -> Cameras:
     )
 
 
-def _train_metadata(scene: Scene, pictures: list[Path], numbers: list[int], max_points: int | None) -> dict[str, Any]:
+def _train_metadata(scene: Scene, images: list[Path], numbers: list[int], max_points: int | None) -> dict[str, Any]:
     """Start points (`StartPoints`, prefixed points3D_) and the maps of the training frames, at the maps' resolution."""
-    start = start_points(scene, pictures, numbers, max_points)
+    start = training_seed_points(scene, images, numbers, max_points)
     weight = frame_weights(scene)[numbers]
     return {
         "points3D_xyz": start.xyz,

@@ -1,5 +1,5 @@
-"""The dataparser `das3r-data`: video, folder of pictures, nerfstudio dataset or scene folder in, cameras, masks and
-start points out. Predicting happens behind `cached_scene`, once; nerfstudio builds a dataparser twice in each run and
+"""The dataparser `das3r-data`: video, folder of images, nerfstudio dataset or scene folder in, cameras, masks and
+seed points out. Predicting happens behind `cached_scene`, once; nerfstudio builds a dataparser twice in each run and
 again in each later command."""
 
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from das3r_ns.dataparser.outputs import EvalMode, outputs_of_scene
 
 @dataclass
 class Das3rDataParserConfig(PredictionOptions, DataParserConfig):
-    """A casual video (or pictures, or a scene predicted before) as a nerfstudio dataset."""
+    """A casual video (or images, or a scene predicted before) as a nerfstudio dataset."""
 
     _target: type = field(default_factory=lambda: Das3rDataParser)
     """Class that reads it."""
     data: Path = Path()
-    """Video file, folder of pictures, folder with a transforms.json, or scene folder."""
+    """Video file, folder of images, folder with a transforms.json, or scene folder."""
     cache_dir: Path = DEFAULT_CACHE
     """Folder in which predicted scenes are kept, one folder a clip, for every later command to find."""
     eval_mode: EvalMode = "all"

@@ -22,7 +22,7 @@ def predict(
     """Predict cameras, depth and moving parts of a clip and write them to a scene folder.
 
     Args:
-        data: video file, folder of pictures, or folder with a transforms.json whose cameras are kept.
+        data: video file, folder of images, or folder with a transforms.json whose cameras are kept.
         out: the scene folder to write; its parent folders are made.
         options: how to read and predict.
         overwrite: replace a scene folder that is already at `out`.
@@ -38,7 +38,7 @@ def predict(
     """
     options.check()
     if not data.exists():
-        raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of pictures.")
+        raise FileNotFoundError(f"--data {data} does not exist. Give a video file or a folder of images.")
     if kind_of(data) == "scene":
         raise ValueError(f"--data {data} is a scene folder already. Train from it: ns-train das3r --data {data}")
     _check_place(out, overwrite)

@@ -17,5 +17,5 @@ from das3r_ns.dataparser.parser import Das3rDataParserConfig  # noqa: E402  (the
 
 das3r_data = DataParserSpecification(
     config=Das3rDataParserConfig(),
-    description="A video, a folder of pictures, or a scene folder written by `das3r predict`.",
+    description="A video, a folder of images, or a scene folder written by `das3r predict`.",
 )

@@ -12,7 +12,7 @@ from das3r_ns.datasets.truth import (
     TruthError,
     is_truth_folder,
     read_dynamic_mask,
-    read_picture,
+    read_image,
     read_poses,
     read_truth_folder,
 )
@@ -25,7 +25,7 @@ __all__ = [
     "is_truth_folder",
     "read_davis",
     "read_dynamic_mask",
-    "read_picture",
+    "read_image",
     "read_poses",
     "read_sintel",
     "read_truth_folder",

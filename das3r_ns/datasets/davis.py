@@ -1,4 +1,4 @@
-"""DAVIS as its publishers pack it (2016, and 2017 at 480p): pictures, and masks as palette PNGs.
+"""DAVIS as its publishers pack it (2016, and 2017 at 480p): images, and masks as palette PNGs.
 
 ROOT/JPEGImages/480p/SEQUENCE/00000.jpg
 ROOT/Annotations/480p/SEQUENCE/00000.png     pixel values are object numbers, 0 is background
@@ -6,7 +6,7 @@ ROOT/Annotations/480p/SEQUENCE/00000.png     pixel values are object numbers, 0 
 
 from pathlib import Path
 
-from das3r_ns.datasets.truth import TruthClip, TruthError, pictures_of, read_dynamic_mask
+from das3r_ns.datasets.truth import TruthClip, TruthError, images_of, read_dynamic_mask
 
 RESOLUTION = "480p"
 
@@ -37,9 +37,9 @@ def read_davis(root: Path, sequence: str) -> TruthClip:
     """One sequence.
 
     Raises:
-        TruthError: pictures are missing, or a picture has no mask.
+        TruthError: images are missing, or an image has no mask.
     """
-    images = pictures_of(root / "JPEGImages" / RESOLUTION / sequence)
+    images = images_of(root / "JPEGImages" / RESOLUTION / sequence)
     annotations = root / "Annotations" / RESOLUTION / sequence
     masks = [annotations / f"{path.stem}.png" for path in images]
     missing = [path for path in masks if not path.is_file()]

@@ -1,4 +1,4 @@
-"""MPI Sintel (training half): pictures, cameras, depth and flow in its own binary formats.
+"""MPI Sintel (training half): images, cameras, depth and flow in its own binary formats.
 
     ROOT/training/final/SEQUENCE/frame_0001.png
     ROOT/training/flow/SEQUENCE/frame_0001.flo            none for the last frame
@@ -10,7 +10,7 @@ flow differs from the flow that the camera alone would cause by more than 0.1 px
 no mask.
 
 All files are little-endian and begin with the float32 202021.25, whose bytes spell PIEH. A camera's principal point
-counts from the centre of the first pixel; here half a pixel is added, so that it counts from the picture's corner.
+counts from the centre of the first pixel; here half a pixel is added, so that it counts from the image's corner.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.datasets.truth import TruthClip, TruthError, check_truth_file, pictures_of
+from das3r_ns.datasets.truth import TruthClip, TruthError, check_truth_file, images_of
 from das3r_ns.files.values import check_pose
 
 TAG = np.float32(202021.25)
@@ -52,9 +52,9 @@ def read_sintel(root: Path, sequence: str) -> TruthClip:
     clip has none.
 
     Raises:
-        TruthError: pictures or cameras are missing or damaged.
+        TruthError: images or cameras are missing or damaged.
     """
-    images = pictures_of(root / "training" / "final" / sequence)
+    images = images_of(root / "training" / "final" / sequence)
     folders = {
         kind: root / "training" / folder / sequence
         for kind, folder in (("cam", "camdata_left"), ("dpt", "depth"), ("flo", "flow"))

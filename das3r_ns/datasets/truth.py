@@ -3,7 +3,7 @@
     SEQUENCE/
       images/00000.jpg ...          the clip
       dynamic_masks/00000.png ...   255 where something moves             (optional)
-      clean/00000.jpg ...           the same views without moving things  (optional)
+      clean/00000.jpg ...           the same views without moving objects  (optional)
       T_world_camera.txt            one row a frame: 4x4 camera-to-world, row by row, OpenCV axes  (optional)
       K.txt                         3x3 intrinsics of the clip in pixels  (optional)
 
@@ -26,7 +26,7 @@ from das3r_ns.files.values import check_pose
 from das3r_ns.scene import RadialLens
 from das3r_ns.video.images import natural_key
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 MAX_TEXT_BYTES = 256 << 20
 """Largest table of numbers that is read: some million poses."""
@@ -51,7 +51,7 @@ class TruthClip:
     dynamic_mask: Callable[[int], Bool[Tensor, "h w"] | None] | None = None
     """Reads (or computes) the mask of a frame; None for a frame without one."""
     clean: tuple[Path, ...] | None = None
-    """Pictures of the same views without the moving things."""
+    """Images of the same views without the moving objects."""
     T_world_camera: Float[Tensor, "n 4 4"] | None = None
     K: Float[Tensor, "n 3 3"] | None = None
     """In pixels of the images."""
@@ -68,19 +68,19 @@ class TruthClip:
         """The image of a frame as RGB.
 
         Raises:
-            TruthError: it is missing or no picture.
+            TruthError: it is missing or not an image.
         """
         assert self.images is not None
-        return self._straight(read_picture(self.images[i]))
+        return self._straight(read_image(self.images[i]))
 
     def background(self, i: int) -> UInt8[Tensor, "h w 3"]:
         """The same view without the moving objects.
 
         Raises:
-            TruthError: it is missing or no picture.
+            TruthError: it is missing or not an image.
         """
         assert self.clean is not None
-        return self._straight(read_picture(self.clean[i]))
+        return self._straight(read_image(self.clean[i]))
 
     def without_distortion(self, lens: RadialLens, width: int) -> "TruthClip":
         """The same in images whose distortion was taken out.
@@ -133,9 +133,9 @@ def read_truth_folder(folder: Path) -> TruthClip:
     """Read a truth folder; only what is there.
 
     Raises:
-        TruthError: there are no pictures, or the files of a frame do not fit together.
+        TruthError: there are no images, or the files of a frame do not fit together.
     """
-    images = pictures_of(folder / "images")
+    images = images_of(folder / "images")
     names = [path.stem for path in images]
     masks = _of_the_same_frames(folder / "dynamic_masks", names) if (folder / "dynamic_masks").is_dir() else None
     clean = _of_the_same_frames(folder / "clean", names) if (folder / "clean").is_dir() else None
@@ -145,7 +145,7 @@ def read_truth_folder(folder: Path) -> TruthClip:
         if len(poses) != len(images):
             raise TruthError(
                 f"{folder / 'T_world_camera.txt'} has {len(poses)} poses and {folder / 'images'} {len(images)} "
-                "pictures. Give one row for each picture."
+                "images. Give one row for each image."
             )
     return TruthClip(
         name=folder.name,
@@ -159,63 +159,63 @@ def read_truth_folder(folder: Path) -> TruthClip:
     )
 
 
-def pictures_of(folder: Path) -> tuple[Path, ...]:
-    """Picture files of a folder in natural order, which is that of a clip's frames: `shot2` before `shot10`.
+def images_of(folder: Path) -> tuple[Path, ...]:
+    """Image files of a folder in natural order, which is that of a clip's frames: `shot2` before `shot10`.
 
     Raises:
         TruthError: the folder is missing or holds none.
     """
     if not folder.is_dir():
         raise TruthError(f"{folder} is missing or no folder.")
-    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".")]
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     found.sort(key=lambda path: natural_key(path.name))
     if not found:
-        raise TruthError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}).")
+        raise TruthError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return tuple(found)
 
 
 def _of_the_same_frames(folder: Path, names: list[str]) -> tuple[Path, ...]:
-    by_name = {path.stem: path for path in pictures_of(folder)}
+    by_name = {path.stem: path for path in images_of(folder)}
     missing = [name for name in names if name not in by_name]
     if missing:
         raise TruthError(
-            f"{folder} has no picture named {missing[0]} ({len(missing)} of {len(names)} frames lack theirs). "
+            f"{folder} has no image named {missing[0]} ({len(missing)} of {len(names)} frames lack theirs). "
             "Name the files as those of images/, or remove the folder to leave it out."
         )
     return tuple(by_name[name] for name in names)
 
 
-def read_picture(path: Path) -> UInt8[Tensor, "h w 3"]:
-    """A picture as RGB.
+def read_image(path: Path) -> UInt8[Tensor, "h w 3"]:
+    """An image as RGB.
 
     Raises:
-        TruthError: it is missing or no picture.
+        TruthError: it is missing or not an image.
     """
     check_truth_file(path)
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise TruthError(f"{path} is missing or no picture that OpenCV reads.")
-    return torch.from_numpy(picture[..., ::-1].copy())
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise TruthError(f"{path} is missing or not an image that OpenCV reads.")
+    return torch.from_numpy(image[..., ::-1].copy())
 
 
 def read_dynamic_mask(path: Path) -> Bool[Tensor, "h w"]:
-    """A mask picture: True where something moves.
+    """A mask image: True where something moves.
 
-    In palette pictures (DAVIS) and grey ones with no value above 32 every object number but 0 moves, all objects
-    together; in other grey pictures what is brighter than half.
+    In palette images (DAVIS) and grey ones with no value above 32 every object number but 0 moves, all objects
+    together; in other grey images what is brighter than half.
 
     Raises:
-        TruthError: it is missing, no picture, or a colour picture.
+        TruthError: it is missing, not an image, or a colour image.
     """
     check_truth_file(path)
     try:
-        with Image.open(path) as picture:
-            mode, values = picture.mode, np.asarray(picture)
+        with Image.open(path) as image:
+            mode, values = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise TruthError(f"{path} is missing or no picture ({error}).") from error
+        raise TruthError(f"{path} is missing or not an image ({error}).") from error
     if values.ndim != 2:
         raise TruthError(
-            f"{path} is a colour picture ({mode}); a mask is grey (255 moves) or a palette picture (0 is background)."
+            f"{path} is a colour image ({mode}); a mask is grey (255 moves) or a palette image (0 is background)."
         )
     if mode == "P" or values.dtype == bool or values.max(initial=0) <= LARGEST_LABEL:
         return torch.from_numpy(values > 0)

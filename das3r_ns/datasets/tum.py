@@ -1,10 +1,10 @@
-"""TUM RGB-D: picture lists and trajectories as text, matched by time.
+"""TUM RGB-D: image lists and trajectories as text, matched by time.
 
     SEQUENCE/rgb.txt           lines: timestamp rgb/1311868164.363181.png
     SEQUENCE/groundtruth.txt   lines: timestamp tx ty tz qx qy qz qw    (camera to world, metres, quaternion x y z w)
 
-Pictures and poses were recorded by different clocks and rates: each picture gets the pose nearest in time, and a
-picture without one within 20 ms is left out.
+Images and poses were recorded by different clocks and rates: each image gets the pose nearest in time, and an
+image without one within 20 ms is left out.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from das3r_ns.files.regular import inside
 from das3r_ns.files.values import check_pose
 
 MAX_TIME_DIFFERENCE = 0.02
-"""Seconds between a picture and its pose."""
+"""Seconds between an image and its pose."""
 
 SEQUENCES = tuple(
     f"rgbd_dataset_freiburg3_{action}_{motion}"
@@ -30,7 +30,7 @@ SEQUENCES = tuple(
 """The dynamic sequences of the published tables."""
 
 FREIBURG3_K = ((535.4, 0.0, 320.1), (0.0, 539.2, 247.6), (0.0, 0.0, 1.0))
-"""The publishers' calibration of the camera of all freiburg3 sequences, whose pictures are already undistorted; its
+"""The publishers' calibration of the camera of all freiburg3 sequences, whose images are already undistorted; its
 principal point counts from the centre of the first pixel."""
 
 
@@ -40,10 +40,10 @@ def tum_sequences(root: Path) -> list[str]:
 
 
 def read_tum_dynamics(root: Path, sequence: str) -> TruthClip:
-    """One sequence: all pictures that have a pose.
+    """One sequence: all images that have a pose.
 
     Raises:
-        TruthError: a list or a picture is missing or damaged, or fewer than 3 pictures have a pose.
+        TruthError: a list or an image is missing or damaged, or fewer than 3 images have a pose.
     """
     folder = root / sequence
     times, files = read_rgb_list(folder / "rgb.txt")
@@ -51,7 +51,7 @@ def read_tum_dynamics(root: Path, sequence: str) -> TruthClip:
     pairs = associate(times, pose_times)
     if len(pairs) < 3:
         raise TruthError(
-            f"{folder}: only {len(pairs)} of {len(files)} pictures have a pose within {MAX_TIME_DIFFERENCE} s. Are "
+            f"{folder}: only {len(pairs)} of {len(files)} images have a pose within {MAX_TIME_DIFFERENCE} s. Are "
             "rgb.txt and groundtruth.txt of the same recording?"
         )
     images = tuple(inside(folder, files[i], TruthError) for i in pairs[:, 0].tolist())
@@ -74,7 +74,7 @@ def read_tum_dynamics(root: Path, sequence: str) -> TruthClip:
 
 
 def read_rgb_list(path: Path) -> tuple[Float[Tensor, "n"], list[str]]:
-    """Timestamps in seconds and relative file names of a picture list, in order of time.
+    """Timestamps in seconds and relative file names of an image list, in order of time.
 
     Raises:
         TruthError: the list is missing, empty, or a line is no timestamp with a name.
@@ -95,7 +95,7 @@ def read_rgb_list(path: Path) -> tuple[Float[Tensor, "n"], list[str]]:
         except ValueError as error:
             raise TruthError(f"{path}, line {number}: expected a timestamp and a file name, found {line!r}.") from error
     if not rows:
-        raise TruthError(f"{path} lists no pictures.")
+        raise TruthError(f"{path} lists no images.")
     rows.sort()
     return torch.tensor([row[0] for row in rows], dtype=torch.float64), [row[1] for row in rows]
 

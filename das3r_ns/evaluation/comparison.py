@@ -2,7 +2,7 @@
 
 In: camera paths, dynamic maps and renders on one side, a `TruthClip` on the other, both indexed by the frame of the
 clip. Out: plain numbers and the per-frame curves behind them. Everything that does not fit (number of frames, shape
-of the pictures, a path that is not finite) is an error that names the file.
+of the images, a path that is not finite) is an error that names the file.
 """
 
 import math
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns.datasets import TruthClip, TruthError, read_picture
+from das3r_ns.datasets import TruthClip, TruthError, read_image
 from das3r_ns.evaluation.metrics import (
     MaskScores,
     PoseErrors,
@@ -33,14 +33,14 @@ from das3r_ns.evaluation.metrics import (
     static_ssim,
 )
 from das3r_ns.evaluation.metrics.perceptual import static_lpips
-from das3r_ns.evaluation.resizing import resized_map, resized_mask, resized_picture
+from das3r_ns.evaluation.resizing import resized_image, resized_map, resized_mask
 from das3r_ns.scene import DYNAMIC_THRESHOLD
 
 THRESHOLDS = tuple(round(0.1 * k, 1) for k in range(1, 10))
 """At which J is listed beside the one that counts: it tells a bad mask from a badly chosen threshold."""
 
 Look = Callable[[int, Tensor, Tensor, Tensor, "Tensor | None"], None]
-"""What is shown of a compared frame: its number, render, true picture, true mask, clean background (None without)."""
+"""What is shown of a compared frame: its number, render, true image, true mask, clean background (None without)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PoseComparison:
 
 
 @dataclass(frozen=True)
-class PictureComparison:
+class ImageComparison:
     """One number a frame for each measure; NaN where no pixel speaks for it, None for LPIPS without weights."""
 
     frames: tuple[int, ...]
@@ -131,7 +131,7 @@ def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> Mas
     Frames without a true mask are left out.
 
     Raises:
-        TruthError: the truth has no masks, another number of frames or pictures of another shape.
+        TruthError: the truth has no masks, another number of frames or images of another shape.
     """
     check_frames(len(dynamic_prob), truth)
     if truth.dynamic_mask is None:
@@ -166,7 +166,7 @@ def compare_poses(
     """ATE, RPE and focal error of a camera path.
 
     Args:
-        width: of the pictures that K belongs to.
+        width: of the images that K belongs to.
     Raises:
         TruthError: the truth has no poses, another number of frames, or either path is no camera path.
     """
@@ -179,29 +179,29 @@ def compare_poses(
         raise TruthError(f"poses against {truth.folder}: {error}.") from error
     focal_error = None
     if truth.K is not None:
-        true_width = width if truth.images is None else read_picture(truth.images[0]).shape[1]
+        true_width = width if truth.images is None else read_image(truth.images[0]).shape[1]
         focal_error = focal_error_percent(K[:, 0, 0], truth.K[:, 0, 0], width, true_width)
     return PoseComparison(errors, focal_error)
 
 
-def compare_pictures(
+def compare_images(
     frames: Iterable[int],
     render: Callable[[int], Float[Tensor, "h w 3"]],
     truth: TruthClip,
-    look: Look = lambda frame, render, picture, dynamic, background: None,
-) -> PictureComparison:
+    look: Look = lambda frame, render, image, dynamic, background: None,
+) -> ImageComparison:
     """PSNR, SSIM and LPIPS of rendered frames; the truth is brought to the size of the render.
 
     A frame without a true mask is left out, as the published protocol does.
 
     Args:
-        render: gives the picture of a frame, RGB in [0, 1].
+        render: gives the image of a frame, RGB in [0, 1].
         look: called with every frame, for figures.
     Raises:
-        TruthError: the truth has no pictures or masks for these frames, or pictures of another shape.
+        TruthError: the truth has no images or masks for these frames, or images of another shape.
     """
     if truth.images is None or truth.dynamic_mask is None:
-        missing = "pictures (images/)" if truth.images is None else "masks (dynamic_masks/)"
+        missing = "images (images/)" if truth.images is None else "masks (dynamic_masks/)"
         raise TruthError(f"{truth.folder} has no {missing}, so PSNR over static pixels cannot be measured.")
     rows: list[tuple[int, float, float, float, float, float | None]] = []
     for i in frames:
@@ -212,31 +212,31 @@ def compare_pictures(
             continue
         rendered = render(i).cpu()
         size = (rendered.shape[0], rendered.shape[1])
-        picture = resized_picture(truth.image(i), *size, str(truth.images[i]))
+        image = resized_image(truth.image(i), *size, str(truth.images[i]))
         dynamic = resized_mask(mask, *size, f"the mask of frame {i} in {truth.folder}")
         clean, background = math.nan, None
         if truth.clean is not None:
-            background = resized_picture(truth.background(i), *size, str(truth.clean[i]))
+            background = resized_image(truth.background(i), *size, str(truth.clean[i]))
             clean = clean_psnr(rendered, background, dynamic)
         rows.append(
             (
                 i,
-                paper_psnr(rendered, picture, dynamic),
-                static_psnr(rendered, picture, dynamic),
-                static_ssim(rendered, picture, dynamic),
+                paper_psnr(rendered, image, dynamic),
+                static_psnr(rendered, image, dynamic),
+                static_ssim(rendered, image, dynamic),
                 clean,
-                static_lpips(rendered, picture, dynamic),
+                static_lpips(rendered, image, dynamic),
             )
         )
-        look(i, rendered, picture, dynamic, background)
+        look(i, rendered, image, dynamic, background)
     if not rows:
         raise TruthError(f"none of the rendered frames has a true mask in {truth.folder}.")
-    return PictureComparison(*(tuple(column) for column in zip(*rows)))
+    return ImageComparison(*(tuple(column) for column in zip(*rows)))
 
 
 def truth_of_frames(truth: TruthClip, names: Sequence[str]) -> TruthClip:
     """The truth of the frames that a result has, when frames of the clip were left out of it: found by the names of
-    the pictures, or by the number of the frame in the video (`frame_00001` is the first). A truth of as many frames
+    the images, or by the number of the frame in the video (`frame_00001` is the first). A truth of as many frames
     as the result is taken as it is.
 
     Raises:

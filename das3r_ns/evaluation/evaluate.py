@@ -1,4 +1,4 @@
-"""`das3r eval`: one result against a truth, as numbers, a table and pictures.
+"""`das3r eval`: one result against a truth, as numbers, a table and images.
 
 A result is a scene folder (cameras and masks of a predictor) or a nerfstudio run (which has a scene folder, renders,
 and cameras and masks after training). Heavy packages are imported when they are needed.
@@ -18,15 +18,15 @@ from das3r_ns import __version__, geometry
 from das3r_ns.datasets import TruthClip, TruthError
 from das3r_ns.evaluation import figures
 from das3r_ns.evaluation.comparison import (
+    ImageComparison,
     Look,
-    PictureComparison,
+    compare_images,
     compare_masks,
-    compare_pictures,
     compare_poses,
     truth_of_frames,
 )
 from das3r_ns.evaluation.report import print_summary
-from das3r_ns.evaluation.resizing import resized_map, resized_picture
+from das3r_ns.evaluation.resizing import resized_image, resized_map
 from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
 from das3r_ns.evaluation.truth_options import assemble_truth
 from das3r_ns.files.json_files import write_json
@@ -51,23 +51,23 @@ def evaluate(
     allow_unfinished: bool = False,
     draw: bool = True,
 ) -> dict[str, Any]:
-    """Measure a scene folder or a nerfstudio run against a truth; write metrics.json and pictures, print one table.
+    """Measure a scene folder or a nerfstudio run against a truth; write metrics.json and images, print one table.
 
     Args:
         scene: scene folder written by `das3r predict`.
         load_config: config.yml of a run, instead of `scene`; its scene folder is measured too.
         truth: folder with images/, and what is known of dynamic_masks/, clean/, T_world_camera.txt, K.txt.
-        truth_images: folder of the true pictures, instead of the one in `truth`.
-        truth_masks: folder of true masks, 255 (or object numbers in a palette picture) where something moves.
-        truth_clean: folder of pictures of the same views without the moving things.
+        truth_images: folder of the true images, instead of the one in `truth`.
+        truth_masks: folder of true masks, 255 (or object numbers in a palette image) where something moves.
+        truth_clean: folder of images of the same views without the moving objects.
         truth_poses: text file of true camera-to-world poses: 16 or 12 numbers a row, or TUM's 8.
-        truth_focal_px: true focal length in pixels of the true pictures.
+        truth_focal_px: true focal length in pixels of the true images.
         parts: what to measure. Left out, everything that the truth speaks of.
-        out: folder for metrics.json and pictures; `evaluation` in the scene folder or beside the config when left out.
+        out: folder for metrics.json and images; `evaluation` in the scene folder or beside the config when left out.
         refine_test_poses: measure PSNR also with each test camera moved to fit its frame's static pixels (reported
             apart: it uses the test frame).
         allow_unfinished: take a run that stopped before its last step as it is.
-        draw: write the pictures.
+        draw: write the images.
 
     Returns:
         What metrics.json holds.
@@ -154,7 +154,7 @@ class Evaluation:
         truth = self.truth
         if part == "psnr":
             if run is None:
-                return "a scene folder shows no pictures; give --load-config of a run trained on it."
+                return "a scene folder shows no images; give --load-config of a run trained on it."
             if truth.images is None or truth.dynamic_mask is None:
                 return f"{truth.folder} lacks images/ or dynamic_masks/ (or --truth-images, --truth-masks)."
             return None
@@ -205,11 +205,11 @@ class Evaluation:
             assert mask is not None
             height, width = mask.shape
             probability = resized_map(dynamic_prob[i], height, width, "the mask").clamp(0, 1)
-            picture = torch.zeros(height, width, 3, dtype=torch.uint8)
+            image = torch.zeros(height, width, 3, dtype=torch.uint8)
             if self.truth.images is not None:
-                source = resized_picture(self.truth.image(i), height, width, str(self.truth.images[i]))
-                picture = (255 * source.clamp(0, 1)).round().byte()
-            sheet.add(f"frame {i}:", figures.mask_panels(picture, mask, probability, DYNAMIC_THRESHOLD))
+                source = resized_image(self.truth.image(i), height, width, str(self.truth.images[i]))
+                image = (255 * source.clamp(0, 1)).round().byte()
+            sheet.add(f"frame {i}:", figures.mask_panels(image, mask, probability, DYNAMIC_THRESHOLD))
         self._drew(sheet.save(self.folder / "masks.jpg"))
 
     def _psnr(self, run: TrainedRun | None, refine_test_poses: bool) -> None:
@@ -219,11 +219,11 @@ class Evaluation:
         sheets: dict[str, figures.Sheet] = {}
 
         def look(variant: str) -> Look:
-            sheets[variant] = figures.picture_sheet(with_background=self.truth.clean is not None)
+            sheets[variant] = figures.image_sheet(with_background=self.truth.clean is not None)
 
-            def add(frame: int, render: Tensor, picture: Tensor, dynamic: Tensor, background: Tensor | None) -> None:
+            def add(frame: int, render: Tensor, image: Tensor, dynamic: Tensor, background: Tensor | None) -> None:
                 if frame in shown and self.folder is not None:
-                    panels = figures.picture_panels(render, picture, dynamic, background)
+                    panels = figures.image_panels(render, image, dynamic, background)
                     sheets[variant].add(f"frame {frame}:", panels)
 
             return add
@@ -245,7 +245,7 @@ def measure_renders(
     truth: TruthClip,
     refine_test_poses: bool,
     look: Callable[[str], Look],
-) -> dict[str, PictureComparison]:
+) -> dict[str, ImageComparison]:
     """PSNR and the like of a run's eval frames, for each way of placing the test cameras.
 
     `predicted`: test poses as predicted, which is the published protocol. `trained`: with what training learned about
@@ -257,21 +257,19 @@ def measure_renders(
     """
     frames = run.eval_frames
     compared = {
-        "predicted": compare_pictures(
-            frames, lambda i: run.render(run.camera_as_predicted(i)), truth, look("predicted")
-        )
+        "predicted": compare_images(frames, lambda i: run.render(run.camera_as_predicted(i)), truth, look("predicted"))
     }
     if run.moves_test_cameras:
-        compared["trained"] = compare_pictures(
+        compared["trained"] = compare_images(
             frames, lambda i: run.render(run.camera_as_trained(i)), truth, look("trained")
         )
     if refine_test_poses:
         weight = predicted_static_weight(run)
 
         def render_refined(i: int) -> Tensor:
-            picture = run.picture(i)
-            static = weight(i, picture.shape[0], picture.shape[1])
-            return run.render(run.camera_refined(i, picture, static))
+            image = run.image(i)
+            static = weight(i, image.shape[0], image.shape[1])
+            return run.render(run.camera_refined(i, image, static))
 
-        compared["refined"] = compare_pictures(frames, render_refined, truth, look("refined"))
+        compared["refined"] = compare_images(frames, render_refined, truth, look("refined"))
     return compared

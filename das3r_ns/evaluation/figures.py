@@ -1,4 +1,4 @@
-"""Pictures worth looking at beside the numbers: camera paths, masks, PSNR over time, renders beside the truth.
+"""Images worth looking at beside the numbers: camera paths, masks, PSNR over time, renders beside the truth.
 
 Drawn with matplotlib's own figure objects (no window system, no global state) and OpenCV. Each function writes one
 file and returns its path.
@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.evaluation.comparison import PictureComparison
+from das3r_ns.evaluation.comparison import ImageComparison
 from das3r_ns.files.whole import whole_file, write_bytes_whole
 
 PANEL_WIDTH = 320
-"""Pixels of one picture in a sheet."""
+"""Pixels of one image in a sheet."""
 
 MISSED, FALSE_ALARM, FOUND = (230, 60, 60), (60, 110, 230), (235, 235, 235)
-"""RGB in which an error picture shows moving pixels called static, static ones called moving, and moving ones found."""
+"""RGB in which an error image shows moving pixels called static, static ones called moving, and moving ones found."""
 
 BAR = 22
 """Height in pixels of the line of text above a panel."""
@@ -57,7 +57,7 @@ def draw_paths(
     return path
 
 
-def draw_psnr(curves: Mapping[str, PictureComparison], path: Path, title: str = "") -> Path:
+def draw_psnr(curves: Mapping[str, ImageComparison], path: Path, title: str = "") -> Path:
     """Static PSNR (and clean PSNR, where there is a clean background) of every rendered frame."""
     from matplotlib.figure import Figure
 
@@ -148,7 +148,7 @@ def mask_sheet() -> Sheet:
 
 
 def mask_panels(
-    picture: UInt8[Tensor, "h w 3"], truth: Bool[Tensor, "h w"], dynamic_prob: Float[Tensor, "h w"], threshold: float
+    image: UInt8[Tensor, "h w 3"], truth: Bool[Tensor, "h w"], dynamic_prob: Float[Tensor, "h w"], threshold: float
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
     """Input, true mask, predicted soft mask and error of one frame, all of one size."""
     true_mask, probability = truth.numpy(), dynamic_prob.numpy()
@@ -157,11 +157,11 @@ def mask_panels(
     error[true_mask & predicted] = FOUND
     error[true_mask & ~predicted] = MISSED
     error[~true_mask & predicted] = FALSE_ALARM
-    return [picture.numpy(), _grey(true_mask), _grey(probability), error]
+    return [image.numpy(), _grey(true_mask), _grey(probability), error]
 
 
-def picture_sheet(with_background: bool = False) -> Sheet:
-    """Strip of renders beside the truth; fill its rows with `picture_panels`.
+def image_sheet(with_background: bool = False) -> Sheet:
+    """Strip of renders beside the truth; fill its rows with `image_panels`.
 
     Args:
         with_background: whether there is a clean background to show too.
@@ -170,18 +170,18 @@ def picture_sheet(with_background: bool = False) -> Sheet:
     return Sheet(("truth", "render", *background, "difference x4, moving pixels dimmed"))
 
 
-def picture_panels(
+def image_panels(
     render: Float[Tensor, "h w 3"],
     truth: Float[Tensor, "h w 3"],
     dynamic: Bool[Tensor, "h w"],
     background: Float[Tensor, "h w 3"] | None = None,
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """True picture, render, clean background where there is one, and the difference of the first two times four; what
+    """True image, render, clean background where there is one, and the difference of the first two times four; what
     moves is dimmed in it, since it does not count."""
     difference = 4 * (render.clamp(0, 1) - truth).abs()
     difference = torch.where(dynamic[..., None], 0.25 * difference, difference)
     shown = [truth, render, *([background] if background is not None else []), difference]
-    return [_bytes(picture) for picture in shown]
+    return [_bytes(image) for image in shown]
 
 
 def spread_evenly(count: int, wanted: int = 6) -> list[int]:
@@ -193,5 +193,5 @@ def _grey(values: np.ndarray) -> np.ndarray:
     return np.repeat((255 * values.astype(np.float32)).round().astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def _bytes(picture: Tensor) -> np.ndarray:
-    return (255 * picture.clamp(0, 1)).round().byte().numpy()
+def _bytes(image: Tensor) -> np.ndarray:
+    return (255 * image.clamp(0, 1)).round().byte().numpy()

@@ -1,8 +1,8 @@
-"""Move a camera to where a render fits a picture best: photometric alignment by Levenberg-Marquardt.
+"""Move a camera to where a render fits an image best: photometric alignment by Levenberg-Marquardt.
 
-The derivative of the picture by the six numbers of the motion is taken by rendering six times more, so anything that
+The derivative of the image by the six numbers of the motion is taken by rendering six times more, so anything that
 renders can be aligned: another method's model, a rasteriser without pose gradients, a CPU one. Coarse to fine: both
-pictures are blurred at first, so that a few pixels of error are within reach.
+images are blurred at first, so that a few pixels of error are within reach.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PoseRefinementConfig:
-    """How a test camera is aligned with its picture."""
+    """How a test camera is aligned with its image."""
 
     blur_px: tuple[float, ...] = (4.0, 1.5, 0.0)
     """Standard deviation of the blur at each stage, in pixels. The first is about the largest error that is found."""
     steps_per_stage: int = 6
     """Levenberg-Marquardt steps at each stage; each costs seven renders."""
     probe_px: float = 0.5
-    """By how many pixels, about, the picture moves when a derivative is taken."""
+    """By how many pixels, about, the image moves when a derivative is taken."""
     huber: float = 0.1
     """Difference of colour (of 1) above which a pixel pulls with constant force: what the scene lacks must not
     drag the camera."""
@@ -34,11 +34,11 @@ class PoseRefinementConfig:
 def refine_pose(
     camera: Cameras,
     render: Callable[[Cameras], dict[str, Tensor]],
-    picture: Float[Tensor, "h w 3"],
+    image: Float[Tensor, "h w 3"],
     weight: Float[Tensor, "h w"],
     config: PoseRefinementConfig,
 ) -> Cameras:
-    """The camera (one), moved to where its render differs least from `picture`.
+    """The camera (one), moved to where its render differs least from `image`.
 
     Never worse than the start: a step that does not lower the weighted difference is not taken.
 
@@ -49,7 +49,7 @@ def refine_pose(
     scale = _step_sizes(camera, render, config.probe_px)
     current = camera
     for blur in config.blur_px:
-        target = _blurred(picture, blur)
+        target = _blurred(image, blur)
         current = _align(current, render, target, weight, blur, scale, config)
     return current
 
@@ -75,7 +75,7 @@ def _align(
         A = torch.einsum("hwci,hwcj,hwc->ij", columns, columns, pull).double()
         b = torch.einsum("hwci,hwc,hwc->i", columns, now, pull).double()
         if not torch.isfinite(A).all() or float(A.diagonal().min()) <= 0:
-            return camera  # nothing in the picture depends on the camera
+            return camera  # nothing in the image depends on the camera
         step = -torch.linalg.solve(A + damping * torch.diag(A.diagonal()), b)
         step = step.float().clamp(-8 / config.probe_px, 8 / config.probe_px)  # the derivative holds for a few pixels
         candidate = moved(camera, step * scale)
@@ -103,7 +103,7 @@ def moved(camera: Cameras, tangent: Float[Tensor, "6"]) -> Cameras:
 
 
 def _step_sizes(camera: Cameras, render: Callable[[Cameras], dict[str, Tensor]], probe_px: float) -> Tensor:
-    """Motions along each direction that move the picture by about `probe_px` pixels."""
+    """Motions along each direction that move the image by about `probe_px` pixels."""
     focal = float(camera.fx.flatten()[0])
     depth = render(camera).get("depth")
     typical = 1.0 if depth is None else float(depth.detach().flatten().float().median())
@@ -119,14 +119,14 @@ def _cost(residual: Tensor, weight: Tensor, huber: float) -> float:
     return float((loss.double() * weight[..., None].double()).sum())
 
 
-def _blurred(picture: Tensor, sigma: float) -> Tensor:
+def _blurred(image: Tensor, sigma: float) -> Tensor:
     if sigma <= 0:
-        return picture
+        return image
     reach = int(3 * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1, dtype=picture.dtype)
+    offsets = torch.arange(-reach, reach + 1, dtype=image.dtype)
     kernel = torch.exp(-offsets.square() / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    x = picture.permute(2, 0, 1)[:, None]
+    x = image.permute(2, 0, 1)[:, None]
     x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
     x = F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel.view(1, 1, -1, 1))
     return x[:, 0].permute(1, 2, 0)

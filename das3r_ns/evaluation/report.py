@@ -31,7 +31,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("paper_psnr", "paper PSNR (dB)", "{:.2f}"),
         ("static_psnr", "static PSNR (dB)", "{:.2f}"),
         ("static_ssim", "static SSIM", "{:.4f}"),
-        ("clean_psnr", "clean PSNR, behind the moving thing (dB)", "{:.2f}"),
+        ("clean_psnr", "clean PSNR, behind the moving object (dB)", "{:.2f}"),
         ("static_lpips", "LPIPS, moving pixels blackened", "{:.4f}"),
     ),
 }

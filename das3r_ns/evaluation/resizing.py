@@ -26,14 +26,14 @@ def resized_map(values: Float[Tensor, "h w"], height: int, width: int, what: str
     return torch.from_numpy(cv2.resize(values.float().cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR))
 
 
-def resized_picture(picture: UInt8[Tensor, "h w 3"], height: int, width: int, what: str) -> Float[Tensor, "H W 3"]:
-    """A true picture (`what`) brought to the size of a render, in [0, 1].
+def resized_image(image: UInt8[Tensor, "h w 3"], height: int, width: int, what: str) -> Float[Tensor, "H W 3"]:
+    """A true image (`what`) brought to the size of a render, in [0, 1].
 
     Raises:
         TruthError: it is of another shape.
     """
-    _check_shape((height, width), (picture.shape[0], picture.shape[1]), what)
-    values = picture.numpy()
+    _check_shape((height, width), (image.shape[0], image.shape[1]), what)
+    values = image.numpy()
     if values.shape[:2] != (height, width):
         shrinks = height < values.shape[0]
         values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

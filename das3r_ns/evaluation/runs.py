@@ -54,8 +54,8 @@ class TrainedRun:
         same_place = torch.allclose(now.camera_to_worlds.cpu(), given.camera_to_worlds.cpu(), atol=1e-7)
         return not (same_place and torch.allclose(now.fx.cpu(), given.fx.cpu()))
 
-    def picture(self, frame: int) -> Float[Tensor, "h w 3"]:
-        """The picture of an eval frame as the run reads it, RGB in [0, 1]."""
+    def image(self, frame: int) -> Float[Tensor, "h w 3"]:
+        """The image of an eval frame as the run reads it, RGB in [0, 1]."""
         return self.pipeline.datamanager.eval_dataset.get_image_float32(self.eval_frames.index(frame))[..., :3]
 
     def camera_as_predicted(self, frame: int) -> Cameras:
@@ -69,20 +69,20 @@ class TrainedRun:
         row = self.eval_frames.index(frame)
         return self.pipeline.datamanager.eval_dataset.cameras[row : row + 1]
 
-    def camera_refined(self, frame: int, picture: Float[Tensor, "h w 3"], static: Float[Tensor, "h w"]) -> Cameras:
+    def camera_refined(self, frame: int, image: Float[Tensor, "h w 3"], static: Float[Tensor, "h w"]) -> Cameras:
         """Camera of an eval frame moved to where the render fits the frame best, over its static pixels.
 
-        The Gaussians stay as they are. The frame's own picture is used, so this measures the scene, not the cameras:
+        The Gaussians stay as they are. The frame's own image is used, so this measures the scene, not the cameras:
         report it apart from the others.
 
         Args:
             static: weight of each pixel, 1 static.
         """
         start = self.camera_as_trained(frame)
-        return refine_pose(_where_it_stands(start), self.render_all, picture, static, PoseRefinementConfig())
+        return refine_pose(_where_it_stands(start), self.render_all, image, static, PoseRefinementConfig())
 
     def render(self, camera: Cameras) -> Float[Tensor, "h w 3"]:
-        """Picture that a camera sees, RGB in [0, 1], on the CPU."""
+        """Image that a camera sees, RGB in [0, 1], on the CPU."""
         return self.render_all(camera)["rgb"].clamp(0, 1).cpu()
 
     def render_all(self, camera: Cameras) -> dict[str, Tensor]:
@@ -142,7 +142,7 @@ def load_run(config_path: Path, allow_unfinished: bool = False) -> TrainedRun:
 
 
 def _as_given(dataset: Any) -> Cameras:
-    """Cameras of a nerfstudio dataset before training changed any, for pictures of the size that it loads."""
+    """Cameras of a nerfstudio dataset before training changed any, for images of the size that it loads."""
     cameras = copy.deepcopy(dataset._dataparser_outputs.cameras)
     if dataset.scale_factor != 1.0:
         cameras.rescale_output_resolution(dataset.scale_factor)
@@ -158,7 +158,7 @@ def _where_it_stands(camera: Cameras) -> Cameras:
 
 def frame_numbers(dataset: Any) -> tuple[int, ...]:
     """Place in the clip of each frame of a nerfstudio dataset: what its dataparser says, else the number in the
-    file name of a scene folder's pictures (`frame_00001` is frame 0).
+    file name of a scene folder's images (`frame_00001` is frame 0).
 
     Raises:
         RunError: neither says.
@@ -171,7 +171,7 @@ def frame_numbers(dataset: Any) -> tuple[int, ...]:
     if not all(name.startswith("frame_") and number.isdigit() for name, number in zip(names, numbers)):
         raise RunError(
             f"nothing says which frame of the clip {dataset.image_filenames[0]} is. Train from a scene folder "
-            "(das3r predict), whose pictures are named frame_00001 and so on."
+            "(das3r predict), whose images are named frame_00001 and so on."
         )
     return tuple(int(number) - 1 for number in numbers)
 

@@ -13,7 +13,7 @@ from das3r_ns.datasets import (
     read_poses,
     read_truth_folder,
 )
-from das3r_ns.datasets.truth import pictures_of
+from das3r_ns.datasets.truth import images_of
 
 
 def assemble_truth(
@@ -24,10 +24,10 @@ def assemble_truth(
     poses: Path | None = None,
     focal_px: float | None = None,
 ) -> TruthClip:
-    """The truth of a folder, with single things replaced by, or made of, other folders and files.
+    """The truth of a folder, with single parts replaced by, or made of, other folders and files.
 
     Raises:
-        TruthError: nothing is given, or the things given are of different numbers of frames.
+        TruthError: nothing is given, or the parts given are of different numbers of frames.
     """
     if folder is not None and not folder.is_dir():
         raise TruthError(f"--truth {folder} is no folder.")
@@ -42,11 +42,11 @@ def assemble_truth(
                 "that does, or --truth-masks, --truth-poses and so on."
             )
         folder = None
-    mask_paths = None if masks is None else pictures_of(masks)
+    mask_paths = None if masks is None else images_of(masks)
     given = {
-        "--truth-images": None if images is None else pictures_of(images),
+        "--truth-images": None if images is None else images_of(images),
         "--truth-masks": mask_paths,
-        "--truth-clean": None if clean is None else pictures_of(clean),
+        "--truth-clean": None if clean is None else images_of(clean),
         "--truth-poses": None if poses is None else read_poses(poses),
     }
     counts = {name: len(value) for name, value in given.items() if value is not None}

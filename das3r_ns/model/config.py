@@ -40,7 +40,7 @@ class Das3rModelConfig(SavedConfig, SplatfactoModelConfig):
     remarking: RemarkingConfig = field(default_factory=RemarkingConfig)
     """Finding moving pixels that the predictor missed, by what the render fails to explain."""
     hidden: HiddenConfig = field(default_factory=HiddenConfig)
-    """What shows where moving things hide the ground in every frame."""
+    """What shows where moving objects hide the ground in every frame."""
     camera_optimizer: PoseRefinementConfig = field(default_factory=PoseRefinementConfig)  # type: ignore[assignment]
     """Camera refinement."""
     loss: Literal["static", "published"] = "static"
@@ -53,13 +53,13 @@ class Das3rModelConfig(SavedConfig, SplatfactoModelConfig):
     """Weight of the difference between rendered and predicted inverse depth, where the prediction is sure. 0 turns it
     off."""
     depth_until: int = 2000
-    """Step after which depth is no longer supervised: by then the pictures know better."""
+    """Step after which depth is no longer supervised: by then the images know better."""
     exposure: bool = False
-    """Learn gain and offset of each frame's colours, the gain varying smoothly over the picture, for clips whose
+    """Learn gain and offset of each frame's colours, the gain varying smoothly over the image, for clips whose
     brightness or white balance drifts and lenses that darken towards the corners."""
     motion_blur: bool = False
     """Learn how long the shutter was open, and blur renders of the clip's own frames by the camera's motion meanwhile
-    before they are compared with the pictures: the Gaussians become sharper than the frames."""
+    before they are compared with the images: the Gaussians become sharper than the frames."""
     rasterizer: Literal["auto", "cpu"] = "auto"
     """`auto` takes gsplat on a GPU, whose kernels are built once; `cpu` draws on the CPU even there, for machines where
     they cannot be built (slower). Kept in `config.yml`, so that later commands draw likewise."""

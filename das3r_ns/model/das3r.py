@@ -105,7 +105,7 @@ class Das3rModel(Das3rState):
             ).color
 
         def weight(frame: int) -> Tensor:
-            return maps.counted(frame, *self.picture_sizes[frame])
+            return maps.counted(frame, *self.image_sizes[frame])
 
         return support(render, weight, self.num_train_data, self.means.new_zeros(self.num_points, 2))
 
@@ -133,7 +133,7 @@ class Das3rModel(Das3rState):
         assert camera.metadata is not None
         frame = camera.metadata["cam_idx"]
         background = self._get_background_color()
-        picture = draw(
+        image = draw(
             self.splats(shown=False),
             self.training_view(frame).shrunk(self._get_downscale_factor()),
             self.config.rasterize_mode,
@@ -142,9 +142,9 @@ class Das3rModel(Das3rState):
             absgrad=self.strategy.absgrad,
             rasterizer=self.config.rasterizer,
         )
-        self.info = picture.info  # `rgb` is not yet blurred and exposed: that is recorded together with the loss
-        outputs = {"rgb": picture.color, "accumulation": picture.alpha, "background": background}
-        return outputs if picture.depth is None else {**outputs, "depth": picture.depth}
+        self.info = image.info  # `rgb` is not yet blurred and exposed: that is recorded together with the loss
+        outputs = {"rgb": image.color, "accumulation": image.alpha, "background": background}
+        return outputs if image.depth is None else {**outputs, "depth": image.depth}
 
     @torch.no_grad()
     def _shown_outputs(self, camera: Cameras) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ class Das3rModel(Das3rState):
             height,
             width,
         )
-        picture = draw(
+        image = draw(
             splats,
             view,
             self.config.rasterize_mode,
@@ -177,9 +177,9 @@ class Das3rModel(Das3rState):
             with_depth=True,
             rasterizer=self.config.rasterizer,
         )
-        rgb, alpha, depth = picture.color, picture.alpha, picture.depth
+        rgb, alpha, depth = image.color, image.alpha, image.depth
         assert depth is not None
-        share = picture.extra / alpha.clamp_min(1e-6)
+        share = image.extra / alpha.clamp_min(1e-6)
         motion = metadata.get("camera_motion")
         if self.shutter is not None and motion is not None:
             rgb = self.shutter.blur(rgb, depth, view.K[0], motion.reshape(-1, 6)[0].to(rgb))
@@ -196,48 +196,48 @@ class Das3rModel(Das3rState):
         }
 
     def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
-        """The picture to compare with, as large as the render."""
+        """The image to compare with, as large as the render."""
         return self.composite_with_background(self.get_gt_img(batch["image"]), outputs["background"])
 
     def _compare(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> tuple[Tensor, FrameTerms]:
-        """The picture and what it says about the render, once a step for metrics and loss alike."""
+        """The image and what it says about the render, once a step for metrics and loss alike."""
         frame, rgb, maps = int(batch["image_idx"]), outputs["rgb"], self.maps
         if self._compared is not None and self._compared[0] is rgb:
             return self._compared[1]
-        picture = self._target(outputs, batch)
+        image = self._target(outputs, batch)
         if not self.training or maps is None:
-            terms = self._terms_without_maps(rgb, picture, batch)
+            terms = self._terms_without_maps(rgb, image, batch)
         elif self.config.loss == "published":
-            counts, more = self.frame_weight[frame], self._more_terms(picture, frame)
-            terms = published_terms(rgb, picture, maps, frame, counts, self.config.ssim_lambda, self.extras, more)
+            counts, more = self.frame_weight[frame], self._more_terms(image, frame)
+            terms = published_terms(rgb, image, maps, frame, counts, self.config.ssim_lambda, self.extras, more)
         else:
             static, start, counts = maps.values(frame), maps.start[frame], self.frame_weight[frame]
-            more = self._more_terms(picture, frame)
-            terms = FrameTerms(*self.frame_terms(rgb, picture, static, start, counts, *more))
-        self._compared = (rgb, (picture, terms))
-        return picture, terms
+            more = self._more_terms(image, frame)
+            terms = FrameTerms(*self.frame_terms(rgb, image, static, start, counts, *more))
+        self._compared = (rgb, (image, terms))
+        return image, terms
 
-    def _more_terms(self, picture: Tensor, frame: int) -> tuple[Tensor, ...]:
+    def _more_terms(self, image: Tensor, frame: int) -> tuple[Tensor, ...]:
         """What `ExtraTerms` look at."""
         shutter = () if self.shutter is None else self.shutter.of_frame(frame)
-        exposure = () if self.exposure is None else self.exposure.of_frame(picture, frame)
-        ground = () if self.hidden_ground is None else self.hidden_ground.of_frame(picture, frame)
+        exposure = () if self.exposure is None else self.exposure.of_frame(image, frame)
+        ground = () if self.hidden_ground is None else self.hidden_ground.of_frame(image, frame)
         return (*shutter, *exposure, *ground)
 
-    def _terms_without_maps(self, rgb: Tensor, picture: Tensor, batch: dict[str, Any]) -> FrameTerms:
+    def _terms_without_maps(self, rgb: Tensor, image: Tensor, batch: dict[str, Any]) -> FrameTerms:
         """Terms of evaluation, and of data without a predictor: the mask, if there is one, decides what counts."""
         exposure = nothing = rgb.new_zeros(())
         if self.training:
             frame = int(batch["image_idx"])
             rgb = self._filmed(rgb, frame)
             exposure = nothing if self.exposure is None else self.exposure.regularizer(frame)
-        weight = torch.ones_like(picture[..., :1])
+        weight = torch.ones_like(image[..., :1])
         if "mask" in batch:
             weight = self._downscale_if_required(batch["mask"].to(self.device).float())
-        photometric = losses.photometric_loss(rgb, picture, weight, self.config.ssim_lambda)
+        photometric = losses.photometric_loss(rgb, image, weight, self.config.ssim_lambda)
         if self.training:
             photometric = photometric * self.frame_weight[int(batch["image_idx"])]
-        psnr = losses.psnr(rgb.detach(), picture, weight)
+        psnr = losses.psnr(rgb.detach(), image, weight)
         return FrameTerms(photometric, nothing, nothing, psnr, weight, exposure, nothing)
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Das3rModel(Das3rState):
     ) -> dict[str, Tensor]:
         """All terms of the loss, weighted."""
         config, frame, rgb = self.config, int(batch["image_idx"]), outputs["rgb"]
-        picture, terms = self._compare(outputs, batch)
+        image, terms = self._compare(outputs, batch)
         result = {"photometric": terms.photometric}
         if not self.training:
             return result
@@ -262,7 +262,7 @@ class Das3rModel(Das3rState):
             if self.errors is None:
                 self.errors = ErrorMemory(self.dynamic_prob.shape, self.device)
             with torch.no_grad():
-                error = (self._filmed(rgb, frame) - picture).abs()
+                error = (self._filmed(rgb, frame) - image).abs()
             self.errors.remember(frame, error.mean(dim=-1, keepdim=True))
         if self.depth_supervision is not None and "depth" in outputs:
             error = self.depth_supervision.loss(outputs["depth"], outputs["accumulation"], terms.weight, frame)
@@ -273,21 +273,21 @@ class Das3rModel(Das3rState):
             result["exposure"] = terms.exposure
         if self.camera_optimizer.learns:
             result["camera_opt"] = self.camera_optimizer.regularizer(frame)
-            self._gate_cameras(rgb, picture, frame)
+            self._gate_cameras(rgb, image, frame)
         if config.use_scale_regularization and self.step % 10 == 0:
             ratio = (self.scales.amax(dim=-1) - self.scales.amin(dim=-1)).exp()
             result["scale_reg"] = 0.1 * (ratio - config.max_gauss_ratio).clamp_min(0).mean()
         return result
 
     @torch.no_grad()
-    def _gate_cameras(self, rgb: Tensor, picture: Tensor, frame: int) -> None:
-        """Let this step move the camera only if its picture is explained well enough already."""
+    def _gate_cameras(self, rgb: Tensor, image: Tensor, frame: int) -> None:
+        """Let this step move the camera only if its image is explained well enough already."""
         least = self.config.camera_optimizer.min_psnr
         if least is None or "camera_opt" not in self.optimizers:
             return
-        height, width = picture.shape[:2]
-        static = torch.ones_like(picture[..., :1]) if self.maps is None else self.maps.weight(frame, height, width)
-        self.optimizers["camera_opt"].gate = losses.published_psnr(self._filmed(rgb, frame), picture, static) > least
+        height, width = image.shape[:2]
+        static = torch.ones_like(image[..., :1]) if self.maps is None else self.maps.weight(frame, height, width)
+        self.optimizers["camera_opt"].gate = losses.published_psnr(self._filmed(rgb, frame), image, static) > least
 
     def _filmed(self, render: Tensor, frame: int) -> Tensor:
         """The render as its training frame was filmed: blurred and exposed."""
@@ -298,12 +298,12 @@ class Das3rModel(Das3rState):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Metrics of one rendered frame (see `frame_metrics.metrics`), and picture, render and mask side by side."""
-        picture = self._target(outputs, batch)
+        """Metrics of one rendered frame (see `frame_metrics.metrics`), and image, render and mask side by side."""
+        image = self._target(outputs, batch)
         mask = batch.get("mask")
-        static = torch.ones_like(picture[..., :1]) if mask is None else mask.to(picture)
-        values = frame_metrics.metrics(outputs["rgb"], picture, static, has_mask=mask is not None)
-        perceptual = self.perceptual(outputs["rgb"], picture, static)
+        static = torch.ones_like(image[..., :1]) if mask is None else mask.to(image)
+        values = frame_metrics.metrics(outputs["rgb"], image, static, has_mask=mask is not None)
+        perceptual = self.perceptual(outputs["rgb"], image, static)
         if perceptual is not None:
             values["lpips"] = perceptual
-        return values, {"img": torch.cat((picture, outputs["rgb"], static.expand_as(picture)), dim=1)}
+        return values, {"img": torch.cat((image, outputs["rgb"], static.expand_as(image)), dim=1)}

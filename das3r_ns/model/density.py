@@ -1,4 +1,4 @@
-"""Density control: more Gaussians where the static scene asks for them, none where things move.
+"""Density control: more Gaussians where the static scene asks for them, none where objects move.
 
 gsplat's strategy with three changes. Growth is driven by the static-weighted gradient alone, which comes for free:
 the loss already gives moving pixels no say. The number of Gaussians has a ceiling, spent on the largest gradients.
@@ -80,7 +80,7 @@ class StaticDensity(DefaultStrategy):
         gradient = means2d.absgrad if self.absgrad else means2d.grad
         if gradient is None:
             return  # nothing was in view
-        # Gradients in screen units, where the picture spans -1 .. 1. Scalars, because a tensor made here would have to
+        # Gradients in screen units, where the image spans -1 .. 1. Scalars, because a tensor made here would have to
         # wait for the host.
         x = gradient[..., 0] * (info["width"] / 2 * info["n_cameras"])
         y = gradient[..., 1] * (info["height"] / 2 * info["n_cameras"])

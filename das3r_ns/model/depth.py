@@ -1,6 +1,6 @@
 """Depth supervision: early on, Gaussians are told where the predictor saw surfaces.
 
-Compared as inverse depth, whose error is about even over the picture; weighted by how sure the predictor is.
+Compared as inverse depth, whose error is about even over the image; weighted by how sure the predictor is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Exposure: phones change brightness and white balance within a clip; the scene should not take that for texture.
 
 Each training frame gets a gain (in stops) and an offset per colour, applied to the render before it is compared with
-the picture. The gain may vary smoothly over the picture, as a polynomial of second degree: vignetting, glare, the
+the image. The gain may vary smoothly over the image, as a polynomial of second degree: vignetting, glare, the
 uneven brightening of a phone that favours a region. The mean over the frames is held at no change, so the model keeps
 the clip's own look.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from das3r_ns.model.poses import between_frames
 
 TERMS = 5
-"""Of the polynomial over the picture, its constant left out: x, y, x^2, xy, y^2."""
+"""Of the polynomial over the image, its constant left out: x, y, x^2, xy, y^2."""
 UNEVENNESS = 2.5
 """Pull of the polynomial to nothing, against 1 for gain and offset, both as means of squares."""
 
@@ -36,10 +36,10 @@ class Exposure(nn.Module):
         return exposed(render, *self.of_frame(render, frame))
 
     def of_frame(
-        self, picture: Float[Tensor, "h w 3"], frame: int
+        self, image: Float[Tensor, "h w 3"], frame: int
     ) -> tuple[Float[Tensor, "7 3"], Float[Tensor, "h w 5"]]:
-        """What `exposed` wants for a picture of that size of a training frame."""
-        return self.frames[frame], polynomial(*picture.shape[:2], picture.device, picture.dtype)
+        """What `exposed` wants for an image of that size of a training frame."""
+        return self.frames[frame], polynomial(*image.shape[:2], image.device, image.dtype)
 
     @torch.no_grad()
     def expose_at(self, render: Float[Tensor, "h w 3"], place: Int[Tensor, "1"]) -> Float[Tensor, "h w 3"]:
@@ -54,9 +54,9 @@ class Exposure(nn.Module):
 
 @functools.lru_cache(maxsize=8)
 def polynomial(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "h w 5"]:
-    """Terms x, y, x^2, xy, y^2 at the pixel centres; 0 in the middle of the picture, x from -1 to 1 across it, y in the
+    """Terms x, y, x^2, xy, y^2 at the pixel centres; 0 in the middle of the image, x from -1 to 1 across it, y in the
     same unit. Kept, because making it on every step would wait for the host."""
-    with torch.inference_mode(False):  # a picture shown first must not spoil it for training
+    with torch.inference_mode(False):  # an image shown first must not spoil it for training
         x = (torch.arange(width, dtype=torch.float64) + 0.5) * 2 / width - 1
         y = ((torch.arange(height, dtype=torch.float64) + 0.5) * 2 / height - 1) * height / width
         v, u = torch.meshgrid(y, x, indexing="ij")

@@ -34,7 +34,7 @@ class FrameTerms(NamedTuple):
     exposure: Float[Tensor, ""]
     """Pull of the frame's exposure to no change."""
     hidden: Float[Tensor, ""]
-    """Pull of what moving things hide to the continuation of its surroundings."""
+    """Pull of what moving objects hide to the continuation of its surroundings."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ExtraTerms:
 
 def frame_terms(
     render: Float[Tensor, "H W 3"],
-    picture: Float[Tensor, "H W 3"],
+    image: Float[Tensor, "H W 3"],
     static: Float[Tensor, "h w"],
     start: Float[Tensor, "h w"],
     frame_weight: Float[Tensor, ""],
@@ -93,12 +93,12 @@ def frame_terms(
     learned = resized(static, rgb.shape[0], rgb.shape[1])
     with torch.no_grad():
         weight = learned * (learned >= config.cut)
-        psnr = losses.psnr(rgb, picture, weight)
-    photometric = losses.photometric_loss(rgb, picture, weight, ssim_lambda) * frame_weight
+        psnr = losses.psnr(rgb, image, weight)
+    photometric = losses.photometric_loss(rgb, image, weight, ssim_lambda) * frame_weight
     nothing = torch.zeros_like(photometric.detach())
     pull, prior = nothing, nothing
     if config.learn != "off":
-        error = (rgb - picture).detach().abs().mean(dim=-1, keepdim=True)
+        error = (rgb - image).detach().abs().mean(dim=-1, keepdim=True)
         pull = losses.weighted_mean(error, learned)
         if config.prior_weight > 0:
             prior = config.prior_weight * divergence(start, static)
@@ -107,7 +107,7 @@ def frame_terms(
 
 def published_terms(
     render: Float[Tensor, "H W 3"],
-    picture: Float[Tensor, "H W 3"],
+    image: Float[Tensor, "H W 3"],
     maps: StaticnessMaps,
     frame: int,
     frame_weight: Float[Tensor, ""],
@@ -120,11 +120,11 @@ def published_terms(
     Args:
         more: what `extras` look at.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     rgb, exposure, hidden = extras(render, more)
-    photometric = losses.published_loss(rgb, picture, maps.weight(frame, height, width), ssim_lambda) * frame_weight
+    photometric = losses.published_loss(rgb, image, maps.weight(frame, height, width), ssim_lambda) * frame_weight
     nothing = torch.zeros_like(photometric.detach())
     prior = maps.config.prior_weight * maps.prior(frame) if maps.config.prior_weight > 0 else nothing
     weight = maps.counted(frame, height, width)
-    psnr = losses.psnr(rgb.detach(), picture, weight)
+    psnr = losses.psnr(rgb.detach(), image, weight)
     return FrameTerms(photometric, nothing, prior, psnr, weight, exposure, hidden)

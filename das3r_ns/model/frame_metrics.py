@@ -11,7 +11,7 @@ from das3r_ns.model import losses
 
 
 def metrics(
-    render: Float[Tensor, "h w 3"], picture: Float[Tensor, "h w 3"], static: Float[Tensor, "h w 1"], has_mask: bool
+    render: Float[Tensor, "h w 3"], image: Float[Tensor, "h w 3"], static: Float[Tensor, "h w 1"], has_mask: bool
 ) -> dict[str, float]:
     """PSNR and SSIM of a frame.
 
@@ -26,15 +26,15 @@ def metrics(
     everywhere = torch.ones_like(static)
     counted = torch.where(static.sum() > 0, static, everywhere)
     values = {
-        "psnr": float(losses.psnr(render, picture, everywhere)),
-        "ssim": float(losses.ssim_map(render, picture).mean()),
-        "static_psnr": float(losses.psnr(render, picture, counted)),
+        "psnr": float(losses.psnr(render, image, everywhere)),
+        "ssim": float(losses.ssim_map(render, image).mean()),
+        "static_psnr": float(losses.psnr(render, image, counted)),
         "static_ssim": float(
-            losses.weighted_mean(losses.ssim_map(render, picture * counted + render * (1 - counted)), counted)
+            losses.weighted_mean(losses.ssim_map(render, image * counted + render * (1 - counted)), counted)
         ),
     }
     if has_mask:
-        values["paper_psnr"] = float(losses.published_psnr(render, picture, static))
+        values["paper_psnr"] = float(losses.published_psnr(render, image, static))
     return values
 
 
@@ -49,14 +49,14 @@ class PerceptualMetric:
         self._given_up = False
 
     def __call__(
-        self, render: Float[Tensor, "h w 3"], picture: Float[Tensor, "h w 3"], static: Float[Tensor, "h w 1"]
+        self, render: Float[Tensor, "h w 3"], image: Float[Tensor, "h w 3"], static: Float[Tensor, "h w 1"]
     ) -> float | None:
-        """Distance of render and picture, the moving pixels of both blackened; None without weights."""
+        """Distance of render and image, the moving pixels of both blackened; None without weights."""
         if self._metric is None and not self._given_up:
             self._load(render.device)
         if self._metric is None:
             return None
-        a, b = ((x * static).clamp(0, 1).permute(2, 0, 1)[None] for x in (render, picture))
+        a, b = ((x * static).clamp(0, 1).permute(2, 0, 1)[None] for x in (render, image))
         return float(self._metric(a, b))
 
     def _load(self, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 A step is made of hundreds of kernels of a few microseconds, and launching each from Python takes longer than running
 it. What comes before and after the rasterizer does the same on tensors of the same shapes in every step, so it is
-recorded once for each size of picture, forward and backward, and then replayed with one launch each.
+recorded once for each size of image, forward and backward, and then replayed with one launch each.
 """
 
 from __future__ import annotations

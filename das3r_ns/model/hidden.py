@@ -1,9 +1,9 @@
-"""Ground that moving things hide: where no frame ever shows it, it continues what surrounds the hole.
+"""Ground that moving objects hide: where no frame ever shows it, it continues what surrounds the hole.
 
-A pixel of a moving thing teaches the render nothing about the scene behind it. Where another frame shows that place,
-the other frame decides. Where none does, what is left are start points that nobody corrects and the thing's own rim,
+A pixel of a moving object teaches the render nothing about the scene behind it. Where another frame shows that place,
+the other frame decides. Where none does, what is left are seed points that nobody corrects and the object's own rim,
 which show as a ghost. There a faint pull towards a smooth continuation of the surroundings decides: in every frame,
-each pixel of the moving parts is drawn towards the picture with those parts painted over (Telea, An image inpainting
+each pixel of the moving parts is drawn towards the image with those parts painted over (Telea, An image inpainting
 technique based on the fast marching method, 2004, from OpenCV). What was made up so is told by the output `unseen`:
 see `guessed`.
 """
@@ -21,21 +21,21 @@ from torch import Tensor
 
 from das3r_ns.files.saved_config import SavedConfig
 
-LONGEST = 192
+LONGEST_SIDE_PX = 192
 """Pixels on the longer side of the continuations: they are smooth."""
-LEAST_STATIC = 0.05
-"""Share of a picture that must be static for it to be continued."""
-RADIUS = 3
-"""Of the neighbourhood that the inpainting looks at, pixels of the small picture."""
+MIN_STATIC_SHARE = 0.05
+"""Share of an image that must be static for it to be continued."""
+INPAINT_RADIUS_PX = 3
+"""Of the neighbourhood that the inpainting looks at, pixels of the small image."""
 
 
 @dataclass
 class HiddenConfig(SavedConfig):
-    """What shows where moving things hide the ground in every frame."""
+    """What shows where moving objects hide the ground in every frame."""
 
     weight: float = 0.02
     """Weight of the pull towards a continuation of the surroundings, against 1 for pixels that are seen. 0 turns it
-    off: the ghost of the thing may stay."""
+    off: the ghost of the object may stay."""
     grow: float = 0.012
     """Moving parts are grown by this share of the longer side first: their rim is no ground."""
     min_frames: float = 2.0
@@ -44,7 +44,7 @@ class HiddenConfig(SavedConfig):
 
 
 class HiddenGround:
-    """Continuations of the training pictures, each made when its frame is first seen, and kept small on the device."""
+    """Continuations of the training images, each made when its frame is first seen, and kept small on the device."""
 
     def __init__(self, dynamic_prob: Float[Tensor, "n h w"], config: HiddenConfig) -> None:
         self._dynamic_prob, self._config = dynamic_prob, config
@@ -52,12 +52,12 @@ class HiddenGround:
         """By frame, as `of_frame` gives them; a training that is resumed gets them back."""
 
     def of_frame(
-        self, picture: Float[Tensor, "H W 3"], frame: int
+        self, image: Float[Tensor, "H W 3"], frame: int
     ) -> tuple[Float[Tensor, "1 3 s t"], Float[Tensor, "1 1 s t"]]:
-        """Continuation of a training frame and where it hides ground (see `continuation`), on the picture's device."""
+        """Continuation of a training frame and where it hides ground (see `continuation`), on the image's device."""
         if frame not in self.made:
-            made = continuation(picture.detach().cpu(), self._dynamic_prob[frame].cpu(), self._config.grow)
-            self.made[frame] = (made[0].to(picture.device), made[1].to(picture.device))
+            made = continuation(image.detach().cpu(), self._dynamic_prob[frame].cpu(), self._config.grow)
+            self.made[frame] = (made[0].to(image.device), made[1].to(image.device))
         return self.made[frame]
 
 
@@ -71,30 +71,30 @@ def distance_to_ground(
 
 
 def continuation(
-    picture: Float[Tensor, "H W 3"], dynamic_prob: Float[Tensor, "h w"], grow: float
+    image: Float[Tensor, "H W 3"], dynamic_prob: Float[Tensor, "h w"], grow: float
 ) -> tuple[Float[Tensor, "1 3 s t"], Float[Tensor, "1 1 s t"]]:
-    """A picture without what moves in it, and where that was; both small.
+    """An image without what moves in it, and where that was; both small.
 
     Args:
-        picture: colours in 0..1.
+        image: colours in 0..1.
         grow: see `HiddenConfig`.
 
     Returns:
-        The picture, painted over from its static surroundings, and 1 where it hides ground. Nothing is hidden where
-        hardly anything of the picture is static.
+        The image, painted over from its static surroundings, and 1 where it hides ground. Nothing is hidden where
+        hardly anything of the image is static.
     """
-    factor = min(1.0, LONGEST / max(picture.shape[:2]))
-    width, height = (max(1, round(side * factor)) for side in (picture.shape[1], picture.shape[0]))
-    small = cv2.resize(picture.numpy(), (width, height), interpolation=cv2.INTER_AREA)
+    factor = min(1.0, LONGEST_SIDE_PX / max(image.shape[:2]))
+    width, height = (max(1, round(side * factor)) for side in (image.shape[1], image.shape[0]))
+    small = cv2.resize(image.numpy(), (width, height), interpolation=cv2.INTER_AREA)
     moving = cv2.resize(dynamic_prob.float().numpy(), (width, height), interpolation=cv2.INTER_AREA)
     reach = max(1, round(grow * max(width, height)))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     hidden = cv2.dilate((moving > 0.5).astype(np.uint8), disc)
-    unsure = cv2.dilate(hidden, disc)  # colours are taken from farther away: the picture is soft near the thing
-    if 1 - unsure.mean() < LEAST_STATIC:
+    unsure = cv2.dilate(hidden, disc)  # colours are taken from farther away: the image is soft near the object
+    if 1 - unsure.mean() < MIN_STATIC_SHARE:
         hidden[:] = 0
     eight_bit = np.round(255 * np.clip(small, 0, 1)).astype(np.uint8)
-    painted = cv2.inpaint(eight_bit, unsure, RADIUS, cv2.INPAINT_TELEA).astype(np.float32) / 255
+    painted = cv2.inpaint(eight_bit, unsure, INPAINT_RADIUS_PX, cv2.INPAINT_TELEA).astype(np.float32) / 255
     as_batch = torch.from_numpy(painted).permute(2, 0, 1)[None].contiguous()
     return as_batch, torch.from_numpy(hidden.astype(np.float32))[None, None]
 

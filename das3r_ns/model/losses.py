@@ -1,8 +1,8 @@
 """Photometric losses: per pixel first, then an average over the pixels that count.
 
-Pictures are [h, w, 3] in 0..1; a weight is [h, w, 1], 1 where the scene is static. Two ways to weight live here.
+Images are [h, w, 3] in 0..1; a weight is [h, w, 1], 1 where the scene is static. Two ways to weight live here.
 `photometric_loss` is ours: errors are weighted, so a frame that is mostly masked weighs as much per static pixel as
-any other. `published_loss` is DAS3R's: both pictures are multiplied by the weight, then everything is averaged; it is
+any other. `published_loss` is DAS3R's: both images are multiplied by the weight, then everything is averaged; it is
 kept for `das3r-paper` and rewards a weight of zero.
 """
 
@@ -21,7 +21,7 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
 def weighted_mean(per_pixel: Float[Tensor, "h w c"], weight: Float[Tensor, "h w 1"]) -> Float[Tensor, ""]:
-    """Mean of `per_pixel` over the picture, each pixel counted by its weight in [0, 1]. Weights of zero give 0."""
+    """Mean of `per_pixel` over the image, each pixel counted by its weight in [0, 1]. Weights of zero give 0."""
     total = weight.sum() * per_pixel.shape[-1]
     return (per_pixel * weight).sum() / total.clamp_min(1e-8)
 
@@ -36,7 +36,7 @@ def _window(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def ssim_map(a: Float[Tensor, "h w c"], b: Float[Tensor, "h w c"]) -> Float[Tensor, "h w c"]:
-    """Structural similarity of two pictures around each pixel (Wang et al., TIP 2004).
+    """Structural similarity of two images around each pixel (Wang et al., TIP 2004).
 
     11x11 Gaussian window of standard deviation 1.5, zeros beyond the border, each channel by itself.
     """
@@ -58,46 +58,46 @@ def ssim_map(a: Float[Tensor, "h w c"], b: Float[Tensor, "h w c"]) -> Float[Tens
 
 def photometric_loss(
     render: Float[Tensor, "h w 3"],
-    picture: Float[Tensor, "h w 3"],
+    image: Float[Tensor, "h w 3"],
     weight: Float[Tensor, "h w 1"],
     ssim_lambda: float,
 ) -> Float[Tensor, ""]:
     """(1 - lambda) L1 + lambda (1 - SSIM), averaged over what counts.
 
-    Where a pixel does not count, the picture is filled with the render before SSIM sees it: a window that straddles
-    the edge of a moving thing then compares its static part only. Blackening both instead would invent an edge that
+    Where a pixel does not count, the image is filled with the render before SSIM sees it: a window that straddles
+    the edge of a moving object then compares its static part only. Blackening both instead would invent an edge that
     always agrees.
     """
-    filled = torch.lerp(render, picture, weight).detach()
+    filled = torch.lerp(render, image, weight).detach()
     # The fill follows the render, but is no way for the gradient to change it.
     similarity = ssim_map(render, filled)
-    per_pixel = (1 - ssim_lambda) * (render - picture).abs() + ssim_lambda * (1 - similarity)
+    per_pixel = (1 - ssim_lambda) * (render - image).abs() + ssim_lambda * (1 - similarity)
     return weighted_mean(per_pixel, weight)
 
 
 def published_loss(
     render: Float[Tensor, "h w 3"],
-    picture: Float[Tensor, "h w 3"],
+    image: Float[Tensor, "h w 3"],
     static: Float[Tensor, "h w 1"],
     ssim_lambda: float,
 ) -> Float[Tensor, ""]:
-    """Loss of the DAS3R paper: (1 - lambda) L1 + lambda (1 - SSIM) of both pictures times `static`, over all pixels."""
-    a, b = render * static, picture * static
+    """Loss of the DAS3R paper: (1 - lambda) L1 + lambda (1 - SSIM) of both images times `static`, over all pixels."""
+    a, b = render * static, image * static
     return (1 - ssim_lambda) * (a - b).abs().mean() + ssim_lambda * (1 - ssim_map(a, b).mean())
 
 
 def psnr(
-    render: Float[Tensor, "h w 3"], picture: Float[Tensor, "h w 3"], weight: Float[Tensor, "h w 1"]
+    render: Float[Tensor, "h w 3"], image: Float[Tensor, "h w 3"], weight: Float[Tensor, "h w 1"]
 ) -> Float[Tensor, ""]:
     """Static PSNR in dB: the mean squared error over the pixels that count, peak 1. Capped at 100 dB."""
-    error = weighted_mean((render - picture).square(), weight)
+    error = weighted_mean((render - image).square(), weight)
     return -10 * torch.log10(error.clamp_min(1e-10))
 
 
 def published_psnr(
-    render: Float[Tensor, "h w 3"], picture: Float[Tensor, "h w 3"], static: Float[Tensor, "h w 1"]
+    render: Float[Tensor, "h w 3"], image: Float[Tensor, "h w 3"], static: Float[Tensor, "h w 1"]
 ) -> Float[Tensor, ""]:
-    """PSNR in dB as the DAS3R paper computes it: both pictures times `static`, errors averaged over *all* pixels, one
+    """PSNR in dB as the DAS3R paper computes it: both images times `static`, errors averaged over *all* pixels, one
     value per colour, mean of the three. Flatters by about 10 log10(1 / static share)."""
-    error = ((render - picture) * static).square().mean(dim=(0, 1))
+    error = ((render - image) * static).square().mean(dim=(0, 1))
     return (-10 * torch.log10(error.clamp_min(1e-10))).mean()

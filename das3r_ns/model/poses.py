@@ -5,7 +5,7 @@ The refined camera of a frame is its given camera followed by a correction in th
 a pose that may be refined already: `refine` leaves every camera alone that does not stand exactly where the dataparser
 put its frame. So a camera moved by the user, by `ns-render interpolate` or by an earlier refinement is taken as it is.
 
-Focal length: gsplat has no gradient for intrinsics, but scaling x and y of the camera frame by s is the same picture
+Focal length: gsplat has no gradient for intrinsics, but scaling x and y of the camera frame by s is the same image
 as scaling the focal length by s, covariances included. So the focal correction goes into the linear part of the
 world-to-camera matrix, whose gradient gsplat has.
 """
@@ -35,7 +35,7 @@ class PoseRefinementConfig(SavedConfig, CameraOptimizerConfig):
     """`quaternion` learns a translation and the vector part of a quaternion whose real part is 1 before it is
     normalised (the published parameters, without their length). `off` keeps the given cameras."""
     min_psnr: float | None = None
-    """Move a camera only in steps in which its weighted picture is explained better than this, in dB. The published
+    """Move a camera only in steps in which its weighted image is explained better than this, in dB. The published
     recipe has 26. None moves it in every step."""
     refine_focal: bool = False
     """Learn one factor on all focal lengths."""

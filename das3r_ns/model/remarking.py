@@ -7,7 +7,7 @@ training frames complains about. Two pieces of evidence bring it out, a few time
    as moving. Far from any evidence an error is taken for texture still to be learned.
 2. `support`: how much each Gaussian contributes to static pixels and to all pixels. One that paints moving pixels
    alone is a ghost that nothing supervises, and goes. A small share of static pixels is enough to stay: scenery
-   behind a moving thing is painted in every frame and seen in few.
+   behind a moving object is painted in every frame and seen in few.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def support(
     for frame in range(num_frames):
         with torch.enable_grad():
             leaf = torch.zeros_like(values).requires_grad_()
-            picture = render(frame, leaf)
+            image = render(frame, leaf)
             static = weight(frame).detach()
-            counted = (picture * torch.cat((static, torch.ones_like(static)), dim=-1)).sum()
+            counted = (image * torch.cat((static, torch.ones_like(static)), dim=-1)).sum()
             total += torch.autograd.grad(counted, leaf)[0]
     return total

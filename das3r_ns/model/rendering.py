@@ -44,17 +44,17 @@ class Splats:
 
 @dataclass(frozen=True)
 class View:
-    """A camera and the size of its picture."""
+    """A camera and the size of its image."""
 
     T_camera_world: Float[Tensor, "1 4 4"]
     """OpenCV axes; x and y may be scaled by a focal correction."""
     K: Float[Tensor, "1 3 3"]
-    """Pixels of the picture."""
+    """Pixels of the image."""
     height: int
     width: int
 
     def shrunk(self, factor: int) -> View:
-        """The same view in a picture smaller by a whole factor; what does not fill a pixel is cut off."""
+        """The same view in an image smaller by a whole factor; what does not fill a pixel is cut off."""
         if factor == 1:
             return self
         K = torch.cat((self.K[:, :2] / factor, self.K[:, 2:]), dim=1)
@@ -62,7 +62,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedImage:
     """A rendered view."""
 
     color: Float[Tensor, "h w d"]
@@ -84,7 +84,7 @@ def draw(
     with_depth: bool = False,
     absgrad: bool = False,
     rasterizer: Rasterizer = "auto",
-) -> Picture:
+) -> RenderedImage:
     """Render one view."""
     render, alpha, info = rasterize(
         splats.means,
@@ -106,7 +106,7 @@ def draw(
     )
     depth = render.shape[-1] - (1 if with_depth else 0)
     color = depth - (0 if extra is None else extra.shape[-1])
-    return Picture(
+    return RenderedImage(
         color=render[0, ..., :color],
         extra=render[0, ..., color:depth],
         depth=render[0, ..., depth:] if with_depth else None,

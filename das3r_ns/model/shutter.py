@@ -2,8 +2,8 @@
 that for texture.
 
 A pixel is the mean of what the camera sees while the shutter is open, and rows are read out one after the other. Over
-so short a time a point of the picture moves along a straight line (Seiskari et al., Gaussian Splatting on the Move,
-2024, make the same approximation), so both are done in the picture: each pixel averages the sharp render along the
+so short a time a point of the image moves along a straight line (Seiskari et al., Gaussian Splatting on the Move,
+2024, make the same approximation), so both are done in the image: each pixel averages the sharp render along the
 line that static points follow there. How far that is in one frame interval follows from the cameras and the depth;
 which share of the interval the shutter was open, and which share the sensor takes to be read, is learned, once for a
 clip. The Gaussians themselves stay sharp: viewer, exports and renders from cameras of one's own show them without blur.
@@ -23,9 +23,9 @@ SAMPLES = 9
 """Moments within the exposure. Odd: the middle one is the camera's own."""
 START = 0.5
 """Share of the interval that the shutter is first taken to be open, that of a film camera."""
-TOE = 0.055
+GAMMA_TOE = 0.055
 """Of sRGB's curve, whose exponent is rounded to 2 here: black still has a gradient."""
-LONGEST = 108
+LONGEST_SIDE_PX = 108
 """Pixels on the longer side of the fields of motion: they are smooth but for edges of depth."""
 
 
@@ -88,12 +88,12 @@ class Shutter(nn.Module):
 
 
 def _nearness(depth: Float[Tensor, "h w"]) -> Float[Tensor, "s t"]:
-    """Inverse depth on a grid of at most `LONGEST` pixels; the frame's median where no depth is known, 0 if none is."""
+    """Inverse depth on a grid, `LONGEST_SIDE_PX` at most; the frame's median where no depth is known, else 0."""
     known = depth > 0
     inverse = torch.where(known, 1 / depth.clamp_min(1e-6), 0.0)
     usual = inverse[known].median() if known.any() else inverse.new_zeros(())
     filled = torch.where(known, inverse, usual)
-    factor = min(1.0, LONGEST / max(depth.shape))
+    factor = min(1.0, LONGEST_SIDE_PX / max(depth.shape))
     size = [max(1, round(side * factor)) for side in depth.shape]
     return F.interpolate(filled[None, None], size, mode="area")[0, 0]
 
@@ -101,14 +101,14 @@ def _nearness(depth: Float[Tensor, "h w"]) -> Float[Tensor, "s t"]:
 def motion_field(
     nearness: Float[Tensor, "h w"], K: Float[Tensor, "3 3"], size: tuple[int, int], motion: Float[Tensor, "6"]
 ) -> Float[Tensor, "h w 2"]:
-    """How static points move through the picture in a frame interval, in halves of its width and height.
+    """How static points move through the image in a frame interval, in halves of its width and height.
 
     The motion field of a rigid scene (Longuet-Higgins and Prazdny, 1980), with the scene's motion in camera axes.
 
     Args:
-        nearness: inverse z-depth, on a grid of any size over the picture.
-        K: pixels of the picture.
-        size: height and width of the picture.
+        nearness: inverse z-depth, on a grid of any size over the image.
+        K: pixels of the image.
+        size: height and width of the image.
         motion: rotation vector and translation of the scene in camera axes.
     """
     height, width = size
@@ -126,7 +126,7 @@ def motion_field(
 @functools.lru_cache(maxsize=8)
 def _places(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "1 h w 2"]:
     """Pixel centres as `grid_sample` wants them. Kept, because making them on every step would wait for the host."""
-    with torch.inference_mode(False):  # a picture shown first must not spoil it for training
+    with torch.inference_mode(False):  # an image shown first must not spoil it for training
         y = (torch.arange(height, dtype=torch.float64) + 0.5) * 2 / height - 1
         x = (torch.arange(width, dtype=torch.float64) + 0.5) * 2 / width - 1
         v, u = torch.meshgrid(y, x, indexing="ij")
@@ -154,7 +154,7 @@ def blurred(
     Args:
         render: sRGB colours, 0..1.
         share: of the frame interval in which the shutter is open; its sign means nothing.
-        readout: shares of the frame interval that pass between the left and the right edge of the picture being taken,
+        readout: shares of the frame interval that pass between the left and the right edge of the image being taken,
             and between the top and the bottom; the camera is where it is when the middle is taken.
         motion: see `motion_field`; brought to the render's size.
     """
@@ -162,9 +162,9 @@ def blurred(
     resized = F.interpolate(motion.permute(2, 0, 1)[None], (height, width), mode="bilinear", align_corners=False)
     places = _places(height, width, render.device, render.dtype)
     when = _moments(render.device, render.dtype) * share.clamp(-1, 1) + (places * readout.clamp(-1, 1)).sum(-1) / 2
-    places = places - when[..., None] * resized.permute(0, 2, 3, 1)  # where what is here then is in the sharp picture
-    light = (render + TOE).square().permute(2, 0, 1)[None]
+    places = places - when[..., None] * resized.permute(0, 2, 3, 1)  # where what is here then is in the sharp image
+    light = (render + GAMMA_TOE).square().permute(2, 0, 1)[None]
     seen = F.grid_sample(
         light, places.reshape(1, SAMPLES * height, width, 2), padding_mode="border", align_corners=False
     )
-    return seen.view(3, SAMPLES, height, width).mean(dim=1).sqrt().permute(1, 2, 0) - TOE
+    return seen.view(3, SAMPLES, height, width).mean(dim=1).sqrt().permute(1, 2, 0) - GAMMA_TOE

@@ -30,7 +30,7 @@ class StartConfig(SavedConfig):
     """Size of a Gaussian: its distance to its neighbours, or the size of the pixel it was born from where the predictor
     says it. The whole clip's points overlap, so neighbours are nearer than pixels are large."""
     min_staticness: float = 0.5
-    """Points that are less static than this are left out: nothing supervises a Gaussian born on a moving thing. 0
+    """Points that are less static than this are left out: nothing supervises a Gaussian born on a moving object. 0
     keeps all, as published."""
     max_points: int | None = None
     """Keep at most this many points, chosen evenly at random. None keeps all."""

@@ -38,7 +38,7 @@ VISER_BACKGROUND = (0.1490, 0.1647, 0.2157)
 
 
 class Das3rState(SplatfactoModel):
-    """Parameters of the model and everything about them that needs no picture."""
+    """Parameters of the model and everything about them that needs no image."""
 
     config: Das3rModelConfig
     camera_optimizer: PoseRefinement
@@ -75,7 +75,7 @@ class Das3rState(SplatfactoModel):
         self.frame_weight: Tensor
         self.register_buffer("intrinsics", torch.zeros(count, 3, 3), False)
         self.intrinsics: Tensor
-        self.picture_sizes: list[tuple[int, int]] = []
+        self.image_sizes: list[tuple[int, int]] = []
         self._views: dict[int, View] = {}  # of cameras that never move
         self.step = 0
         self.crop_box = None
@@ -132,7 +132,7 @@ class Das3rState(SplatfactoModel):
             frame_index: place of each training frame in the clip.
         """
         heights, widths = cameras.height.flatten().tolist(), cameras.width.flatten().tolist()
-        self.picture_sizes = list(zip(heights, widths))
+        self.image_sizes = list(zip(heights, widths))
         self._views.clear()
         self.intrinsics.copy_(cameras.get_intrinsics_matrices())
         self.camera_optimizer.set_cameras(cameras, frame_index)
@@ -182,7 +182,7 @@ class Das3rState(SplatfactoModel):
     def training_view(self, frame: int) -> View:
         """The refined camera of a training frame, differentiable, without waits."""
         cameras = self.camera_optimizer
-        height, width = self.picture_sizes[frame]
+        height, width = self.image_sizes[frame]
         if not cameras.learns:
             known = self._views.get(frame)
             if known is None or known.K.device != self.intrinsics.device:

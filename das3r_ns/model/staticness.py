@@ -1,6 +1,6 @@
 """Staticness: how much a training pixel counts, learned together with the scene.
 
-In: `dynamic_prob` of the training frames at map resolution. Out: weights in (0, 1) at picture resolution, 1 static.
+In: `dynamic_prob` of the training frames at map resolution. Out: weights in (0, 1) at image resolution, 1 static.
 
 Render and maps learn from one another with turned backs: the render from errors at pixels above `cut`, the maps from
 errors held still. A pixel whose error stays above the average wants weight 0, one below wants weight 1, so left alone
@@ -39,11 +39,11 @@ class StaticnessConfig(SavedConfig):
     moving. 0 turns it off: the weights may then fall to zero everywhere."""
     dilate: float = 0.0
     """Grow the moving regions by this share of the maps' longer side before training. Masks are often too tight by a
-    few pixels, and a rim of the moving thing is enough for a ghost."""
+    few pixels, and a rim of the moving object is enough for a ghost."""
     cut: float = 0.15
     """Pixels that are less static than this teach the render nothing, others as much as they are static. Without it a
-    small weight would do harm: Adam follows the faintest gradient where no other speaks, and paints a moving thing that
-    hides a place in nearly every frame. Higher takes ground away that the maps are not sure of."""
+    small weight would do harm: Adam follows the faintest gradient where there is no other, and paints a moving object
+    that hides a place in nearly every frame. Higher takes ground away that the maps are not sure of."""
     caution: float = 0.0
     """Log-odds by which every pixel is taken to be moving rather than static before training. A static pixel that is
     left out is seen again in another frame; a moving one that is let in is a ghost."""
@@ -67,7 +67,7 @@ def dilated(maps: Float[Tensor, "n h w"], reach: int) -> Float[Tensor, "n h w"]:
 
 
 def resized(static: Float[Tensor, "h w"], height: int, width: int) -> Float[Tensor, "H W 1"]:
-    """A map at picture size, differentiable."""
+    """A map at image size, differentiable."""
     values = static[None, None]
     if values.shape[-2:] != (height, width):
         shrinks = height < static.shape[0]
@@ -106,7 +106,7 @@ class StaticnessMaps(nn.Module):
         return torch.sigmoid(self.maps[frame])
 
     def weight(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:
-        """Staticness of one frame at picture size, differentiable."""
+        """Staticness of one frame at image size, differentiable."""
         return resized(self.values(frame), height, width)
 
     def counted(self, frame: int, height: int, width: int) -> Float[Tensor, "H W 1"]:

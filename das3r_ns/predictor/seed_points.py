@@ -17,11 +17,11 @@ CONFIDENCE_CAP = 20.0
 def seed_points(scene: Scene, frames: UInt8[Tensor, "n H W 3"], budget: int) -> PointCloud:
     """At most `budget` points from pixels that have depth, confidence and do not move.
 
-    Drawn evenly through the cumulative confidence in picture order: surer places get more points, and the same scene
+    Drawn evenly through the cumulative confidence in image order: surer places get more points, and the same scene
     always gets the same ones.
 
     Args:
-        frames: the pictures, which may be larger than the maps.
+        frames: the images, which may be larger than the maps.
     """
     ends = torch.zeros(len(scene) + 1, dtype=torch.float64)
     usable = 0

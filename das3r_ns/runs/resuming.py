@@ -94,8 +94,8 @@ def _restore(rest: dict[str, Any], pipeline: Any) -> None:
         model.errors = ErrorMemory(model.dynamic_prob.shape, model.device)
         model.errors.errors.copy_(rest["errors"])
     if rest["hidden_ground"] and model.hidden_ground is not None:
-        for frame, (picture, hidden) in rest["hidden_ground"].items():
-            model.hidden_ground.made[frame] = (picture.to(model.device), hidden.to(model.device))
+        for frame, (image, hidden) in rest["hidden_ground"].items():
+            model.hidden_ground.made[frame] = (image.to(model.device), hidden.to(model.device))
     model.strategy_state.update(density)
     manager.train_unseen_cameras, manager.eval_unseen_cameras = list(unseen), list(unseen_eval)
     if sampling is not None:

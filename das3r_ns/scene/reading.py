@@ -41,7 +41,7 @@ def is_scene_folder(folder: Path) -> bool:
 
 
 def read_scene(folder: Path) -> Scene:
-    """Read a scene folder without its pictures (nerfstudio reads those itself; `read_frames_of_scene` does here).
+    """Read a scene folder without its images (nerfstudio reads those itself; `read_frames_of_scene` does here).
 
     A user may correct `masks/`: where a mask clearly contradicts `dynamic_prob`, the mask wins. Cameras may be
     corrected in `transforms.json`.
@@ -187,16 +187,16 @@ def _lens(folder: Path, info: dict[str, Any]) -> RadialLens | None:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Paths of the pictures of a scene folder, in order."""
+    """Paths of the images of a scene folder, in order."""
     entries = _entries(Path(folder), _read_json(Path(folder) / "transforms.json"))
     return [Path(folder) / entry["file_path"] for entry in entries]
 
 
 def read_frames_of_scene(folder: Path) -> UInt8[Tensor, "n h w 3"]:
-    """The pictures of a scene folder, RGB."""
+    """The images of a scene folder, RGB."""
     with ThreadPoolExecutor(4) as pool:
-        pictures = list(pool.map(lambda p: _read_picture(p, cv2.IMREAD_COLOR), image_paths(folder)))
-    return torch.from_numpy(np.stack(pictures)[..., ::-1].copy())
+        images = list(pool.map(lambda p: _read_image(p, cv2.IMREAD_COLOR), image_paths(folder)))
+    return torch.from_numpy(np.stack(images)[..., ::-1].copy())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -218,21 +218,21 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged header
         raise SceneFolderError(
-            f"{path} is missing or no picture ({type(error).__name__}). Predict the scene again, or restore the file."
+            f"{path} is missing or not an image ({type(error).__name__}). Predict the scene again, or restore the file."
         ) from error
 
 
-def _read_picture(path: Path, flags: int, size: tuple[int, int] | None = None) -> np.ndarray:
+def _read_image(path: Path, flags: int, size: tuple[int, int] | None = None) -> np.ndarray:
     found = _image_size(path)
     if size is not None and found != size:
         raise SceneFolderError(
             f"{path} has {found[1]}x{found[0]} pixels where {size[1]}x{size[0]} are expected: it would differ in size "
             "from what it belongs to."
         )
-    picture = cv2.imread(str(path), flags)
-    if picture is None:
-        raise SceneFolderError(f"{path} is missing or no picture. Predict the scene again, or restore the file.")
-    return picture
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise SceneFolderError(f"{path} is missing or not an image. Predict the scene again, or restore the file.")
+    return image
 
 
 def _read_array(path: Path, largest: tuple[int, int]) -> np.ndarray:
@@ -274,14 +274,14 @@ def _read_maps(
     name = Path(frame["file_path"]).stem
     depth = _read_array(folder / frame["depth_file_path"], image_size)
     confidence = _read_array(folder / "confidence" / f"{name}.npy", image_size)
-    stored = _read_picture(
+    stored = _read_image(
         folder / "dynamic_prob" / f"{name}.png", cv2.IMREAD_UNCHANGED, (depth.shape[0], depth.shape[1])
     )
     if stored.ndim != 2 or stored.dtype not in (np.uint8, np.uint16):
         raise SceneFolderError(f"{folder / 'dynamic_prob' / name}.png must have one grey channel of 8 or 16 bits.")
     probability = stored.astype(np.float32) / np.iinfo(stored.dtype).max
     if frame.get("mask_path") and probability.shape == depth.shape:
-        keep = _read_picture(folder / frame["mask_path"], cv2.IMREAD_GRAYSCALE, image_size).astype(np.float32) / 255
+        keep = _read_image(folder / frame["mask_path"], cv2.IMREAD_GRAYSCALE, image_size).astype(np.float32) / 255
         black = 1 - cv2.resize(keep, probability.shape[::-1], interpolation=cv2.INTER_AREA)
         # Resampling blurs edges; only a clear contradiction is a correction by hand.
         probability = np.where((black > 0.9) & (probability < DYNAMIC_THRESHOLD), 1.0, probability)

@@ -41,15 +41,15 @@ class PointCloud:
 class Scene:
     """Cameras, depth and dynamic maps of a clip of n frames.
 
-    Pictures may be larger than the maps: training runs at the video's own resolution while prediction runs smaller.
+    Images may be larger than the maps: training runs at the video's own resolution while prediction runs smaller.
     """
 
     T_world_camera: Float[Tensor, "n 4 4"]
     """Camera-to-world, OpenCV axes."""
     K: Float[Tensor, "n 3 3"]
-    """Intrinsics in pixels of the pictures; first pixel's centre at (0.5, 0.5)."""
+    """Intrinsics in pixels of the images; first pixel's centre at (0.5, 0.5)."""
     image_size: tuple[int, int]
-    """Height and width of the pictures."""
+    """Height and width of the images."""
     depth: Float[Tensor, "n h w"]
     """z-depth in world units; 0 means unknown."""
     confidence: Float[Tensor, "n h w"]

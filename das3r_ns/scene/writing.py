@@ -27,7 +27,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
     """Write a scene folder, whole or not at all.
 
     Args:
-        frames: the pictures, RGB, at `scene.image_size`, without the distortion of `scene.lens`.
+        frames: the images, RGB, at `scene.image_size`, without the distortion of `scene.lens`.
         overwrite: replace a scene folder that is there. Anything else that is there is never replaced.
     Raises:
         FileExistsError: something is at `folder` already.
@@ -127,9 +127,9 @@ def _write_maps(scene: Scene, frames: Tensor, folder: Path) -> None:
         probability = scene.dynamic_prob[i].numpy()
         large = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
         keep = np.where(large > DYNAMIC_THRESHOLD, 0, 255).astype(np.uint8)
-        _write_picture(folder / "images" / f"{name}.png", frames[i].numpy()[..., ::-1])
-        _write_picture(folder / "masks" / f"{name}.png", keep)
-        _write_picture(
+        _write_image(folder / "images" / f"{name}.png", frames[i].numpy()[..., ::-1])
+        _write_image(folder / "masks" / f"{name}.png", keep)
+        _write_image(
             folder / "dynamic_prob" / f"{name}.png", np.round(probability.clip(0, 1) * 65535).astype(np.uint16)
         )
         np.save(folder / "depth" / f"{name}.npy", scene.depth[i].numpy().astype(np.float32))
@@ -140,8 +140,8 @@ def _write_maps(scene: Scene, frames: Tensor, folder: Path) -> None:
         list(pool.map(write, range(len(scene))))
 
 
-def _write_picture(path: Path, picture: np.ndarray) -> None:
-    encoded, buffer = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+def _write_image(path: Path, image: np.ndarray) -> None:
+    encoded, buffer = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 2])
     if not encoded:
         raise OSError(f"could not encode {path.name}")
     path.write_bytes(buffer.tobytes())  # unlike cv2.imwrite, this raises when the disk is full

@@ -1,4 +1,4 @@
-"""A clip whose truth is known: a textured room seen by a hand-held camera while things move through it.
+"""A clip whose truth is known: a textured room seen by a hand-held camera while objects move through it.
 
 Ray-cast from planes, boxes and ellipsoids, supersampled, deterministic by seed. For tests, the demo, and training
 the dynamic predictor. World axes are OpenCV's of an upright camera (x right, y down, z forward), in metres.

@@ -16,7 +16,7 @@ from das3r_ns.synthetic.world import Mover, camera_path, furnish
 
 SUPERSAMPLING = 2
 MOMENTS = 9
-"""Pictures that are averaged while the shutter is open. Odd: the middle one says where the camera and things are."""
+"""Images that are averaged while the shutter is open. Odd: the middle one says where the camera and objects are."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class SyntheticClip:
 
     frames: UInt8[Tensor, "n h w 3"]
     clean: UInt8[Tensor, "n h w 3"]
-    """The same pictures without the moving things."""
+    """The same images without the moving objects."""
     dynamic_mask: Bool[Tensor, "n h w"]
     depth: Float[Tensor, "n h w"]
-    """True z-depth of what is seen, moving things included, in metres."""
+    """True z-depth of what is seen, moving objects included, in metres."""
     clean_depth: Float[Tensor, "n h w"]
     """True z-depth of the static scene alone."""
     T_world_camera: Float[Tensor, "n 4 4"]
@@ -43,7 +43,7 @@ def make_clip(config: SyntheticConfig) -> SyntheticClip:
     """Render the whole clip. About 0.15 s a frame at 320x180 on one core, `MOMENTS` times that with a shutter.
 
     Raises:
-        ValueError: fewer than one frame, a picture smaller than 16x16, or things that never move.
+        ValueError: fewer than one frame, an image smaller than 16x16, or objects that never move.
     """
     if config.num_frames < 1 or config.height < 16 or config.width < 16:
         raise ValueError(
@@ -101,7 +101,7 @@ def write_clip(clip: SyntheticClip, folder: Path, video: bool = True) -> Path:
     The layout is the one that `das3r eval --truth` and `das3r bench` read.
 
     Args:
-        video: whether to write `video.mp4`, which needs PyAV; the pictures hold the same frames.
+        video: whether to write `video.mp4`, which needs PyAV; the images hold the same frames.
     """
     for name in ("images", "clean", "dynamic_masks", "depth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -134,8 +134,8 @@ def write_video(frames: UInt8[Tensor, "n h w 3"], fps: float, path: Path) -> Non
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": "14"} if codec == "libx264" else {"qscale": "2"}
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width].numpy()), format="rgb24")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width].numpy()), format="rgb24")
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
 
 
@@ -148,18 +148,18 @@ def _rays(T_world_camera: np.ndarray, K: np.ndarray, config: SyntheticConfig) ->
 
 
 def _shot(
-    room: list[Surface], things: list[Surface], origins: np.ndarray, directions: np.ndarray
+    room: list[Surface], movers: list[Surface], origins: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Colour, colour without things, where things are in front, depth, depth without things, at one moment."""
+    """Colour, colour without movers, where movers are in front, depth, depth without movers, at one moment."""
     clean = trace(room, origins, directions)
-    seen = trace(things, origins, directions)
+    seen = trace(movers, origins, directions)
     front = seen[1] < clean[1]
     return np.where(front[..., None], seen[0], clean[0]), clean[0], front, np.where(front, seen[1], clean[1]), clean[1]
 
 
-def _shrink(picture: np.ndarray) -> np.ndarray:
-    h, w = picture.shape[0] // SUPERSAMPLING, picture.shape[1] // SUPERSAMPLING
-    return picture.reshape(h, SUPERSAMPLING, w, SUPERSAMPLING, -1).mean(axis=(1, 3)).squeeze(-1)
+def _shrink(image: np.ndarray) -> np.ndarray:
+    h, w = image.shape[0] // SUPERSAMPLING, image.shape[1] // SUPERSAMPLING
+    return image.reshape(h, SUPERSAMPLING, w, SUPERSAMPLING, -1).mean(axis=(1, 3)).squeeze(-1)
 
 
 def _nearest(depth: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ class SyntheticConfig:
     """How the camera moves: a sideways sweep with shake; turning on the spot; not at all; straight ahead; an arc
     around the middle of the room."""
     movers: int = 2
-    """Things that move. 0 gives a static scene."""
+    """Objects that move. 0 gives a static scene."""
     mover_size: float = 1.0
-    """Size of the largest mover. 1 covers about a fifth of the picture, 2 more than half."""
+    """Size of the largest mover. 1 covers about a fifth of the image, 2 more than half."""
     contrast: float = 1.0
     """Strength of all textures. 0 leaves nothing to track."""
     exposure_drift: float = 0.0
@@ -34,9 +34,9 @@ class SyntheticConfig:
     shutter: float = 0.0
     """Share of the frame interval in which the shutter is open: what moves meanwhile is blurred. 0 takes no time."""
     path_share: float = 1.0
-    """Share of the camera's path, and of what things do, that the clip shows, from the beginning. 0.2 is what a camera
+    """Share of the camera's path, and of what objects do, that the clip shows, from the beginning. 0.2 is what a camera
     of five times the frame rate sees in as many frames."""
     movers_wait: float = 0.0
-    """Share of the time, 0 to below 1, for which things stand still before they move."""
+    """Share of the time, 0 to below 1, for which objects stand still before they move."""
     noise: float = 1.0
     """Sensor noise, standard deviation in grey levels of 255."""

@@ -12,7 +12,7 @@ from das3r_ns.synthetic.surfaces import Surface
 
 
 class Mover:
-    """A body with a head that walks through the picture, bobbing and turning."""
+    """A body with a head that walks through the image, bobbing and turning."""
 
     def __init__(self, rng: np.random.Generator, config: SyntheticConfig, number: int, side: float) -> None:
         scale = config.mover_size * (0.8 if number == 0 else 0.4)
@@ -29,8 +29,8 @@ class Mover:
         if self.wait > 0:
             time = max(time - self.wait, 0.0) / (1 - self.wait)
         swing = np.sin(2 * np.pi * self.steps * time)
-        # There and back, never at even speed: a thing that moves evenly while the camera does looks just like one that
-        # stands still at another depth, and no method could tell.
+        # There and back, never at even speed: an object that moves evenly while the camera does looks just like one
+        # that stands still at another depth, and no method could tell.
         along = 0.5 - 0.5 * np.cos(2 * np.pi * self.rounds * time)
         centre = (1 - along) * self.start + along * self.end
         centre[1] = 1.2 - self.half[1] - 0.06 * abs(swing)
@@ -44,20 +44,20 @@ class Mover:
 
 
 def furnish(rng: np.random.Generator, config: SyntheticConfig) -> list[Surface]:
-    def thing(centre: Sequence[float], half: Sequence[float], turn: float = 0.0, tile: float = 5.0) -> Surface:
+    def block(centre: Sequence[float], half: Sequence[float], turn: float = 0.0, tile: float = 5.0) -> Surface:
         T = np.linalg.inv(pose(np.array(centre, dtype=np.float64), [0.0, turn, 0.0]))
         return Surface("box", T, np.array(half, dtype=np.float64), texture(rng, config, tile), tile)
 
     depth = rng.uniform(6.5, 8.0)
     room = [
-        thing((0.0, 1.3, 5.0), (30.0, 0.1, 30.0)),  # floor
-        thing((0.0, -4.0, depth + 0.1), (30.0, 8.0, 0.1), rng.uniform(-0.12, 0.12)),  # wall
-        thing((-5.5, -4.0, 5.0), (0.1, 8.0, 30.0)),
-        thing((5.5, -4.0, 5.0), (0.1, 8.0, 30.0)),
+        block((0.0, 1.3, 5.0), (30.0, 0.1, 30.0)),  # floor
+        block((0.0, -4.0, depth + 0.1), (30.0, 8.0, 0.1), rng.uniform(-0.12, 0.12)),  # wall
+        block((-5.5, -4.0, 5.0), (0.1, 8.0, 30.0)),
+        block((5.5, -4.0, 5.0), (0.1, 8.0, 30.0)),
     ]
     for x in (np.linspace(-3.2, 3.2, 5) + rng.uniform(-0.3, 0.3, 5)).tolist():
         half = rng.uniform([0.25, 0.3, 0.25], [0.6, 1.0, 0.5]).tolist()
-        room.append(thing((x, 1.2 - half[1], rng.uniform(4.4, depth - 0.8)), half, rng.uniform(-1.2, 1.2), 0.9))
+        room.append(block((x, 1.2 - half[1], rng.uniform(4.4, depth - 0.8)), half, rng.uniform(-1.2, 1.2), 0.9))
     return room
 
 
@@ -70,10 +70,10 @@ def texture(rng: np.random.Generator, config: SyntheticConfig, tile: float, brig
     octaves = int(np.clip(round(np.log2(tile * focal / 3)), 4, 11))
     side = 2**octaves
     base = rng.uniform(0.35, 0.75) + rng.uniform(-0.2, 0.2, 3) * (1.0 if bright else 0.5)
-    picture = np.zeros((side, side, 3))
+    image = np.zeros((side, side, 3))
     for octave in range(max(octaves - 6, 1), octaves - 1):
         noise = rng.normal(size=(2**octave, 2**octave, 1)) + 0.25 * rng.normal(size=(2**octave, 2**octave, 3))
-        picture += _enlarge(noise, side) * 0.07
+        image += _enlarge(noise, side) * 0.07
     canvas = np.empty((side * 2, side * 2), np.uint8)
     for _ in range(int(30 * max(tile, 1.0))):
         canvas[:] = 0
@@ -88,10 +88,10 @@ def texture(rng: np.random.Generator, config: SyntheticConfig, tile: float, brig
         row, column = np.nonzero(canvas[y : y + height, x : x + width])
         down, right = rng.integers(0, side, 2) + np.array([y, x])
         # Wraps around: the tile has no seam.
-        picture[(row + down) % side, (column + right) % side] = rng.normal(0, 0.2) + rng.normal(0, 0.1, 3)
-    picture = base + config.contrast * picture
+        image[(row + down) % side, (column + right) % side] = rng.normal(0, 0.2) + rng.normal(0, 0.1, 3)
+    image = base + config.contrast * image
     margin = 8
-    wrapped = cv2.copyMakeBorder(picture, margin, margin, margin, margin, cv2.BORDER_WRAP)
+    wrapped = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_WRAP)
     blurred = cv2.GaussianBlur(wrapped, (0, 0), 0.6)[margin:-margin, margin:-margin]
     return np.clip(blurred, 0.02, 0.98).astype(np.float32)
 

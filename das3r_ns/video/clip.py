@@ -1,4 +1,4 @@
-"""A video file or a folder of pictures in, frames out.
+"""A video file or a folder of images in, frames out.
 
 The frames are chosen by time before any is decoded, resized while they are read, and held once. Everything that can
 be said against an input (missing, no video, cut short, too few frames, too small, all black) is said here, before
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.runtime.progress import CONSOLE
-from das3r_ns.video import images as pictures
+from das3r_ns.video import images
 from das3r_ns.video.bit_depth import FULL_WHITE, shared_white
 from das3r_ns.video.config import FRAMES_OF_AUTO, MIN_SIDE, VideoConfig
 from das3r_ns.video.memory import check_memory_of_frames
@@ -30,13 +30,13 @@ class Clip:
     frames: UInt8[Tensor, "n h w 3"]
     """RGB."""
     fps: float
-    """Frames per second of these frames (after every k-th was taken). Folders of pictures say 30 unless told."""
+    """Frames per second of these frames (after every k-th was taken). Folders of images say 30 unless told."""
     names: tuple[str, ...]
-    """One name a frame: the picture's file name, or `frame_00001` with the 1-based number in the video."""
+    """One name a frame: the image's file name, or `frame_00001` with the 1-based number in the video."""
     source: Path | None = None
     """Where the frames came from; None for frames made in memory."""
     focal_px: float | None = None
-    """Focal length in pixels of these frames by the pictures' EXIF data: a hint, often some per cent wrong."""
+    """Focal length in pixels of these frames by the images' EXIF data: a hint, often some per cent wrong."""
     times_s: tuple[float, ...] | None = None
     """When each frame is shown, seconds from the first frame of the video; None where only `fps` is known."""
     alpha: UInt8[Tensor, "n h w"] | None = None
@@ -65,13 +65,13 @@ class Clip:
 
 
 def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = True) -> Clip:
-    """Read a video file (mp4, mov, webm, avi, mkv, gif, ...) or a folder of pictures.
+    """Read a video file (mp4, mov, webm, avi, mkv, gif, ...) or a folder of images.
 
-    Videos are turned upright by their display matrix, pictures by their EXIF orientation. Only the named file is
+    Videos are turned upright by their display matrix, images by their EXIF orientation. Only the named file is
     opened. What is assumed, converted or left out is said in one line each (see docs/inputs.md for the rules).
 
     Args:
-        upright: of pictures. Off takes them as they are stored.
+        upright: of images. Off takes them as they are stored.
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: it is no video, is cut short, gives fewer than 2 frames, or its frames are of different sizes, too
@@ -82,13 +82,13 @@ def read_clip(path: Path, config: VideoConfig | None = None, upright: bool = Tru
     _check_exists(path)
     if path.is_dir():
         return _read_folder(path, config, upright)
-    from das3r_ns.video.video_file import read_video  # PyAV: folders of pictures and everything behind them do without
+    from das3r_ns.video.video_file import read_video  # PyAV: folders of images and everything behind them do without
 
     return read_video(path, config)
 
 
-def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright: bool = True) -> Clip:
-    """Read the given pictures, all of them, as the frames of a clip.
+def read_images(paths: list[Path], config: VideoConfig, source: Path, upright: bool = True) -> Clip:
+    """Read the given images, all of them, as the frames of a clip.
 
     Args:
         upright: turn them as their EXIF orientation says.
@@ -106,14 +106,14 @@ def read_pictures(paths: list[Path], config: VideoConfig, source: Path, upright:
         )  # fmt: skip
     frames = np.empty((len(paths), *target, 3), np.uint8)
     alpha = None if config.alpha == "over-white" else np.full((len(paths), *target), 255, np.uint8)
-    for i, path in enumerate(track(paths, description=f"Reading {len(paths)} pictures")):
-        frames[i] = pictures.read_picture(path, target, upright, white, "over-white" if alpha is None else "ignored")
+    for i, path in enumerate(track(paths, description=f"Reading {len(paths)} images")):
+        frames[i] = images.read_image(path, target, upright, white, "over-white" if alpha is None else "ignored")
         if alpha is not None:
-            opaque = pictures.read_opacity(path, target, upright)
+            opaque = images.read_opacity(path, target, upright)
             alpha[i] = 255 if opaque is None else opaque
     check_frames(frames, source)
-    focal = pictures.exif_focal_px(paths[0])
-    if focal is not None and pictures.exif_focal_px(paths[-1]) != focal:
+    focal = images.exif_focal_px(paths[0])
+    if focal is not None and images.exif_focal_px(paths[-1]) != focal:
         focal = None  # zoomed on the way
     return Clip(
         frames=torch.from_numpy(frames),
@@ -159,7 +159,7 @@ def digest(path: Path, config: VideoConfig) -> str:
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: a folder holds no pictures, or an option makes no sense.
+        ValueError: a folder holds no images, or an option makes no sense.
     """
     config.check()
     _check_exists(path)
@@ -172,8 +172,8 @@ def digest(path: Path, config: VideoConfig) -> str:
     if path.is_dir():
         # Which frames "auto" reads depends on what they show: all of them could be read.
         read = replace(config, max_frames=None) if config.max_frames == "auto" else config
-        for picture in _chosen_pictures(path, read):
-            total.update(f"{picture.name}\0{digest_of_file(picture)}\0".encode())
+        for image in _chosen_images(path, read):
+            total.update(f"{image.name}\0{digest_of_file(image)}\0".encode())
     else:
         total.update(digest_of_file(path).encode())
     return total.hexdigest()
@@ -183,15 +183,15 @@ def _check_exists(path: Path) -> None:
     if not path.exists():
         beside = f" (relative to {Path.cwd()})" if not path.is_absolute() else ""
         raise FileNotFoundError(
-            f"{path}{beside} does not exist. Give a video file, a folder of pictures or a scene folder."
+            f"{path}{beside} does not exist. Give a video file, a folder of images or a scene folder."
         )
 
 
 def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
-    paths = pictures.list_pictures(folder)
-    chosen = choose_frames(_times_of_pictures(paths, config), config)
+    paths = images.list_images(folder)
+    chosen = choose_frames(_times_of_images(paths, config), config)
     check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
-    clip = read_pictures([paths[i] for i in chosen], config, folder, upright)
+    clip = read_images([paths[i] for i in chosen], config, folder, upright)
     return replace(
         clip,
         fps=config.folder_fps * (len(chosen) - 1) / (chosen[-1] - chosen[0]),
@@ -199,22 +199,22 @@ def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
     )
 
 
-def _chosen_pictures(folder: Path, config: VideoConfig) -> list[Path]:
-    paths = pictures.list_pictures(folder)
-    return [paths[i] for i in choose_frames(_times_of_pictures(paths, config), config)]
+def _chosen_images(folder: Path, config: VideoConfig) -> list[Path]:
+    paths = images.list_images(folder)
+    return [paths[i] for i in choose_frames(_times_of_images(paths, config), config)]
 
 
-def _times_of_pictures(paths: list[Path], config: VideoConfig) -> tuple[float, ...]:
+def _times_of_images(paths: list[Path], config: VideoConfig) -> tuple[float, ...]:
     return tuple(i / config.folder_fps for i in range(len(paths)))
 
 
 def _common_size(paths: list[Path], upright: bool) -> tuple[int, int]:
-    first = pictures.picture_size(paths[0], upright)
+    first = images.image_size(paths[0], upright)
     for path in paths[1:]:
-        size = pictures.picture_size(path, upright)
+        size = images.image_size(path, upright)
         if size != first:
             raise ValueError(
-                f"pictures of one clip must have one size: {paths[0].name} has {first[1]}x{first[0]} pixels, "
+                f"images of one clip must have one size: {paths[0].name} has {first[1]}x{first[0]} pixels, "
                 f"{path.name} {size[1]}x{size[0]}. Take out or resize the odd ones in {path.parent}."
             )
     return first

@@ -8,12 +8,12 @@ from das3r_ns.files.saved_config import SavedConfig
 FRAMES_OF_AUTO = 150
 """What `max_frames` "auto" means to who does not look at the motion."""
 MIN_SIDE = 32
-"""Pixels. In smaller pictures there are no features to follow."""
+"""Pixels. In smaller images there are no features to follow."""
 
 
 @dataclass
 class VideoConfig(SavedConfig):
-    """Which frames of a video or of a folder of pictures are read, and how large."""
+    """Which frames of a video or of a folder of images are read, and how large."""
 
     fps: float | None = None
     """Frames per second to read. None reads all; a value above the video's own rate changes nothing."""
@@ -27,9 +27,9 @@ class VideoConfig(SavedConfig):
     """At most this many frames, spread evenly over the chosen time. Time and memory grow with it. `auto` takes 150, and
     up to 600 where the camera moves too far between them. None takes all."""
     longest_side: int | None = 1280
-    """Larger pictures are reduced to this many pixels on the longer side. None keeps their size; none is enlarged."""
+    """Larger images are reduced to this many pixels on the longer side. None keeps their size; none is enlarged."""
     folder_fps: float = 30.0
-    """Rate at which the pictures of a folder were taken: it gives `fps`, `start_s` and `end_s` their meaning there."""
+    """Rate at which the images of a folder were taken: it gives `fps`, `start_s` and `end_s` their meaning there."""
     alpha: Literal["over-white", "transparent-moves", "opaque-moves"] = "over-white"
     """What transparency (alpha) means. `over-white` lays transparent parts over white. `transparent-moves` and
     `opaque-moves` take it as the mask of what moves, and use the colours as they are stored below it."""

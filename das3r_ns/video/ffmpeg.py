@@ -1,4 +1,4 @@
-"""The ffmpeg program for `ns-render`, which calls it by name and ends without a picture where there is none."""
+"""The ffmpeg program for `ns-render`, which calls it by name and ends without an image where there is none."""
 
 from __future__ import annotations
 

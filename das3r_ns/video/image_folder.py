@@ -83,10 +83,10 @@ def list_images(folder: Path) -> list[Path]:
         return frames
     below = [p for p in files if p.is_dir() and any(q.suffix.lower() in readable for q in p.iterdir())]
     if below:
-        raise ValueError(f"{folder} holds no pictures itself, but {below[0]} does. Give that folder.")
+        raise ValueError(f"{folder} holds no images itself, but {below[0]} does. Give that folder.")
     found = f"{len(files)} other files (first: {files[0].name})" if files else "nothing"
     raise ValueError(
-        f"{folder} holds no pictures ({', '.join(sorted(s[1:] for s in readable))}), but {found}. "
+        f"{folder} holds no images ({', '.join(sorted(s[1:] for s in readable))}), but {found}. "
         "Give a folder of images, a video file or a scene folder."
     )
 

@@ -1,4 +1,4 @@
-"""Single pictures: find them in natural order, read them upright as 8-bit RGB, ask them for their focal length.
+"""Single images: find them in natural order, read them upright as 8-bit RGB, ask them for their focal length.
 
 The one place that knows of EXIF, palettes, alpha and bit depth. Masks are read here too: their values mean something
 else than colours.
@@ -14,8 +14,6 @@ from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image
 
 from das3r_ns.video.bit_depth import FULL_WHITE, read_16_bits, to_8_bits
-from das3r_ns.video.image_folder import IMAGE_SUFFIXES as PICTURE_SUFFIXES
-from das3r_ns.video.image_folder import list_images as list_pictures
 from das3r_ns.video.image_folder import natural_key
 
 # Pillow's own limit, for its error at twice that, is below what phones of 200 million pixels write.
@@ -33,93 +31,93 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of each EXIF orientation upright."""
+"""What makes an image of each EXIF orientation upright."""
 
 
-def picture_size(path: Path, upright: bool = True) -> tuple[int, int]:
-    """Height and width as the picture is meant to be seen (EXIF orientation applied); mostly reads the header only.
+def image_size(path: Path, upright: bool = True) -> tuple[int, int]:
+    """Height and width as the image is meant to be seen (EXIF orientation applied); mostly reads the header only.
 
     Args:
-        upright: see `read_picture`.
+        upright: see `read_image`.
     Raises:
-        ValueError: it is no picture.
+        ValueError: it is not an image.
     """
-    with _opened(path) as picture:
-        orientation = _orientation(picture) if upright else 1
-        if picture.format == "TIFF" and orientation != 1:
-            picture.load()  # Pillow turns TIFFs itself, and not every release says their size before
-            return picture.height, picture.width
-        width, height = picture.size
+    with _opened(path) as image:
+        orientation = _orientation(image) if upright else 1
+        if image.format == "TIFF" and orientation != 1:
+            image.load()  # Pillow turns TIFFs itself, and not every release says their size before
+            return image.height, image.width
+        width, height = image.size
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def read_picture(
+def read_image(
     path: Path,
     size: tuple[int, int] | None = None,
     upright: bool = True,
     white: int = FULL_WHITE,
     transparency: Literal["over-white", "ignored"] = "over-white",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture as 8-bit RGB, upright.
+    """An image as 8-bit RGB, upright.
 
     Grey is repeated, 16 bits are reduced to 8, transparent parts are laid over white.
 
     Args:
         size: height and width to resize to (with anti-aliasing).
-        white: value that becomes 255, of pictures of 16 bits; see `bit_depth.shared_white`.
+        white: value that becomes 255, of images of 16 bits; see `bit_depth.shared_white`.
         transparency: `ignored` gives the colours as they are stored below it.
-        upright: turn the picture as its EXIF orientation says. Off takes it as it is stored (but for TIFFs, which
+        upright: turn the image as its EXIF orientation says. Off takes it as it is stored (but for TIFFs, which
             Pillow turns in any case).
     Raises:
-        ValueError: it is no picture, it is cut short, or it holds floating-point values.
+        ValueError: it is not an image, it is cut short, or it holds floating-point values.
     """
-    picture = _loaded(path, upright) if white == FULL_WHITE else _loaded_16_bits(path, upright, white)
-    if picture.mode == "F":
+    image = _loaded(path, upright) if white == FULL_WHITE else _loaded_16_bits(path, upright, white)
+    if image.mode == "F":
         raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
-    if picture.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
-        values = np.asarray(picture).astype(np.int64) >> 8
-        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if transparency == "over-white" and has_transparency(picture):
-        opaque = picture.convert("RGBA")
+    if image.mode.startswith("I"):  # 16-bit grey, which PIL keeps in 16 or in 32 bits
+        values = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if transparency == "over-white" and has_transparency(image):
+        opaque = image.convert("RGBA")
         paper = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(paper, opaque)
-    picture = picture.convert("RGB")
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(picture)
+        image = Image.alpha_composite(paper, opaque)
+    image = image.convert("RGB")
+    if size is not None and image.size != (size[1], size[0]):
+        image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return np.array(image)
 
 
 def read_opacity(path: Path, size: tuple[int, int], upright: bool = True) -> UInt8[np.ndarray, "h w"] | None:
-    """How opaque each pixel of a picture is, 255 fully; None if it has no transparency.
+    """How opaque each pixel of an image is, 255 fully; None if it has no transparency.
 
     Args:
         size: height and width to resize to.
-        upright: see `read_picture`.
+        upright: see `read_image`.
     Raises:
-        ValueError: it is no picture, or it is cut short.
+        ValueError: it is not an image, or it is cut short.
     """
-    picture = _loaded(path, upright)
-    if not has_transparency(picture):
+    image = _loaded(path, upright)
+    if not has_transparency(image):
         return None
-    opaque = picture.convert("RGBA").getchannel("A")
+    opaque = image.convert("RGBA").getchannel("A")
     if opaque.size != (size[1], size[0]):
         opaque = opaque.resize((size[1], size[0]), Image.Resampling.BOX)
     return np.array(opaque)
 
 
-def has_transparency(picture: Image.Image) -> bool:
+def has_transparency(image: Image.Image) -> bool:
     """Whether an image can have transparent parts: an alpha channel, or a colour that stands for it."""
-    return "A" in picture.getbands() or "transparency" in picture.info
+    return "A" in image.getbands() or "transparency" in image.info
 
 
 def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
     """A mask as values from 0 (black) to 1 (white), upright.
 
-    In a palette picture (DAVIS annotations are such) and in one with no value above 1, every value but 0 counts as
+    In a palette image (DAVIS annotations are such) and in one with no value above 1, every value but 0 counts as
     white: the values are labels there.
 
     Raises:
-        ValueError: it is no picture, or is cut short.
+        ValueError: it is not an image, or is cut short.
     """
     mask = _loaded(path, upright=True)
     if mask.mode in ("P", "1"):
@@ -132,13 +130,13 @@ def read_mask(path: Path) -> Float[np.ndarray, "h w"]:
 
 
 def exif_focal_px(path: Path) -> float | None:
-    """Focal length in pixels of the picture's own size, from "focal length in 35 mm film"; None if it does not say.
+    """Focal length in pixels of the image's own size, from "focal length in 35 mm film"; None if it does not say.
 
     A hint: phones crop and zoom digitally without always saying so.
     """
-    with _opened(path) as picture:
-        tags = _exif(picture).get_ifd(ExifTags.IFD.Exif)
-        width, height = picture.size
+    with _opened(path) as image:
+        tags = _exif(image).get_ifd(ExifTags.IFD.Exif)
+        width, height = image.size
     try:
         focal_mm = float(tags[ExifTags.Base.FocalLengthIn35mmFilm])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
@@ -148,15 +146,15 @@ def exif_focal_px(path: Path) -> float | None:
     return focal_mm / DIAGONAL_OF_35MM * math.hypot(width, height)
 
 
-def _exif(picture: Image.Image) -> Image.Exif:
-    if picture.format == "PNG" and "exif" not in picture.info:
-        return Image.Exif()  # asking would decode the whole picture to look behind its pixels
-    return picture.getexif()
+def _exif(image: Image.Image) -> Image.Exif:
+    if image.format == "PNG" and "exif" not in image.info:
+        return Image.Exif()  # asking would decode the whole image to look behind its pixels
+    return image.getexif()
 
 
-def _orientation(picture: Image.Image) -> int:
-    """EXIF's number for how the picture lies; 1 is upright."""
-    return _exif(picture).get(ExifTags.Base.Orientation, 1)
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number for how the image lies; 1 is upright."""
+    return _exif(image).get(ExifTags.Base.Orientation, 1)
 
 
 def upright_turn(image: Image.Image) -> Image.Transpose | None:
@@ -165,20 +163,20 @@ def upright_turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _loaded(path: Path, upright: bool) -> Image.Image:
-    with _opened(path) as picture:
+    with _opened(path) as image:
         # Before the pixels are read: behind them some files say something else.
-        orientation = _orientation(picture) if upright else 1
+        orientation = _orientation(image) if upright else 1
         try:
-            picture.load()
+            image.load()
         except (OSError, SyntaxError, ValueError) as error:  # Pillow has no one error for damaged files
             raise ValueError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
-        turn = None if picture.format == "TIFF" else _TURNS.get(orientation)  # Pillow has turned TIFFs
-        return picture.copy() if turn is None else picture.transpose(turn)
+        turn = None if image.format == "TIFF" else _TURNS.get(orientation)  # Pillow has turned TIFFs
+        return image.copy() if turn is None else image.transpose(turn)
 
 
 def _loaded_16_bits(path: Path, upright: bool, white: int) -> Image.Image:
-    with _opened(path) as picture:
-        turn = _TURNS.get(_orientation(picture)) if upright or picture.format == "TIFF" else None
+    with _opened(path) as image:
+        turn = _TURNS.get(_orientation(image)) if upright or image.format == "TIFF" else None
     values = Image.fromarray(to_8_bits(read_16_bits(path), white))
     return values if turn is None else values.transpose(turn)
 
@@ -196,16 +194,14 @@ def _opened(path: Path) -> Image.Image:
             "damaged, or reduce it."
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error}).") from error
+        raise ValueError(f"{path} is not an image that can be read ({error}).") from error
 
 
 __all__ = [
-    "PICTURE_SUFFIXES",
     "exif_focal_px",
-    "list_pictures",
+    "image_size",
     "natural_key",
-    "picture_size",
+    "read_image",
     "read_mask",
-    "read_picture",
     "upright_turn",
 ]

@@ -208,15 +208,15 @@ def test_the_static_video_follows_the_input_at_its_rate(run, tmp_path):
 def test_an_interrupted_rendering_leaves_the_video_that_was_there(tmp_path):
     from das3r_ns.video.writing import video_writer
 
-    path, picture = tmp_path / "static.mp4", np.zeros((48, 64, 3), np.uint8)
+    path, image = tmp_path / "static.mp4", np.zeros((48, 64, 3), np.uint8)
     with video_writer(path, 10.0) as write:
-        write(picture)
+        write(image)
     whole = path.read_bytes()
 
     def interrupted() -> None:
         with video_writer(path, 10.0) as write:
             for _ in range(100):  # more than the encoder holds back
-                write(picture)
+                write(image)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

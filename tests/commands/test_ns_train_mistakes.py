@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from written_videos import frame_picture, write_video
+from written_videos import frame_image, write_video
 
 MAX_LINES = 12
 """Of nerfstudio's and our own before the sentence."""
@@ -53,13 +53,13 @@ def screens(tmp_path_factory) -> dict[str, tuple[int, str]]:
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "empty").mkdir()
     (folder / "words.mp4").write_text("just some words\n" * 100, encoding="utf-8")
-    Image.fromarray(frame_picture(0)).save(folder / "one.png")
-    write_video(folder / "short.mp4", [frame_picture(0)])
+    Image.fromarray(frame_image(0)).save(folder / "one.png")
+    write_video(folder / "short.mp4", [frame_image(0)])
     write_video(folder / "black.mp4", [np.zeros((48, 64, 3), np.uint8)] * 5)
-    write_video(folder / "clip.mp4", [frame_picture(i) for i in range(10)])
+    write_video(folder / "clip.mp4", [frame_image(i) for i in range(10)])
     (folder / "shots").mkdir()
     for i in range(4):
-        Image.fromarray(frame_picture(i)).save(folder / "shots" / f"{i}.png")
+        Image.fromarray(frame_image(i)).save(folder / "shots" / f"{i}.png")
     lines = [["das3r-lite", *arguments] for arguments, _ in MISTAKES.values()]
     done = subprocess.run(
         [sys.executable, str(RUNNER)],

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FakePredictor, texture, write_pictures
+from fakes import FakePredictor, texture, write_images
 from PIL import Image
-from written_videos import frame_picture, write_video
+from written_videos import frame_image, write_video
 
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.options import PredictionOptions
@@ -60,7 +60,7 @@ def test_a_file_that_is_no_video(tmp_path, name, content, message):
         predict(tmp_path / name, tmp_path / "out")
 
 
-def test_a_single_picture(tmp_path):
+def test_a_single_image(tmp_path):
     Image.fromarray(texture(1, (48, 64))[0]).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"single image.*folder of images"):
         read_clip(tmp_path / "a.png")
@@ -98,21 +98,21 @@ def test_a_whole_video_is_not_called_cut(tmp_path):
 
 
 def test_too_few_frames(tmp_path):
-    one = write_video(tmp_path / "one.mp4", [frame_picture(0)])
+    one = write_video(tmp_path / "one.mp4", [frame_image(0)])
     with pytest.raises(ValueError, match=r"gives 1 frame, but camera motion needs at least 2: give a longer clip"):
         predict(one, tmp_path / "out")
-    video = write_video(tmp_path / "v.mp4", [frame_picture(i) for i in range(10)])
+    video = write_video(tmp_path / "v.mp4", [frame_image(i) for i in range(10)])
     with pytest.raises(ValueError, match=r"lasts 0.90 s at 10 frames per second and gives 1 .*--video.fps 0.5"):
         predict(video, tmp_path / "out", PredictionOptions(video=VideoConfig(fps=0.5)))
     with pytest.raises(ValueError, match=r"gives 0 frames.*--video.start-s 5"):
         read_clip(video, VideoConfig(start_s=5.0))
     with pytest.raises(ValueError, match=r"gives 1 frame,.*--video.every 100"):
-        read_clip(write_pictures(tmp_path / "shots"), VideoConfig(every=100))
+        read_clip(write_images(tmp_path / "shots"), VideoConfig(every=100))
 
 
 def test_tiny_frames(tmp_path):
     with pytest.raises(ValueError, match=r"frames of 8x8 pixels, and at least 32"):
-        predict(write_pictures(tmp_path / "shots", size=(8, 8)), tmp_path / "out")
+        predict(write_images(tmp_path / "shots", size=(8, 8)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(("level", "kind"), [(0, "black"), (128, "of one even colour")])
@@ -122,10 +122,10 @@ def test_frames_with_nothing_in_them(tmp_path, level, kind):
         predict(video, tmp_path / "out")
 
 
-def test_a_folder_without_pictures(tmp_path):
+def test_a_folder_without_images(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match=r"holds no pictures .*but nothing"):
+    with pytest.raises(ValueError, match=r"holds no images .*but nothing"):
         predict(empty, tmp_path / "out")
     (empty / "notes.txt").write_text("x")
     with pytest.raises(ValueError, match=r"but 1 other files \(first: notes.txt\)"):
@@ -133,34 +133,34 @@ def test_a_folder_without_pictures(tmp_path):
     (empty / "IMG_1.CR2").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"1 images of kind .cr2.*Convert them"):
         predict(empty, tmp_path / "out")
-    write_pictures(tmp_path / "dog" / "images")
-    with pytest.raises(ValueError, match=r"dog holds no pictures itself, but .*images does"):
+    write_images(tmp_path / "dog" / "images")
+    with pytest.raises(ValueError, match=r"dog holds no images itself, but .*images does"):
         predict(tmp_path / "dog", tmp_path / "out")
 
 
-def test_mixed_sizes_name_two_pictures(tmp_path):
-    shots = write_pictures(tmp_path / "shots")
+def test_mixed_sizes_name_two_images(tmp_path):
+    shots = write_images(tmp_path / "shots")
     Image.fromarray(texture(1, (64, 48))[0]).save(shots / "00004.png")
     with pytest.raises(ValueError, match=r"00000.png has 64x48 pixels, 00004.png 48x64"):
         predict(shots, tmp_path / "out")
 
 
-def test_a_picture_that_is_cut_short(tmp_path):
-    shots = write_pictures(tmp_path / "shots", size=(200, 200))
+def test_a_image_that_is_cut_short(tmp_path):
+    shots = write_images(tmp_path / "shots", size=(200, 200))
     cut(shots / "00002.png", 0.5)
     with pytest.raises(ValueError, match=r"00002.png cannot be read to its end"):
         predict(shots, tmp_path / "out")
-    (shots / "00002.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"00002.png is no picture"):
+    (shots / "00002.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"00002.png is not an image"):
         predict(shots, tmp_path / "out")
 
 
 def test_a_mask_that_is_cut_short(tmp_path):
-    masks = write_pictures(tmp_path / "masks", size=(200, 200))
+    masks = write_images(tmp_path / "masks", size=(200, 200))
     cut(masks / "00002.png", 0.5)
     options = PredictionOptions(masks=masks)
     with pytest.raises(ValueError, match=r"00002.png cannot be read to its end"):
-        predict(write_pictures(tmp_path / "shots", size=(200, 200)), tmp_path / "out", options)
+        predict(write_images(tmp_path / "shots", size=(200, 200)), tmp_path / "out", options)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_mask_that_is_cut_short(tmp_path):
 )
 def test_options_without_sense(tmp_path, config, message):
     with pytest.raises(ValueError, match=message):
-        predict(write_pictures(tmp_path / "shots"), tmp_path / "out", PredictionOptions(video=config))
+        predict(write_images(tmp_path / "shots"), tmp_path / "out", PredictionOptions(video=config))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_settings_of_the_predictor_are_looked_at_before_the_frames(tmp_path, mon
         group = getattr(group, part)
     setattr(group, name, value)
     with pytest.raises(ValueError, match=f"--geometric.{message}"):
-        predict(write_pictures(tmp_path / "shots"), tmp_path / "out", options)
+        predict(write_images(tmp_path / "shots"), tmp_path / "out", options)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_settings_of_the_predictor_are_looked_at_before_the_frames(tmp_path, mon
 )
 def test_what_the_user_brings_is_looked_at_first(tmp_path, options, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        predict(write_pictures(tmp_path / "shots"), tmp_path / "out", PredictionOptions(**options))
+        predict(write_images(tmp_path / "shots"), tmp_path / "out", PredictionOptions(**options))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from fakes import FakePredictor, write_pictures
+from fakes import FakePredictor, write_images
 from PIL import Image
 
 from das3r_ns.dataparser import cache
@@ -38,7 +38,7 @@ def predictor(monkeypatch) -> FakePredictor:
 
 @pytest.fixture
 def shots(tmp_path) -> Path:
-    return write_pictures(tmp_path / "shots")
+    return write_images(tmp_path / "shots")
 
 
 def test_the_second_time_nothing_is_predicted_or_read(tmp_path, shots, predictor, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_change_of_content_or_options_is_another_scene(tmp_path, shots, predic
     assert cached_scene(shots, PredictionOptions(), place) == first
     assert cached_scene(shots, PredictionOptions(video=VideoConfig(every=2)), place) != first
     assert cached_scene(shots, PredictionOptions(fov_deg=60.0), place) != first
-    masks = write_pictures(tmp_path / "masks")
+    masks = write_images(tmp_path / "masks")
     for mask in masks.iterdir():
         Image.fromarray(np.zeros((48, 64), np.uint8)).save(mask)
     with_masks = cached_scene(shots, PredictionOptions(masks=masks), place)
@@ -290,7 +290,7 @@ def test_predict_writes_where_it_is_told_and_sums_up(tmp_path, shots, predictor,
     assert len(read_scene(out)) == 3
     said = capsys.readouterr().out.splitlines()[-1]
     # One frame of three is not posed; 64 pixels of focal length over 64 of width.
-    assert said.startswith("2 of 3 frames posed, focal length 64 px (53 degrees across), 11% of the pictures moving")
+    assert said.startswith("2 of 3 frames posed, focal length 64 px (53 degrees across), 11% of the images moving")
     assert said.endswith(f"depth for 100%: {out}")
     with pytest.raises(FileExistsError, match="--overwrite"):
         predict(shots, out)

@@ -77,6 +77,6 @@ def test_cameras_of_every_second_frame(cases, capsys):
 
 
 def test_images_of_12_bits_use_the_full_range(cases):
-    clip, _ = read_inputs(cases / "folders_of_pictures" / "grey_12_bits", PredictionOptions())
+    clip, _ = read_inputs(cases / "folders_of_images" / "grey_12_bits", PredictionOptions())
     assert clip.frames.max() > 200
     assert len(clip.frames.unique()) > 100

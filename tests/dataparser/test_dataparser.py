@@ -1,4 +1,4 @@
-"""What nerfstudio and the model receive from a scene folder: cameras, splits, masks, start points, names."""
+"""What nerfstudio and the model receive from a scene folder: cameras, splits, masks, seed points, names."""
 
 import json
 import pickle
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from fakes import STEP, WALL, FakePredictor, texture, wall_scene, write_pictures
+from fakes import STEP, WALL, FakePredictor, texture, wall_scene, write_images
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
 from das3r_ns import geometry
-from das3r_ns.dataparser import cache, start_points
+from das3r_ns.dataparser import cache, training_seed_points
 from das3r_ns.dataparser.outputs import outputs_of_scene, split_frames
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
-from das3r_ns.dataparser.start_points import start_points as make_start
+from das3r_ns.dataparser.seed_points import training_seed_points as make_start
 from das3r_ns.predictor.geometric import config as geometric
 from das3r_ns.scene import image_paths, read_scene, write_scene
 
@@ -69,7 +69,7 @@ def test_every_start_point_is_the_world_point_of_its_pixel(folder):
         pixel, z = geometry.project(in_camera, scene.K_maps[frame])
         assert pixel.tolist() == pytest.approx([column + 0.5, row + 0.5], abs=1e-3)
         assert z == pytest.approx(WALL)
-        # The picture's red and green count columns and rows, at twice the size of the maps.
+        # The image's red and green count columns and rows, at twice the size of the maps.
         assert rgb.tolist() == pytest.approx([2 * column + 0.5, 2 * row + 0.5, frame], abs=1)
 
 
@@ -134,20 +134,20 @@ def test_something_behind_something_is_not_taken_for_it():
     scene.dynamic_prob[:] = 0
     scene.depth[0], scene.depth[1] = 2.0, 3.0
     usable = torch.ones(2, 24, 32, dtype=torch.bool)
-    assert start_points._distinct(scene, [0, 1], usable).all()
+    assert training_seed_points._distinct(scene, [0, 1], usable).all()
     scene.depth[1] = 2.05
-    assert start_points._distinct(scene, [0, 1], usable).sum() == 24 * 32
+    assert training_seed_points._distinct(scene, [0, 1], usable).sum() == 24 * 32
 
 
 def test_the_order_of_visits_spans_the_clip_from_the_beginning():
-    assert start_points._spread_order(7) == [3, 1, 5, 0, 2, 4, 6]
-    assert sorted(start_points._spread_order(50)) == list(range(50))
-    assert start_points._spread_order(1) == [0]
+    assert training_seed_points._spread_order(7) == [3, 1, 5, 0, 2, 4, 6]
+    assert sorted(training_seed_points._spread_order(50)) == list(range(50))
+    assert training_seed_points._spread_order(1) == [0]
 
 
 def test_morton_codes_interleave_bits():
-    assert start_points._spread_bits(torch.tensor([0b1011])).item() == 0b1000101
-    assert start_points._spread_bits(torch.tensor([0xFFFF])).item() == 0x55555555
+    assert training_seed_points._spread_bits(torch.tensor([0b1011])).item() == 0b1000101
+    assert training_seed_points._spread_bits(torch.tensor([0xFFFF])).item() == 0x55555555
 
 
 def test_a_scene_without_depth_starts_from_its_points(folder):
@@ -172,7 +172,7 @@ def test_a_point_in_front_of_the_camera_lands_on_its_pixel_in_nerfstudio(folder)
     pixel, z = geometry.project(ray, scene.K[3])
     assert z > 0
     assert pixel.tolist() == pytest.approx([20.5, 10.5], abs=1e-4)
-    # In the levelled world the wall is ahead (y) and up in the picture is up (z).
+    # In the levelled world the wall is ahead (y) and up in the image is up (z).
     assert rays.directions[0, 1] > 0.9
     assert rays.directions[0, 2] > 0
 
@@ -197,7 +197,7 @@ def test_nerfstudios_own_dataparser_reads_the_folder_and_agrees(folder):
     assert theirs.metadata["points3D_xyz"].shape == (2, 3)
 
 
-def test_nerfstudios_dataset_reads_pictures_and_keep_masks(folder):
+def test_nerfstudios_dataset_reads_images_and_keep_masks(folder):
     dataset = InputDataset(parse(folder))
     item = dataset[4]
     assert item["image"].shape == (*SIZE, 3)
@@ -320,10 +320,10 @@ def test_the_config_survives_yaml_and_pickle(tmp_path):
     assert pickle.loads(pickle.dumps(config)) == config
 
 
-def test_a_folder_of_pictures_goes_all_the_way(tmp_path, monkeypatch):
+def test_a_folder_of_images_goes_all_the_way(tmp_path, monkeypatch):
     predictor = FakePredictor()
     monkeypatch.setattr(cache, "build_predictor", lambda *_: (predictor, "a test"))
-    outputs = parse(write_pictures(tmp_path / "shots"), cache_dir=tmp_path / "cache")
+    outputs = parse(write_images(tmp_path / "shots"), cache_dir=tmp_path / "cache")
     assert len(outputs.image_filenames) == N
     assert all(path.is_file() for path in outputs.image_filenames)
     scene = read_scene(Path(outputs.metadata["scene_folder"]))
@@ -334,7 +334,7 @@ def test_a_folder_of_pictures_goes_all_the_way(tmp_path, monkeypatch):
 def test_a_scene_is_found_by_what_refined_its_masks(tmp_path, monkeypatch):
     predictor = FakePredictor()
     monkeypatch.setattr(cache, "build_predictor", lambda *_: (predictor, "a test"))
-    shots = write_pictures(tmp_path / "shots")
+    shots = write_images(tmp_path / "shots")
     folders = []
     for meaning in ("none", "salience", "none"):
         monkeypatch.setattr(geometric, "resolve_auto", lambda name, meaning=meaning: meaning)

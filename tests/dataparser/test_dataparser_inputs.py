@@ -9,7 +9,7 @@ import numpy as np
 import pycolmap
 import pytest
 import torch
-from fakes import FakePredictor, write_pictures
+from fakes import FakePredictor, write_images
 from PIL import Image
 
 from das3r_ns import geometry
@@ -21,7 +21,7 @@ from das3r_ns.dataparser.mask_files import of_files
 from das3r_ns.dataparser.matching import ClipFrames, MatchError
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.scene import read_scene
-from das3r_ns.video import images as pictures
+from das3r_ns.video import images
 from das3r_ns.video.clip import Clip
 from das3r_ns.video.config import VideoConfig
 
@@ -58,7 +58,7 @@ def left_edges(masks: torch.Tensor) -> list[int]:
 )
 def test_masks_find_their_frames(tmp_path, names, size, white):
     masks = write_masks(tmp_path / "masks", names, size, white)
-    clip, known = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=masks))
+    clip, known = read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=masks))
     assert known.dynamic_mask.shape == (N, *SIZE)
     assert left_edges(known.dynamic_mask) == [0, 4, 8, 12, 16, 20]
     assert clip.size == SIZE
@@ -67,24 +67,24 @@ def test_masks_find_their_frames(tmp_path, names, size, white):
 def test_masks_of_the_chosen_frames_are_taken_by_name(tmp_path):
     masks = write_masks(tmp_path / "masks", [f"{i:05d}.png" for i in range(N)])
     options = PredictionOptions(masks=masks, video=VideoConfig(every=2))
-    _, known = read_inputs(write_pictures(tmp_path / "shots", N), options)
+    _, known = read_inputs(write_images(tmp_path / "shots", N), options)
     assert left_edges(known.dynamic_mask) == [0, 8, 16]
 
 
 def test_masks_whose_white_is_static(tmp_path):
     masks = write_masks(tmp_path / "masks", [f"{i:05d}.png" for i in range(N)])
-    shots = write_pictures(tmp_path / "shots", N)
+    shots = write_images(tmp_path / "shots", N)
     moving = read_inputs(shots, PredictionOptions(masks=masks))[1].dynamic_mask
     static = read_inputs(shots, PredictionOptions(masks=masks, masks_white_is_static=True))[1].dynamic_mask
     torch.testing.assert_close(moving, 1 - static)
 
 
-def test_labels_of_a_palette_picture_all_move(tmp_path):
+def test_labels_of_a_palette_image_all_move(tmp_path):
     labels = np.zeros(SIZE, np.uint8)
     labels[:10], labels[20:30] = 1, 2
-    picture = Image.fromarray(labels, mode="P")
-    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
-    picture.save(tmp_path / "a.png")
+    image = Image.fromarray(labels, mode="P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(tmp_path / "a.png")
     mask = masks_at(SIZE, tmp_path / "a.png")[0]
     assert (mask[:10] == 1).all()
     assert (mask[20:30] == 1).all()
@@ -112,13 +112,13 @@ def test_masks_the_wrong_way_round_are_suspected(tmp_path):
 
 def test_masks_that_leave_nothing_static_are_not_told_to_be_what_they_are(tmp_path):
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"leave 0% of the pictures as static.*without --masks-white-is-static"):
+    with pytest.raises(ValueError, match=r"leave 0% of the images as static.*without --masks-white-is-static"):
         masks_at(SIZE, tmp_path / "a.png", white_is_static=True)
 
 
 def write_dataset(folder: Path, n: int = N, keys: dict | None = None, per_frame: bool = False) -> Path:
     """A nerfstudio dataset: camera i stands at (i, 0, 0) of a world whose axes are OpenGL's camera axes."""
-    write_pictures(folder / "images", n)
+    write_images(folder / "images", n)
     lens = {"fl_x": 80.0, "fl_y": 82.0, "cx": 33.0, "cy": 25.0, "w": 64, "h": 48, **(keys or {})}
     frames = []
     for i in reversed(range(n)):  # in no order
@@ -146,14 +146,14 @@ def test_a_dataset_with_cameras_needs_only_its_folder(tmp_path, per_frame):
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_pictures_lie_as_the_cameras_saw_them(tmp_path, orientation):
+def test_images_lie_as_the_cameras_saw_them(tmp_path, orientation):
     data = write_dataset(tmp_path / "set")
-    stored = pictures.read_picture(data / "images" / "00000.png")
+    stored = images.read_image(data / "images" / "00000.png")
     for path in (data / "images").iterdir():
         exif = Image.Exif()
         exif[0x0112] = orientation
-        with Image.open(path) as picture:
-            picture.save(path, exif=exif)
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
     for given, options in ((data, PredictionOptions()), (data / "images", PredictionOptions(cameras=data))):
         clip, _ = read_inputs(given, options)
         np.testing.assert_array_equal(clip.frames[0].numpy(), stored)
@@ -178,9 +178,9 @@ def test_masks_of_a_dataset_keep_what_is_white(tmp_path):
     assert left_edges(1 - known.dynamic_mask) == [0, 4, 8, 12, 16, 20]
 
 
-def test_given_cameras_for_a_folder_of_pictures_are_matched_by_name(tmp_path):
+def test_given_cameras_for_a_folder_of_images_are_matched_by_name(tmp_path):
     cameras = write_dataset(tmp_path / "set") / "transforms.json"
-    shots = write_pictures(tmp_path / "shots", N)
+    shots = write_images(tmp_path / "shots", N)
     options = PredictionOptions(cameras=cameras, video=VideoConfig(start_s=2 / 30))
     clip, known = read_inputs(shots, options)
     assert known.T_world_camera[:, 0, 3].tolist() == [2, 3, 4, 5]
@@ -190,7 +190,7 @@ def test_given_cameras_for_a_folder_of_pictures_are_matched_by_name(tmp_path):
 def test_frames_without_a_camera_are_left_out_and_said(tmp_path, capsys):
     cameras = write_dataset(tmp_path / "set", n=4) / "transforms.json"
     masks = write_masks(tmp_path / "masks", [f"{i:05d}.png" for i in range(N)])
-    shots = write_pictures(tmp_path / "shots", N)
+    shots = write_images(tmp_path / "shots", N)
     clip, known = read_inputs(shots, PredictionOptions(cameras=cameras, masks=masks))
     assert clip.names == ("00000.png", "00001.png", "00002.png", "00003.png")
     assert len(clip.frames) == len(known.T_world_camera) == len(known.dynamic_mask) == 4
@@ -202,14 +202,14 @@ def test_frames_that_are_left_out_slow_the_clip_down(tmp_path):
     content = json.loads(cameras.read_text())
     content["frames"] = content["frames"][::2]  # of frames 5, 3 and 1
     cameras.write_text(json.dumps(content))
-    clip, _ = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(cameras=cameras))
+    clip, _ = read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(cameras=cameras))
     assert clip.names == ("00001.png", "00003.png", "00005.png")
     assert clip.fps == 15.0
 
 
 def test_cameras_from_a_file_that_an_editor_of_windows_saved(tmp_path):
     cameras = write_dataset(tmp_path / "set") / "transforms.json"
-    shots = write_pictures(tmp_path / "shots", N)
+    shots = write_images(tmp_path / "shots", N)
     before = read_inputs(shots, PredictionOptions(cameras=cameras))[1]
     cameras.write_text(cameras.read_text().replace("\n", "\r\n"), encoding="utf-8-sig")
     after = read_inputs(shots, PredictionOptions(cameras=cameras))[1]
@@ -218,7 +218,7 @@ def test_cameras_from_a_file_that_an_editor_of_windows_saved(tmp_path):
     torch.testing.assert_close(after.T_world_camera, before.T_world_camera)
 
 
-def test_cameras_of_other_pictures(tmp_path):
+def test_cameras_of_other_images(tmp_path):
     cameras = write_dataset(tmp_path / "set") / "transforms.json"
     (tmp_path / "shots").mkdir()
     for i in range(3):
@@ -306,11 +306,11 @@ def test_undistortion_puts_points_where_a_pinhole_sees_them():
     seen = cv2.projectPoints(directions, np.zeros(3), np.zeros(3), K_cv, distortion[0].numpy().astype(np.float64))[0][
         :, 0
     ]
-    picture = np.zeros((height, width, 3), np.float32)
+    image = np.zeros((height, width, 3), np.float32)
     rows, columns = np.mgrid[:height, :width]
     for u, v in seen:
-        picture += 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 8)[..., None]
-    frames = torch.from_numpy(picture.clip(0, 255).astype(np.uint8))[None]
+        image += 255 * np.exp(-((columns - u) ** 2 + (rows - v) ** 2) / 8)[..., None]
+    frames = torch.from_numpy(image.clip(0, 255).astype(np.uint8))[None]
     clip, K_new, masks = undistort(Clip(frames, 1.0, ("a",)), K, distortion, frames[..., 0].float() / 255)
     straight = clip.frames[0, :, :, 0].double().numpy()
     for direction in directions:
@@ -326,7 +326,7 @@ def test_undistortion_puts_points_where_a_pinhole_sees_them():
 
 
 def test_the_field_of_view_becomes_a_focal_length(tmp_path):
-    _, known = read_inputs(write_pictures(tmp_path / "shots"), PredictionOptions(fov_deg=90.0))
+    _, known = read_inputs(write_images(tmp_path / "shots"), PredictionOptions(fov_deg=90.0))
     assert known.focal_px == pytest.approx(32)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakes import write_pictures
+from fakes import write_images
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
@@ -45,7 +45,7 @@ def test_weights_of_ones_own_decide_what_auto_means_in_a_run(tmp_path):
     own.write_bytes(b"x")
     meant = []
     for weights in (NetworkPredictorConfig().weights, str(own)):
-        config = trainer_config(write_pictures(tmp_path / "shots"), tmp_path / "outputs")
+        config = trainer_config(write_images(tmp_path / "shots"), tmp_path / "outputs")
         dataparser = config.pipeline.datamanager.dataparser
         dataparser.network.weights = weights
         config.set_timestamp()
@@ -60,7 +60,7 @@ def test_no_weights_are_fetched_for_a_run_that_cannot_work(tmp_path, monkeypatch
         pytest.fail("looked for weights, which may fetch them")
 
     monkeypatch.setattr(trainer, "resolve", resolve)
-    shots = tmp_path / "missing.mp4" if wrong == "data" else write_pictures(tmp_path / "shots")
+    shots = tmp_path / "missing.mp4" if wrong == "data" else write_images(tmp_path / "shots")
     config = trainer_config(shots, tmp_path / "outputs")
     dataparser = config.pipeline.datamanager.dataparser
     dataparser.cache_dir = tmp_path / "cache"

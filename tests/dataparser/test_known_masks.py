@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from fakes import write_pictures
+from fakes import write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -93,7 +93,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_store_masks(tmp_path, way):
     save(tmp_path / "masks", [WAYS[way](mask) for mask in truth()])
-    _, known = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=tmp_path / "masks"))
+    _, known = read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=tmp_path / "masks"))
     assert known.dynamic_mask is not None
     torch.testing.assert_close(known.dynamic_mask, torch.from_numpy(truth() > 0).float())
     assert known.all_masks_given
@@ -126,13 +126,13 @@ def test_arrays(tmp_path, way):
     (tmp_path / "masks").mkdir()
     for i, mask in enumerate(truth()):
         np.save(tmp_path / "masks" / f"mask_{i:05d}.npy", ARRAYS[way](mask))
-    _, known = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=tmp_path / "masks"))
+    _, known = read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=tmp_path / "masks"))
     assert known.dynamic_mask is not None
     torch.testing.assert_close(known.dynamic_mask, torch.from_numpy(truth() > 0).float(), atol=0.02, rtol=0)
 
 
 def test_stacks_and_single_files(tmp_path):
-    shots = write_pictures(tmp_path / "shots", N)
+    shots = write_images(tmp_path / "shots", N)
     moving = torch.from_numpy(truth() > 0).float()
     np.save(tmp_path / "all.npy", truth())
     np.savez_compressed(tmp_path / "all.npz", masks=truth() > 0, names=np.arange(3))
@@ -153,7 +153,7 @@ def test_one_mask_for_all_frames(tmp_path, capsys, in_folder):
     save(tmp_path / "m", [(truth()[5] > 0).astype(np.uint8) * 255])
     (tmp_path / "m" / "00000.png").rename(tmp_path / "m" / "dashboard.png")
     place = tmp_path / "m" if in_folder else tmp_path / "m" / "dashboard.png"
-    _, known = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=place))
+    _, known = read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=place))
     assert known.dynamic_mask is not None
     assert all(torch.equal(mask, torch.from_numpy(truth()[5] > 0).float()) for mask in known.dynamic_mask)
     assert "is taken for all frames" in capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_masks_of_some_frames_only(tmp_path, capsys):
     masks = save(tmp_path / "masks", [(mask > 0).astype(np.uint8) * 255 for mask in truth()])
     for i in (1, 2, 4):
         (masks / f"{i:05d}.png").unlink()
-    _, known = read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=masks))
+    _, known = read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=masks))
     assert known.mask_given.tolist() == [True, False, False, True, False, True]
     assert not known.all_masks_given
     torch.testing.assert_close(known.dynamic_mask[3], torch.from_numpy(truth()[3] > 0).float())
@@ -212,7 +212,7 @@ def test_masks_of_a_scene_folder_belong_to_the_frames_that_it_was_made_of(tmp_pa
     (scene / "transforms.json").write_text("{}")
     right = torch.from_numpy(truth() > 0).float()
     clip = write_clip(tmp_path / "clip.mp4", np.stack([photo(i) for i in range(N)]))
-    for data, names in ((write_pictures(tmp_path / "shots", N), "{:05d}.png"), (clip, "frame_{:05d}")):
+    for data, names in ((write_images(tmp_path / "shots", N), "{:05d}.png"), (clip, "frame_{:05d}")):
         first = 1 if data == clip else 0
         named = [names.format(i + first) for i in range(1, N, 2)]
         (scene / "predictor.json").write_text(json.dumps({"names": named}))
@@ -248,12 +248,12 @@ def test_what_is_no_mask_is_refused(tmp_path, kind):
         image = np.tile(np.linspace(40, 200, SIZE[1]).astype(np.uint8), (SIZE[0], 1))
     save(tmp_path / "masks", [image] * N)
     with pytest.raises(MaskError, match="photograph"):
-        read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=tmp_path / "masks"))
+        read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=tmp_path / "masks"))
 
 
 def test_masks_that_are_probably_inverted_are_doubted(tmp_path, capsys):
     save(tmp_path / "masks", [(mask == 0).astype(np.uint8) * 255 for mask in truth()])
-    shots = write_pictures(tmp_path / "shots", N)
+    shots = write_images(tmp_path / "shots", N)
     read_inputs(shots, PredictionOptions(masks=tmp_path / "masks"))
     assert "If they are inverted, give --masks-white-is-static" in capsys.readouterr().out
     _, known = read_inputs(shots, PredictionOptions(masks=tmp_path / "masks", masks_white_is_static=True))
@@ -278,7 +278,7 @@ def test_damaged_and_hostile_arrays(tmp_path, content, message):
     masks.mkdir()
     content(masks / "00000.npy")
     with pytest.raises(MaskError, match=message):
-        read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=masks))
+        read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=masks))
 
 
 def test_a_size_that_the_file_does_not_hold_takes_no_memory(tmp_path):
@@ -288,7 +288,7 @@ def test_a_size_that_the_file_does_not_hold_takes_no_memory(tmp_path):
     header += b" " * (117 - len(header)) + b"\n"
     (masks / "00000.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(MaskError, match="cannot be read as an array"):
-        read_inputs(write_pictures(tmp_path / "shots", N), PredictionOptions(masks=masks))
+        read_inputs(write_images(tmp_path / "shots", N), PredictionOptions(masks=masks))
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fakes import FakePredictor, write_pictures
+from fakes import FakePredictor, write_images
 
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.naming import MAX_CLIP_NAME_BYTES, clip_name
@@ -28,7 +28,7 @@ def test_long_names_are_cut_and_stay_different():
 
 @pytest.mark.parametrize("name", ["n" * 240, "ü" * 120, "\U0001f389" * 60, "[a] *?"])
 def test_no_name_loses_a_finished_prediction(tmp_path, predictor, name):
-    shots = write_pictures(tmp_path / "shots").rename(tmp_path / name)
+    shots = write_images(tmp_path / "shots").rename(tmp_path / name)
     folder = cache.cached_scene(shots, PredictionOptions(), tmp_path / "cache")
     assert is_scene_folder(folder)
     assert cache.cached_scene(shots, PredictionOptions(), tmp_path / "cache") == folder
@@ -39,7 +39,7 @@ def test_no_name_loses_a_finished_prediction(tmp_path, predictor, name):
 
 
 def test_a_renamed_clip_or_scene_is_not_predicted_again(tmp_path, predictor):
-    shots = write_pictures(tmp_path / "shots")
+    shots = write_images(tmp_path / "shots")
     folder = cache.cached_scene(shots, PredictionOptions(), tmp_path / "cache")
     shots = shots.rename(tmp_path / "holiday")
     assert cache.cached_scene(shots, PredictionOptions(), tmp_path / "cache") == folder
@@ -51,7 +51,7 @@ def test_a_renamed_clip_or_scene_is_not_predicted_again(tmp_path, predictor):
 
 
 def test_an_empty_folder_is_a_place_for_the_result(tmp_path, predictor, monkeypatch):
-    shots = write_pictures(tmp_path / "shots")
+    shots = write_images(tmp_path / "shots")
     (tmp_path / "out").mkdir()
     assert is_scene_folder(predict(shots, tmp_path / "out"))
     (tmp_path / "here").mkdir()

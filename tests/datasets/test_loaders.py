@@ -29,23 +29,23 @@ from das3r_ns.video.clip import read_clip
 RED_GREEN_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]
 
 
-def _picture(path: Path, size: tuple[int, int] = (12, 16), value: int = 90) -> None:
+def _image(path: Path, size: tuple[int, int] = (12, 16), value: int = 90) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
 
 
 def _palette_png(path: Path, labels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(labels.astype(np.uint8))
-    picture.putpalette(RED_GREEN_PALETTE)
-    picture.save(path)
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(RED_GREEN_PALETTE)
+    image.save(path)
 
 
 def _write_sintel(root: Path, frames: int = 3, height: int = 20, width: int = 30) -> None:
     """A wall at depth 4; the camera steps right by 0.2 a frame; focal 100 px, so static flow is (-5, 0)."""
     for i in range(frames):
         name = f"frame_{i + 1:04d}"
-        _picture(root / "training" / "final" / "alley_9" / f"{name}.png", (height, width))
+        _image(root / "training" / "final" / "alley_9" / f"{name}.png", (height, width))
         folders = [root / "training" / kind / "alley_9" for kind in ("camdata_left", "depth", "flow")]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def test_davis_masks_are_the_union_of_all_objects(tmp_path):
     labels[2:4, 2:5] = 1
     labels[8:10, 9:11] = 2
     for i in range(2):
-        _picture(tmp_path / "DAVIS" / "JPEGImages" / "480p" / "swan" / f"{i:05d}.jpg")
+        _image(tmp_path / "DAVIS" / "JPEGImages" / "480p" / "swan" / f"{i:05d}.jpg")
         _palette_png(tmp_path / "DAVIS" / "Annotations" / "480p" / "swan" / f"{i:05d}.png", labels)
     root = davis_root(tmp_path)
     assert davis_sequences(root) == ["swan"]
@@ -77,7 +77,7 @@ def test_davis_masks_are_the_union_of_all_objects(tmp_path):
 
 
 def test_davis_without_annotations_says_which_file_is_missing(tmp_path):
-    _picture(tmp_path / "JPEGImages" / "480p" / "swan" / "00000.jpg")
+    _image(tmp_path / "JPEGImages" / "480p" / "swan" / "00000.jpg")
     with pytest.raises(TruthError, match=r"swan.00000\.png is missing .*use trainval"):
         read_davis(tmp_path, "swan")
 
@@ -95,12 +95,12 @@ def test_grey_masks_move_above_half_and_small_numbers_are_object_numbers(tmp_pat
     assert read_dynamic_mask(tmp_path / "mask.png").tolist() == [moving]
 
 
-def test_a_colour_picture_is_no_mask(tmp_path):
-    _picture(tmp_path / "mask.png")
-    with pytest.raises(TruthError, match="colour picture"):
+def test_a_colour_image_is_no_mask(tmp_path):
+    _image(tmp_path / "mask.png")
+    with pytest.raises(TruthError, match="colour image"):
         read_dynamic_mask(tmp_path / "mask.png")
-    (tmp_path / "mask.png").write_bytes(b"not a picture")
-    with pytest.raises(TruthError, match=r"mask\.png is missing or no picture"):
+    (tmp_path / "mask.png").write_bytes(b"not an image")
+    with pytest.raises(TruthError, match=r"mask\.png is missing or not an image"):
         read_dynamic_mask(tmp_path / "mask.png")
 
 
@@ -160,7 +160,7 @@ def test_damaged_sintel_files_are_named(tmp_path, content, message):
 
 
 def test_a_missing_sintel_camera_says_how_to_get_it(tmp_path):
-    _picture(tmp_path / "training" / "final" / "alley_9" / "frame_0001.png")
+    _image(tmp_path / "training" / "final" / "alley_9" / "frame_0001.png")
     with pytest.raises(TruthError, match="das3r download sintel"):
         read_sintel(tmp_path, "alley_9")
 
@@ -189,7 +189,7 @@ def test_tum_agrees_with_evo(tmp_path):
     np.testing.assert_allclose(read_tum_trajectory(tmp_path / "a.txt")[1].numpy(), theirs, atol=1e-9)
 
 
-def test_pictures_and_poses_are_matched_by_time_and_lonely_pictures_left_out():
+def test_images_and_poses_are_matched_by_time_and_lonely_images_left_out():
     times = torch.tensor([0.00, 0.033, 0.066, 0.5, 1.0], dtype=torch.float64)
     poses = torch.tensor([0.001, 0.010, 0.031, 0.07, 0.99], dtype=torch.float64)
     assert associate(times, poses).tolist() == [[0, 0], [1, 2], [2, 3], [4, 4]]
@@ -200,7 +200,7 @@ def test_a_tum_sequence(tmp_path):
     folder = tmp_path / "rgbd_dataset_freiburg3_walking_xyz"
     lines, poses = ["# color images", "# timestamp filename"], ["# ground truth trajectory"]
     for i in range(5):
-        _picture(folder / "rgb" / f"{i}.png")
+        _image(folder / "rgb" / f"{i}.png")
         lines.append(f"{100 + i / 30:.6f} rgb/{i}.png")
         poses += [f"{100 + i / 30 + 0.004:.4f} {i} 0 0 0 0 0 1", f"{100 + i / 30 + 0.012:.4f} 9 9 9 0 0 0 1"]
     (folder / "rgb.txt").write_text("\n".join(lines))
@@ -216,8 +216,8 @@ def test_a_tum_sequence(tmp_path):
 
 def test_our_own_layout(tmp_path):
     for i in range(3):
-        _picture(tmp_path / "images" / f"{i:05d}.jpg")
-        _picture(tmp_path / "clean" / f"{i:05d}.png", value=i)
+        _image(tmp_path / "images" / f"{i:05d}.jpg")
+        _image(tmp_path / "clean" / f"{i:05d}.png", value=i)
         mask = np.zeros((12, 16), np.uint8)
         mask[i] = 255
         (tmp_path / "dynamic_masks").mkdir(exist_ok=True)
@@ -237,16 +237,16 @@ def test_a_layout_that_does_not_fit_together_is_refused_with_the_file(tmp_path):
     with pytest.raises(TruthError, match="images is missing"):
         read_truth_folder(tmp_path)
     (tmp_path / "images").mkdir()
-    with pytest.raises(TruthError, match="images holds no pictures"):
+    with pytest.raises(TruthError, match="images holds no images"):
         read_truth_folder(tmp_path)
     for i in range(3):
-        _picture(tmp_path / "images" / f"{i:05d}.jpg")
+        _image(tmp_path / "images" / f"{i:05d}.jpg")
     (tmp_path / "T_world_camera.txt").write_text("1 0 0 0  0 1 0 0  0 0 1 0  0 0 0 1\n" * 2)
-    with pytest.raises(TruthError, match=r"T_world_camera\.txt has 2 poses and .*images 3 pictures"):
+    with pytest.raises(TruthError, match=r"T_world_camera\.txt has 2 poses and .*images 3 images"):
         read_truth_folder(tmp_path)
     (tmp_path / "T_world_camera.txt").unlink()
-    _picture(tmp_path / "dynamic_masks" / "00000.png")
-    with pytest.raises(TruthError, match=r"no picture named 00001 \(2 of 3 frames"):
+    _image(tmp_path / "dynamic_masks" / "00000.png")
+    with pytest.raises(TruthError, match=r"no image named 00001 \(2 of 3 frames"):
         read_truth_folder(tmp_path)
 
 
@@ -290,8 +290,8 @@ def test_the_frames_of_a_truth_are_in_the_order_of_the_clip_s(tmp_path):
     for name in ("images", "dynamic_masks"):
         (tmp_path / name).mkdir()
         for i in range(1, 13):  # shot1 to shot12: by letters, shot10 comes second
-            picture = 10 * i + 99 * np.eye(40, dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / name / f"shot{i}.png"), picture)
+            image = 10 * i + 99 * np.eye(40, dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"shot{i}.png"), image)
     truth = read_truth_folder(tmp_path)
     clip = read_clip(tmp_path / "images")
     assert tuple(path.name for path in truth.images) == clip.names == tuple(f"shot{i}.png" for i in range(1, 13))

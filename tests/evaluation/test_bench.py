@@ -13,10 +13,10 @@ import pytest
 import torch
 from bench_clips import bench_job, scene_of, small_clip
 
-from das3r_ns.datasets import TruthError, read_picture, read_truth_folder
+from das3r_ns.datasets import TruthError, read_image, read_truth_folder
 from das3r_ns.evaluation.bench import bench, worker
 from das3r_ns.evaluation.bench import command as bench_command
-from das3r_ns.evaluation.bench.prepared import prepare, resized_picture
+from das3r_ns.evaluation.bench.prepared import prepare, resized_image
 from das3r_ns.evaluation.bench.published import DAS3R_PSNR, MASKS, POSES, PSNR
 from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
@@ -98,33 +98,33 @@ def test_sequences_are_found_in_our_layout_and_in_the_publishers(tmp_path):
         find_sequences("sintel", tmp_path / "ours" / "a")
 
 
-def test_prepared_pictures_are_the_network_s_own_input(data):
+def test_prepared_images_are_the_network_s_own_input(data):
     z = np.load(data / "preprocess.npz")
     for case in range(5):
-        picture = torch.from_numpy(z[f"case{case}/input_rgb_u8"])
-        framed = framing((picture.shape[0], picture.shape[1]), 64)
-        ours = resized_picture(picture, framed).float() / 127.5 - 1
+        image = torch.from_numpy(z[f"case{case}/input_rgb_u8"])
+        framed = framing((image.shape[0], image.shape[1]), 64)
+        ours = resized_image(image, framed).float() / 127.5 - 1
         torch.testing.assert_close(
             ours.permute(2, 0, 1)[None], torch.from_numpy(z[f"case{case}/img"]), atol=1e-6, rtol=0
         )
 
 
-def test_masks_clean_pictures_and_intrinsics_are_cropped_like_the_pictures(tmp_path):
+def test_masks_clean_images_and_intrinsics_are_cropped_like_the_images(tmp_path):
     folder = small_clip(tmp_path / "clip", n=3, height=109, width=256)  # Sintel's shape at a quarter
     np.savetxt(folder / "K.txt", [[200.0, 0, 128], [0, 200.0, 54.5], [0, 0, 1]])
     # Mark one spot in all three; where it ends up must agree.
     for i in range(3):
         for name, value in (("images", (255, 255, 255)), ("clean", (255, 255, 255)), ("dynamic_masks", 255)):
             path = folder / name / f"{i:05d}.png"
-            picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * 0
-            picture[60:80, 100:140] = value
-            cv2.imwrite(str(path), picture)
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * 0
+            image[60:80, 100:140] = value
+            cv2.imwrite(str(path), image)
     clip = prepare(read_truth_folder(folder), [0, 2], 128, tmp_path / "out")
     assert len(clip) == 2
-    picture, clean = read_picture(clip.images[1])[..., 0] > 127, read_picture(clip.clean[1])[..., 0] > 127
-    assert picture.shape == (48, 128)  # 54.5 -> 54 rows, cropped to a multiple of 16
-    assert float((picture != clip.dynamic_mask(1)).float().mean()) < 0.01
-    assert torch.equal(picture, clean)
+    image, clean = read_image(clip.images[1])[..., 0] > 127, read_image(clip.clean[1])[..., 0] > 127
+    assert image.shape == (48, 128)  # 54.5 -> 54 rows, cropped to a multiple of 16
+    assert float((image != clip.dynamic_mask(1)).float().mean()) < 0.01
+    assert torch.equal(image, clean)
     assert clip.K[0, 0, 0].item() == pytest.approx(100)
     assert clip.K[0, 1, 2].item() == pytest.approx(54.5 * 54 / 109 - 3)
 

@@ -170,7 +170,7 @@ def test_davis_comes_as_bench_reads_it(server, tmp_path, capsys):
     from das3r_ns.datasets.davis import davis_root, davis_sequences
 
     server.files["DAVIS-2017-trainval-480p.zip"] = _zip(
-        {"DAVIS/JPEGImages/480p/swan/00000.jpg": b"picture", "DAVIS/Annotations/480p/swan/00000.png": b"mask"}
+        {"DAVIS/JPEGImages/480p/swan/00000.jpg": b"image", "DAVIS/Annotations/480p/swan/00000.png": b"mask"}
     )
     folder = download("davis", out=tmp_path, mirror=server.url)
     root = davis_root(folder)

@@ -16,7 +16,7 @@ from nerfstudio.cameras.cameras import Cameras
 
 from das3r_ns import geometry
 from das3r_ns.datasets import TruthError, read_truth_folder
-from das3r_ns.evaluation.comparison import compare_masks, compare_pictures, mean_of_known
+from das3r_ns.evaluation.comparison import compare_images, compare_masks, mean_of_known
 from das3r_ns.evaluation.evaluate import evaluate
 from das3r_ns.evaluation.runs import TrainedRun
 from das3r_ns.evaluation.truth_options import assemble_truth
@@ -113,10 +113,10 @@ def test_known_errors_come_out_as_they_were_put_in(tmp_path, truth, capsys):
     assert "J mean" in printed
     assert "0.600" in printed
     assert "ATE" in printed
-    assert "psnr left out: a scene folder shows no pictures" in printed
+    assert "psnr left out: a scene folder shows no images" in printed
 
 
-def test_the_pictures_show_what_they_should(tmp_path, truth):
+def test_the_images_show_what_they_should(tmp_path, truth):
     predicted = torch.roll(_true_masks(), 10, dims=2).float()
     scene = _written(_scene(predicted, _true_path()), tmp_path / "scene")
     metrics = evaluate(scene=scene, truth=truth, out=tmp_path / "out")
@@ -133,7 +133,7 @@ def test_the_pictures_show_what_they_should(tmp_path, truth):
     assert [p.name for p in (tmp_path / "bare").iterdir()] == ["metrics.json"]
 
 
-def test_maps_smaller_than_the_pictures_are_enlarged_before_they_count(tmp_path, truth):
+def test_maps_smaller_than_the_images_are_enlarged_before_they_count(tmp_path, truth):
     small = torch.nn.functional.avg_pool2d(_true_masks().float()[:, None], 2)[:, 0]
     scene = _scene(small, _true_path(), maps=(H // 2, W // 2))
     comparison = compare_masks(scene.dynamic_prob, read_truth_folder(truth))
@@ -263,12 +263,12 @@ def test_frames_without_a_true_mask_are_left_out_of_both_measures(truth):
     masks = _true_masks()
     clip = replace(clip, dynamic_mask=lambda i: None if i == 5 else masks[i])
     assert compare_masks(masks.float(), clip).frames == (0, 1, 2, 3, 4)
-    black = compare_pictures([4, 5], lambda i: torch.zeros(H, W, 3), clip)
+    black = compare_images([4, 5], lambda i: torch.zeros(H, W, 3), clip)
     assert black.frames == (4,)
     with pytest.raises(TruthError, match="none of the rendered frames has a true mask"):
-        compare_pictures([5], lambda i: torch.zeros(H, W, 3), clip)
+        compare_images([5], lambda i: torch.zeros(H, W, 3), clip)
     with pytest.raises(TruthError, match=r"shows frame 6, and .* only 6 frames"):
-        compare_pictures([6], lambda i: torch.zeros(H, W, 3), clip)
+        compare_images([6], lambda i: torch.zeros(H, W, 3), clip)
 
 
 def test_a_render_of_the_clean_scene_is_right_everywhere_but_in_the_moving_pixels(truth):
@@ -278,7 +278,7 @@ def test_a_render_of_the_clean_scene_is_right_everywhere_but_in_the_moving_pixel
     def clean(i: int) -> torch.Tensor:
         return torch.from_numpy(cv2.imread(str(clip.clean[i]))[..., ::-1].copy()).float() / 255
 
-    result = compare_pictures(range(N), lambda i: clean(i) * 0.98, clip)
+    result = compare_images(range(N), lambda i: clean(i) * 0.98, clip)
     summary = result.summary()
     assert summary["static_psnr"] > 35
     assert summary["clean_psnr"] > 35
@@ -291,7 +291,7 @@ def test_means_leave_out_what_is_not_a_number():
     assert mean_of_known([None, math.nan]) is None
 
 
-def test_cameras_of_a_run_that_loads_smaller_pictures_are_as_small_as_these():
+def test_cameras_of_a_run_that_loads_smaller_images_are_as_small_as_these():
     given = Cameras(torch.eye(4)[None, :3], 100.0, 100.0, 40.0, 30.0, width=80, height=60)
     scaled = copy.deepcopy(given)
     scaled.rescale_output_resolution(0.5)

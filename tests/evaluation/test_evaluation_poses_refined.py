@@ -1,4 +1,4 @@
-"""A test camera is moved to where the render fits: a painted wall, whose picture from any camera is known exactly."""
+"""A test camera is moved to where the render fits: a painted wall, whose image from any camera is known exactly."""
 
 import math
 
@@ -47,9 +47,9 @@ def _centre_and_turn(a: Cameras, b: Cameras) -> tuple[float, float]:
 @pytest.mark.parametrize("tangent", [[0.03, -0.02, 0.02, 0.01, -0.02, 0.015], [0.0, 0.05, 0.0, 0.0, 0.0, -0.03]])
 def test_a_camera_off_by_some_pixels_finds_its_place(tangent):
     truth = _camera(torch.eye(4))
-    picture = _render(truth)["rgb"]
+    image = _render(truth)["rgb"]
     start = moved(truth, torch.tensor(tangent))
-    found = refine_pose(start, _render, picture, torch.ones(H, W), PoseRefinementConfig())
+    found = refine_pose(start, _render, image, torch.ones(H, W), PoseRefinementConfig())
     off, turned = _centre_and_turn(found, truth)
     assert off < 0.02 * _centre_and_turn(start, truth)[0] + 1e-4
     assert turned < 0.05  # degrees; float32 resolves no better
@@ -57,12 +57,12 @@ def test_a_camera_off_by_some_pixels_finds_its_place(tangent):
 
 def test_pixels_without_weight_do_not_pull():
     truth = _camera(torch.eye(4))
-    picture = _render(truth)["rgb"]
+    image = _render(truth)["rgb"]
     weight = torch.ones(H, W)
     weight[20:45, 30:60] = 0
-    picture[20:45, 30:60] = torch.tensor([1.0, 0.0, 1.0])  # something in front of the wall
+    image[20:45, 30:60] = torch.tensor([1.0, 0.0, 1.0])  # something in front of the wall
     start = moved(truth, torch.tensor([0.03, -0.02, 0.0, 0.0, -0.01, 0.0]))
-    found = refine_pose(start, _render, picture, weight, PoseRefinementConfig())
+    found = refine_pose(start, _render, image, weight, PoseRefinementConfig())
     off, _ = _centre_and_turn(found, truth)
     assert off < 1e-3
 

@@ -80,7 +80,7 @@ def test_the_outline_of_a_square_is_its_right_and_lower_rim_and_the_pixels_befor
 def test_an_object_that_touches_the_edge_has_no_outline_there():
     full_width = torch.zeros(8, 8, dtype=torch.bool)
     full_width[:, 5:] = True
-    assert outline(full_width.numpy()).sum() == 8  # one column, none along the picture's edge
+    assert outline(full_width.numpy()).sum() == 8  # one column, none along the image's edge
 
 
 def test_f_forgives_a_shift_within_the_tolerance_and_not_one_beyond():

@@ -119,6 +119,6 @@ def test_bad_paths_are_refused_with_the_frames_that_are_bad():
 
 
 def test_focal_error_compares_shares_of_the_width():
-    predicted = torch.tensor([110.0, 90.0])  # pixels of a picture half as wide
+    predicted = torch.tensor([110.0, 90.0])  # pixels of an image half as wide
     truth = torch.tensor([200.0, 200.0])
     assert focal_error_percent(predicted, truth, width=320, truth_width=640) == pytest.approx(10.0)

@@ -6,7 +6,7 @@ from tiny_run import FRAMES, scene_from_truth, tiny_config
 from das3r_ns.datamanager import Das3rDatamanager
 
 
-def test_every_frame_comes_once_a_round_with_its_own_camera_and_picture(tmp_path):
+def test_every_frame_comes_once_a_round_with_its_own_camera_and_image(tmp_path):
     config = tiny_config("das3r", scene_from_truth(tmp_path / "scene"), tmp_path / "out")
     settings = config.pipeline.datamanager
     settings.data = config.data

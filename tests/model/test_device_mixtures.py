@@ -127,14 +127,14 @@ def test_what_is_recorded_waits_for_nothing_and_makes_no_tensor_on_the_host(lear
     extras = frame_loss.ExtraTerms(exposure=True, hidden_weight=0.1)
     terms = partial(frame_loss.frame_terms, ssim_lambda=0.2, config=StaticnessConfig(learn=learns), extras=extras)
     with pretended_gpu() as waits:
-        rgb, picture = torch.rand(2, HEIGHT, WIDTH, 3, device="cuda")
+        rgb, image = torch.rand(2, HEIGHT, WIDTH, 3, device="cuda")
         static, start = torch.rand(2, HEIGHT // 2, WIDTH // 2, device="cuda")
         camera = torch.eye(4, device="cuda")[:3], torch.zeros(6, device="cuda"), torch.zeros((), device="cuda")
         more = torch.zeros(7, 3, device="cuda"), torch.rand(HEIGHT, WIDTH, 5, device="cuda")
         ground = torch.rand(1, 3, 4, 6, device="cuda"), torch.rand(1, 1, 4, 6, device="cuda")
         for _ in range(2):  # the first call makes what is kept, as the steps before a recording do
             waits.names.clear()
-            terms(rgb, picture, static, start, torch.ones((), device="cuda"), *more, *ground)
+            terms(rgb, image, static, start, torch.ones((), device="cuda"), *more, *ground)
             poses.refined_view(*camera)
         assert not waits.names
 
@@ -152,10 +152,10 @@ def test_what_is_shown_and_measured_mixes_no_devices(method, options, where, mon
         shown.metadata = {"exposure_index": torch.tensor([[1]])}
         assert model.get_outputs_for_camera(shown)["rgb"].is_cuda
         batch = {"image": torch.zeros(HEIGHT, WIDTH, 3), "image_idx": 0, "mask": torch.ones(HEIGHT, WIDTH, 1).bool()}
-        monkeypatch.setattr(model, "perceptual", lambda *pictures: None)
-        values, pictures = model.get_image_metrics_and_images(outputs, batch)
+        monkeypatch.setattr(model, "perceptual", lambda *images: None)
+        values, images = model.get_image_metrics_and_images(outputs, batch)
         assert values["static_psnr"] > 0
-        assert pictures["img"].is_cuda
+        assert images["img"].is_cuda
         corrected, factors = model.camera_optimizer.refine(cameras, cameras.metadata["frame_index"])
         assert corrected.device == factors.device == cameras.device
         assert model.camera_optimizer.apply_to_camera(shown).device == shown.device
@@ -164,8 +164,8 @@ def test_what_is_shown_and_measured_mixes_no_devices(method, options, where, mon
 def looked_at(render: Any, weight: Any, num_frames: int, values: torch.Tensor) -> torch.Tensor:
     """In place of `remarking.support`, whose gradient cannot be had here: what it renders and weighs by."""
     for frame in range(num_frames):
-        picture, static = render(frame, values), weight(frame)
-        assert picture.is_cuda
+        image, static = render(frame, values), weight(frame)
+        assert image.is_cuda
         assert static.is_cuda
     return values + 1
 

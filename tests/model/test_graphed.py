@@ -51,11 +51,11 @@ def test_on_a_cpu_the_function_is_called_as_it_is():
 
 
 def test_a_pixel_below_the_cut_gives_the_render_no_gradient_and_its_map_one():
-    rgb, picture, _, start, one = frame("cpu", 12, 16)
+    rgb, image, _, start, one = frame("cpu", 12, 16)
     static = torch.full((12, 16), 0.98)
     static[:, 8:] = 0.475  # below the cut of 0.5
     static.requires_grad_()
-    terms = LOSS(rgb, picture, static, start, one)
+    terms = LOSS(rgb, image, static, start, one)
     assert torch.equal(terms.weight[:, 8:], torch.zeros(12, 8, 1))
     (gradient,) = torch.autograd.grad(terms.photometric, rgb, retain_graph=True)
     # The window of SSIM reaches 5 pixels over the edge, where the render is compared with itself.
@@ -65,10 +65,10 @@ def test_a_pixel_below_the_cut_gives_the_render_no_gradient_and_its_map_one():
 
 
 def test_terms_of_exposure_and_hidden_ground_are_those_of_the_exposed_render():
-    rgb, picture, static, start, one, values, polynomial, ground, hidden = frame_with_extras("cpu")
-    terms = WHOLE(rgb, picture, static, start, one, values, polynomial, ground, hidden)
+    rgb, image, static, start, one, values, polynomial, ground, hidden = frame_with_extras("cpu")
+    terms = WHOLE(rgb, image, static, start, one, values, polynomial, ground, hidden)
     shown = exposure.exposed(rgb, values, polynomial)
-    torch.testing.assert_close(terms[:5], LOSS(shown, picture, static, start, one)[:5])
+    torch.testing.assert_close(terms[:5], LOSS(shown, image, static, start, one)[:5])
     torch.testing.assert_close(terms.exposure, values[:2].square().mean() + 2.5 * values[2:].square().mean())
     large = torch.nn.functional.interpolate(torch.cat((ground, hidden), 1), (24, 32), mode="bilinear")[0]
     by_hand = 0.1 * sum(float(((shown[..., k] - large[k]).abs() * large[3]).sum()) for k in range(3)) / (24 * 32 * 3)
@@ -89,7 +89,7 @@ def test_recorded_and_plain_agree_in_values_and_gradients_on_every_call(function
 
 
 @pytest.mark.gpu
-def test_another_size_of_picture_is_recorded_anew():
+def test_another_size_of_image_is_recorded_anew():
     graphed = Graphed(LOSS)
     graphed(*frame("cuda"))
     given = frame("cuda", 48, 64)

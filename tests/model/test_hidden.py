@@ -9,48 +9,48 @@ from tiny_run import scene_from_truth, tiny_config, train
 from das3r_ns.model.hidden import HiddenConfig, HiddenGround, continuation, distance_to_ground, guessed
 from das3r_ns.scene import read_frames_of_scene, read_scene, write_scene
 
-THING = (slice(20, 40), slice(30, 60))
+OBJECT = (slice(20, 40), slice(30, 60))
 
 
-def picture_with_a_thing(ground=(0.2, 0.6, 0.3)):
-    picture = torch.tensor(ground).expand(60, 96, 3).clone()
-    picture[THING] = torch.tensor([1.0, 0.0, 0.0])
+def image_with_an_object(ground=(0.2, 0.6, 0.3)):
+    image = torch.tensor(ground).expand(60, 96, 3).clone()
+    image[OBJECT] = torch.tensor([1.0, 0.0, 0.0])
     moving = torch.zeros(60, 96)
-    moving[THING] = 1.0
-    return picture, moving
+    moving[OBJECT] = 1.0
+    return image, moving
 
 
 def test_a_hole_in_an_even_ground_becomes_ground():
-    picture, moving = picture_with_a_thing()
-    painted, hidden = continuation(picture, moving, 0.02)
+    image, moving = image_with_an_object()
+    painted, hidden = continuation(image, moving, 0.02)
     assert painted.shape == (1, 3, 60, 96)
-    torch.testing.assert_close(painted[0].permute(1, 2, 0), picture[:1, :1].expand(60, 96, 3), atol=5 / 255, rtol=0)
-    assert (hidden[0, 0][THING] == 1).all()
+    torch.testing.assert_close(painted[0].permute(1, 2, 0), image[:1, :1].expand(60, 96, 3), atol=5 / 255, rtol=0)
+    assert (hidden[0, 0][OBJECT] == 1).all()
     # Grown by 2 % of 96 pixels: two, and no more.
     assert hidden[0, 0, 30, 28] == 1
     assert hidden[0, 0, 30, 26] == 0
 
 
-def test_continuations_of_large_pictures_are_small():
+def test_continuations_of_large_images_are_small():
     painted, hidden = continuation(torch.rand(480, 854, 3), torch.zeros(120, 214), 0.012)
     assert painted.shape == (1, 3, 108, 192)
     assert hidden.max() == 0
 
 
-def test_a_picture_that_moves_as_a_whole_is_not_continued():
+def test_a_image_that_moves_as_a_whole_is_not_continued():
     _, hidden = continuation(torch.rand(60, 96, 3), torch.ones(60, 96), 0.012)
     assert hidden.max() == 0
 
 
 def test_the_loss_counts_hidden_pixels_alone_and_its_gradient_points_to_the_ground():
-    picture, moving = picture_with_a_thing()
+    image, moving = image_with_an_object()
     ground = HiddenGround(moving[None], HiddenConfig(grow=0.02))
-    render = picture.clone().requires_grad_()
-    loss = distance_to_ground(render, *ground.of_frame(picture, 0))
+    render = image.clone().requires_grad_()
+    loss = distance_to_ground(render, *ground.of_frame(image, 0))
     (gradient,) = torch.autograd.grad(loss, render)
     assert gradient[:15].abs().max() == 0
     assert (gradient[25:35, 35:55].sign() == torch.tensor([1.0, -1.0, -1.0])).all()
-    expected = (0.8 + 0.6 + 0.3) / 3 * 600 / (60 * 96)  # the thing's 600 pixels; its rim looks like the ground already
+    expected = (0.8 + 0.6 + 0.3) / 3 * 600 / (60 * 96)  # the object's 600 pixels; its rim looks like the ground already
     assert float(loss.detach()) == pytest.approx(expected, rel=0.02)
 
 
@@ -60,7 +60,7 @@ def test_made_up_is_what_fewer_than_two_frames_show():
     assert guessed(static, everywhere, 10, HiddenConfig()).flatten().tolist() == [1, 1, 0, 0]
 
 
-def test_where_a_thing_never_moves_away_a_continuation_is_learned_and_said_to_be_unseen(
+def test_where_an_object_never_moves_away_a_continuation_is_learned_and_said_to_be_unseen(
     tmp_path,
 ):
     scene_folder = scene_from_truth(tmp_path / "walk")

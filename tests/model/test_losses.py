@@ -22,34 +22,34 @@ def recorded(data):
         return {key: file[key] for key in file.files if key.startswith(("gs/", "psnr/", "lr/"))}
 
 
-def picture(array) -> torch.Tensor:
+def image(array) -> torch.Tensor:
     return torch.from_numpy(array).permute(1, 2, 0)
 
 
 def test_ssim_map_is_the_recorded_one(recorded):
     static = torch.from_numpy(recorded["gs/static"])[..., None]
-    a, b = picture(recorded["gs/render"]), picture(recorded["gs/gt"])
+    a, b = image(recorded["gs/render"]), image(recorded["gs/gt"])
     # Variances are differences of near-equal float32 numbers: single pixels differ in the fourth digit.
     close = {"atol": 2e-4, "rtol": 1e-3}
-    torch.testing.assert_close(losses.ssim_map(a * static, b * static), picture(recorded["gs/ssim_map"]), **close)
-    torch.testing.assert_close(losses.ssim_map(a, b), picture(recorded["gs/ssim_unmasked_map"]), **close)
+    torch.testing.assert_close(losses.ssim_map(a * static, b * static), image(recorded["gs/ssim_map"]), **close)
+    torch.testing.assert_close(losses.ssim_map(a, b), image(recorded["gs/ssim_unmasked_map"]), **close)
 
 
 def test_published_loss_and_its_gradients_are_the_recorded_ones(recorded):
-    render = picture(recorded["gs/render"]).clone().requires_grad_()
+    render = image(recorded["gs/render"]).clone().requires_grad_()
     static = torch.from_numpy(recorded["gs/static"])[..., None].clone().requires_grad_()
-    truth = picture(recorded["gs/gt"])
+    truth = image(recorded["gs/gt"])
     loss = losses.published_loss(render, truth, static, float(recorded["gs/lambda_dssim"]))
     loss.backward()
     assert float(loss) == pytest.approx(float(recorded["gs/loss"]), rel=1e-5)
-    torch.testing.assert_close(render.grad, picture(recorded["gs/grad_render"]), atol=2e-8, rtol=1e-3)
+    torch.testing.assert_close(render.grad, image(recorded["gs/grad_render"]), atol=2e-8, rtol=1e-3)
     torch.testing.assert_close(static.grad[..., 0], torch.from_numpy(recorded["gs/grad_static"]), atol=2e-8, rtol=1e-3)
     unmasked = losses.published_loss(render, truth, torch.ones_like(static), 0.2)
     assert float(unmasked) == pytest.approx(float(recorded["gs/loss_unmasked"]), rel=1e-5)
 
 
 def test_published_psnr_is_the_recorded_one_that_gates_the_cameras(recorded):
-    render, truth = picture(recorded["gs/render"]), picture(recorded["gs/gt"])
+    render, truth = image(recorded["gs/render"]), image(recorded["gs/gt"])
     static = torch.from_numpy(recorded["gs/static"])[..., None]
     assert float(losses.published_psnr(render, truth, static)) == pytest.approx(
         float(recorded["psnr/train_mean"]), abs=1e-4

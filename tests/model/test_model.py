@@ -37,7 +37,7 @@ def test_an_uneven_exposure_is_a_polynomial_in_stops_between_frames_too():
     wide = exposure.expose(torch.full((2, 4, 3), 0.25), 1)  # x = -3/4 .. 3/4, y = -1/4 and 1/4: one stop for red
     torch.testing.assert_close(wide[:, 0, 1], torch.full((2,), 0.25 * 2**-1.5))
     torch.testing.assert_close(wide[:, 3, 0], torch.full((2,), 0.25 * 2**2.5))
-    torch.testing.assert_close(red, 16 * green)  # y = -1/2 and 1/2 in a square picture: four stops
+    torch.testing.assert_close(red, 16 * green)  # y = -1/2 and 1/2 in a square image: four stops
     halfway = exposure.expose_at(render, torch.tensor([2]))
     torch.testing.assert_close(halfway[0, :, 1], torch.tensor([0.25 * 2**-0.5, 0.25 * 2**0.5]))
     # 3 times 2 squared, 16 squared and 4 squared, over 15 values
@@ -64,13 +64,13 @@ def test_a_clip_without_any_depth_is_not_supervised():
 
 
 def test_metrics_say_what_they_average_over():
-    picture, static = torch.full((16, 16, 3), 0.5), torch.ones(16, 16, 1)
+    image, static = torch.full((16, 16, 3), 0.5), torch.ones(16, 16, 1)
     static[:8] = 0.0
-    render = picture + torch.where(static > 0, 0.1, 0.5)
-    values = metrics(render, picture, static, has_mask=True)
+    render = image + torch.where(static > 0, 0.1, 0.5)
+    values = metrics(render, image, static, has_mask=True)
     assert values["static_psnr"] == pytest.approx(20.0, abs=1e-3)
     assert values["paper_psnr"] == pytest.approx(20.0 + 10 * math.log10(2), abs=1e-3)
     assert values["psnr"] == pytest.approx(-10 * math.log10((0.01 + 0.25) / 2), abs=1e-3)
-    assert "paper_psnr" not in metrics(render, picture, static, has_mask=False)
-    nothing = metrics(render, picture, torch.zeros_like(static), has_mask=True)
+    assert "paper_psnr" not in metrics(render, image, static, has_mask=False)
+    nothing = metrics(render, image, torch.zeros_like(static), has_mask=True)
     assert nothing["static_psnr"] == pytest.approx(values["psnr"])

@@ -85,9 +85,9 @@ def test_the_default_method_learns_and_drops_what_nobody_sees(scene, tmp_path):
     camera = trainer.pipeline.datamanager.train_dataset.cameras[:1]
     outputs = shown.get_outputs_for_camera(camera)
     assert list(outputs) == ["rgb", "depth", "accumulation", "staticness", "unseen", "background"]
-    for name, picture in outputs.items():
-        assert picture.shape[:2] == (48, 64), name
-        assert torch.isfinite(picture).all(), name
+    for name, image in outputs.items():
+        assert image.shape[:2] == (48, 64), name
+        assert torch.isfinite(image).all(), name
     assert outputs["staticness"].max() <= 1.0
     assert outputs["unseen"].mean() < 0.2
 

@@ -48,7 +48,7 @@ def test_values_and_gradients_agree_with_the_plain_reference(size, count, camera
         torch.testing.assert_close(grad, true_grads[name], rtol=1e-8, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_a_crowded_picture_agrees_in_float32():
+def test_a_crowded_image_agrees_in_float32():
     """Many layers: pixels close early, lists are long. Also seven plain channels in place of harmonics."""
     scene = random_scene(400, 70, 50)
     scene["scales"] *= 2.0

@@ -1,4 +1,4 @@
-"""Pictures of one, two or three Gaussians whose values can be worked out by hand."""
+"""Images of one, two or three Gaussians whose values can be worked out by hand."""
 
 import math
 
@@ -171,7 +171,7 @@ def test_radius_clip_leaves_small_splats_out():
 
 
 def test_a_splat_ends_at_the_tile_in_which_its_radius_ends():
-    """Sixteen-pixel tiles are part of the picture: gsplat draws a splat in the tiles its radius touches, no farther."""
+    """Sixteen-pixel tiles are part of the image: gsplat draws a splat in the tiles its radius touches, no farther."""
     scene = gaussians((0.0, 0.0, 1.0), sigma=0.08, opacity=0.99)  # variance 64.3 px^2: radius 25, 1/255 at 26.7
     scene["Ks"][0, :2, 2] = 22.5
     _, alpha, info = rasterize(**scene, width=64, height=64)

@@ -1,4 +1,4 @@
-"""Our CPU rasterizer and gsplat on a GPU agree: same call, same pictures, same gradients."""
+"""Our CPU rasterizer and gsplat on a GPU agree: same call, same images, same gradients."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_values_and_gradients_agree_with_gsplat(degree, cameras, mode, render_mo
         assert (ours[seen] - theirs[seen]).norm() / theirs[seen].norm() < 5e-3
 
 
-def test_packed_gives_the_same_picture():
+def test_packed_gives_the_same_image():
     scene = {name: value.cuda() for name, value in random_scene(500, WIDTH, HEIGHT, dtype=torch.float32).items()}
     options = {"width": WIDTH, "height": HEIGHT, "sh_degree": 3, "render_mode": "RGB+ED"}
     del scene["extra"]

@@ -1,4 +1,4 @@
-"""Splats seen from a view: axes, focal factor, extra channels, smaller pictures."""
+"""Splats seen from a view: axes, focal factor, extra channels, smaller images."""
 
 import pytest
 import torch
@@ -25,15 +25,15 @@ def looking_view(focal_factor=1.0, focal=40.0) -> View:
 
 
 def test_an_opengl_camera_at_the_origin_sees_what_lies_along_minus_z():
-    picture = draw(one_splat([0.0, 0.3, -2.0]), looking_view(), with_depth=True)
-    row, column = divmod(int(picture.alpha.argmax()), 32)
+    image = draw(one_splat([0.0, 0.3, -2.0]), looking_view(), with_depth=True)
+    row, column = divmod(int(image.alpha.argmax()), 32)
     assert row < 12  # y is up, so it shows in the upper half
     assert column in (15, 16)
-    assert picture.depth is not None
-    assert float(picture.depth[row, column]) == pytest.approx(2.0, abs=1e-6)
+    assert image.depth is not None
+    assert float(image.depth[row, column]) == pytest.approx(2.0, abs=1e-6)
 
 
-def test_a_focal_factor_in_the_view_is_the_same_picture_as_a_longer_focal_length():
+def test_a_focal_factor_in_the_view_is_the_same_image_as_a_longer_focal_length():
     splat = one_splat([0.2, 0.1, -2.0])
     by_factor = draw(splat, looking_view(focal_factor=1.15))
     by_focal = draw(splat, looking_view(focal=40.0 * 1.15))
@@ -58,11 +58,11 @@ def test_the_focal_factor_has_the_gradient_of_finite_differences():
 def test_extra_values_and_depth_come_after_the_colours():
     splat = one_splat([0.0, 0.0, -2.0])
     extra = torch.tensor([[0.25]], dtype=torch.float64)
-    picture = draw(splat, looking_view(), extra=extra, with_depth=True)
-    assert picture.color.shape == (24, 32, 3)
-    torch.testing.assert_close(picture.extra, 0.25 * picture.alpha)
+    image = draw(splat, looking_view(), extra=extra, with_depth=True)
+    assert image.color.shape == (24, 32, 3)
+    torch.testing.assert_close(image.extra, 0.25 * image.alpha)
     carried = draw(splat.carrying(extra.expand(1, 2)), looking_view())
-    torch.testing.assert_close(carried.color, picture.extra.expand(24, 32, 2))
+    torch.testing.assert_close(carried.color, image.extra.expand(24, 32, 2))
 
 
 def test_a_shrunk_view_shows_the_same_with_fewer_pixels():

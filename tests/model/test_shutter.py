@@ -78,16 +78,16 @@ def test_gradients_are_those_of_small_steps():
     assert torch.autograd.gradcheck(lambda *a: blurred(*a, field), (render, share, readout), eps=1e-7, atol=1e-4)
 
 
-def test_share_and_readout_are_found_from_a_filmed_picture():
+def test_share_and_readout_are_found_from_a_filmed_image():
     torch.manual_seed(1)
     render = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 20), SIZE, mode="bilinear")[0].permute(1, 2, 0)
     field = sideways(7.0, -4.0)
-    picture = blurred(render, *shares(0.6, 0.0, 0.3), field)
+    image = blurred(render, *shares(0.6, 0.0, 0.3), field)
     share, readout = torch.tensor(0.2, requires_grad=True), torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.Adam([share, readout], lr=0.02)
     for _ in range(200):
         optimizer.zero_grad()
-        (blurred(render, share, readout, field) - picture).square().mean().backward()
+        (blurred(render, share, readout, field) - image).square().mean().backward()
         optimizer.step()
     assert float(share.detach()) == pytest.approx(0.6, abs=0.03)
     assert readout.tolist() == pytest.approx([0.0, 0.3], abs=0.03)

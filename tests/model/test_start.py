@@ -67,7 +67,7 @@ def test_neighbour_sizes_never_exceed_the_pixel():
     assert size.max() <= 0.01 + 1e-6
 
 
-def test_points_on_moving_things_are_left_out_and_the_budget_is_kept():
+def test_points_on_moving_objects_are_left_out_and_the_budget_is_kept():
     metadata = seed_metadata(101)
     seeds = read_seeds(metadata, None, StartConfig(min_staticness=0.5))
     assert seeds is not None

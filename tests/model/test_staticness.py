@@ -32,7 +32,7 @@ def test_caution_lowers_the_log_odds():
     assert float(static) == pytest.approx(0.5, abs=1e-5)  # odds of 4 to 1 for static become even
 
 
-def test_weights_have_the_size_of_the_picture_and_only_their_frame_has_a_gradient():
+def test_weights_have_the_size_of_the_image_and_only_their_frame_has_a_gradient():
     maps = StaticnessMaps(torch.rand(3, 6, 8), StaticnessConfig())
     weight = maps.weight(1, 12, 16)
     assert weight.shape == (12, 16, 1)

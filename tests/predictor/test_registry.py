@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from written_videos import frame_picture, write_video
+from written_videos import frame_image, write_video
 
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.predictor import registry
@@ -38,7 +38,7 @@ def test_the_example_is_short():
 
 
 def test_a_predictor_of_another_package_predicts_from_the_command_line(site, tmp_path):
-    video = write_video(tmp_path / "clip.mp4", [frame_picture(i, 64, 96) for i in range(4)])
+    video = write_video(tmp_path / "clip.mp4", [frame_image(i, 64, 96) for i in range(4)])
     scene = tmp_path / "scene"
     code = "from das3r_ns.cli import main; main()"
     command = ("predict", "--data", str(video), "--out", str(scene), "--predictor", "still", "--still.distance", "2.5")

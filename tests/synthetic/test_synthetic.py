@@ -26,29 +26,29 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(clip):
     assert not torch.equal(make_clip(replace(TINY, seed=1)).frames, clip.frames)
 
 
-def test_the_moving_things_cover_15_to_30_percent_of_the_picture(clip):
+def test_the_moving_objects_cover_15_to_30_percent_of_the_image(clip):
     share = clip.dynamic_mask.float().mean(dim=(1, 2))
     assert share.min() > 0.15
     assert share.max() < 0.30
 
 
-def test_clean_and_seen_pictures_differ_only_where_the_mask_says(clip):
+def test_clean_and_seen_images_differ_only_where_the_mask_says(clip):
     difference = (clip.frames.float() - clip.clean.float()).abs().amax(dim=-1)
     inside = torch.nn.functional.max_pool2d(clip.dynamic_mask.float(), 3, 1, 1) > 0
     assert difference[~inside].max() <= 16  # noise alone
     assert difference[clip.dynamic_mask].mean() > 20
 
 
-def test_depth_and_cameras_explain_the_clean_pictures(clip):
-    """Warp the last clean picture onto the first by the true depth and cameras: they agree where both see."""
+def test_depth_and_cameras_explain_the_clean_images(clip):
+    """Warp the last clean image onto the first by the true depth and cameras: they agree where both see."""
     T = geometry.invert(clip.T_world_camera[2]) @ clip.T_world_camera[0]
     flow, valid = geometry.rigid_flow(clip.clean_depth[0], clip.K, clip.K, T)
     assert flow.norm(dim=-1).mean() > 2  # there is something to explain
     target = geometry.pixel_grid(*flow.shape[:2]) + flow
     size = torch.tensor([flow.shape[1], flow.shape[0]])
     grid = target / size * 2 - 1
-    picture = clip.clean[2].permute(2, 0, 1)[None].float()
-    warped = torch.nn.functional.grid_sample(picture, grid[None], align_corners=False)[0].permute(1, 2, 0)
+    image = clip.clean[2].permute(2, 0, 1)[None].float()
+    warped = torch.nn.functional.grid_sample(image, grid[None], align_corners=False)[0].permute(1, 2, 0)
     seen = valid & (grid.abs() < 0.98).all(dim=-1)
     error = (warped - clip.clean[0].float()).abs().mean(dim=-1)[seen]
     unwarped = (clip.clean[2].float() - clip.clean[0].float()).abs().mean(dim=-1)[seen]
@@ -56,7 +56,7 @@ def test_depth_and_cameras_explain_the_clean_pictures(clip):
     assert error.mean() < 0.5 * unwarped.mean()
 
 
-def test_moving_things_are_nearer_than_what_they_hide(clip):
+def test_moving_objects_are_nearer_than_what_they_hide(clip):
     assert (clip.depth[clip.dynamic_mask] < clip.clean_depth[clip.dynamic_mask] + 1e-3).float().mean() > 0.98
     assert clip.depth.isfinite().all()
 
@@ -122,7 +122,7 @@ def test_half_of_the_path_is_what_the_first_half_of_the_frames_saw(clip):
     torch.testing.assert_close(slow.depth, clip.depth[:3])
 
 
-def test_things_that_wait_stand_still_till_then():
+def test_objects_that_wait_stand_still_till_then():
     waiting = make_clip(replace(TINY, camera="tripod", movers_wait=0.5)).depth
     torch.testing.assert_close(waiting[0], waiting[2])
     assert not torch.equal(waiting[2], waiting[4])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from written_videos import STEP, frame_picture, write_video
+from written_videos import STEP, frame_image, write_video
 
-from das3r_ns.video import images as pictures
+from das3r_ns.video import images
 from das3r_ns.video.clip import choose_frames, digest, read_clip
 from das3r_ns.video.config import VideoConfig
 
@@ -25,13 +25,13 @@ def numbers_of(frames: torch.Tensor) -> list[int]:
 @pytest.fixture(scope="session")
 def counting_video(tmp_path_factory) -> Path:
     """40 frames at 10 per second whose colours count."""
-    return write_video(tmp_path_factory.mktemp("video") / "count.mp4", [frame_picture(i) for i in range(40)])
+    return write_video(tmp_path_factory.mktemp("video") / "count.mp4", [frame_image(i) for i in range(40)])
 
 
 def write_folder(folder: Path, count: int, suffix: str = ".png", size=(48, 64)) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        Image.fromarray(frame_picture(i, *size)).save(folder / f"shot{i}{suffix}")
+        Image.fromarray(frame_image(i, *size)).save(folder / f"shot{i}{suffix}")
     return folder
 
 
@@ -73,7 +73,7 @@ def test_the_frames_asked_for_are_the_frames_read(counting_video, config, expect
 def test_every_kind_of_video_gives_its_frames_in_order(tmp_path, name, codec):
     path = write_video(
         tmp_path / name,
-        [frame_picture(i) for i in range(20)],
+        [frame_image(i) for i in range(20)],
         codec=codec,
         **({"qmax": "2"} if codec == "mpeg4" else {}),
     )
@@ -85,7 +85,7 @@ def test_every_kind_of_video_gives_its_frames_in_order(tmp_path, name, codec):
 
 
 def test_seeking_lands_on_the_same_frames_as_reading_from_the_start(tmp_path):
-    frames = [frame_picture(i % 40) for i in range(120)]
+    frames = [frame_image(i % 40) for i in range(120)]
     path = write_video(tmp_path / "long.mp4", frames, g="25")
     late = read_clip(path, VideoConfig(start_s=7.0, end_s=9.0, longest_side=None))
     assert numbers_of(late.frames) == [i % 40 for i in range(70, 90)]
@@ -96,7 +96,7 @@ def test_seeking_lands_on_the_same_frames_as_reading_from_the_start(tmp_path):
 def test_a_video_of_variable_rate_is_chosen_by_time(tmp_path):
     # 10 frames a second for 1 s, then 40 a second for 0.5 s.
     times_ms = [100 * i for i in range(10)] + [1000 + 25 * i for i in range(20)]
-    path = write_video(tmp_path / "v.mkv", [frame_picture(i) for i in range(30)], times_ms=times_ms)
+    path = write_video(tmp_path / "v.mkv", [frame_image(i) for i in range(30)], times_ms=times_ms)
     assert numbers_of(read_clip(path, VideoConfig(fps=10.0)).frames) == [*range(10), 10, 14, 18, 22, 26]
     assert numbers_of(read_clip(path, VideoConfig(start_s=1.3)).frames) == list(range(22, 30))
 
@@ -104,7 +104,7 @@ def test_a_video_of_variable_rate_is_chosen_by_time(tmp_path):
 def test_frames_in_quick_succession_are_told_apart(tmp_path):
     # A recorded screen: six frames within a tenth of a second, then nothing for a second.
     times_ms = [1000 * burst + 16 * i for burst in range(5) for i in range(6)]
-    path = write_video(tmp_path / "bursts.mkv", [frame_picture(i) for i in range(30)], times_ms=times_ms)
+    path = write_video(tmp_path / "bursts.mkv", [frame_image(i) for i in range(30)], times_ms=times_ms)
     assert numbers_of(read_clip(path).frames) == list(range(30))
     assert numbers_of(read_clip(path, VideoConfig(every=4)).frames) == list(range(0, 30, 4))
 
@@ -128,7 +128,7 @@ def test_a_video_trimmed_without_encoding_it_again_is_whole(tmp_path, counting_v
 )
 def test_a_phone_video_is_turned_upright(tmp_path, matrix):
     # a, b, c, d of the display matrix, whole turns of 90 degrees and mirrors
-    path = write_video(tmp_path / "phone.mp4", [frame_picture(20)] * 4)
+    path = write_video(tmp_path / "phone.mp4", [frame_image(20)] * 4)
     a, b, c, d = matrix
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 44  # the matrix in version 0 of the track header, ISO/IEC 14496-12
@@ -136,8 +136,8 @@ def test_a_phone_video_is_turned_upright(tmp_path, matrix):
     path.write_bytes(content)
     shown = read_clip(path).frames[0].numpy()
 
-    # The definition: the pixel at (x, y) is shown at (a x + c y, b x + d y), moved back into the picture.
-    stored = frame_picture(20)
+    # The definition: the pixel at (x, y) is shown at (a x + c y, b x + d y), moved back into the image.
+    stored = frame_image(20)
     x, y = np.meshgrid(np.arange(64), np.arange(48))
     columns, rows = a * x + c * y, b * x + d * y
     expected = np.zeros((np.ptp(rows) + 1, np.ptp(columns) + 1, 3), np.uint8)
@@ -147,7 +147,7 @@ def test_a_phone_video_is_turned_upright(tmp_path, matrix):
 
 
 def test_square_pixels_are_made_of_long_ones(tmp_path):
-    path = write_video(tmp_path / "anamorphic.mkv", [frame_picture(i) for i in range(4)], aspect="2")
+    path = write_video(tmp_path / "anamorphic.mkv", [frame_image(i) for i in range(4)], aspect="2")
     assert read_clip(path).size == (48, 128)
 
 
@@ -156,10 +156,10 @@ def test_large_frames_are_reduced_and_small_ones_left(counting_video):
     assert read_clip(counting_video, VideoConfig(longest_side=500, max_frames=4)).size == (48, 64)
 
 
-def test_pictures_come_in_natural_order(tmp_path):
+def test_images_come_in_natural_order(tmp_path):
     folder = write_folder(tmp_path / "shots", 12)
     (folder / ".shot3.png").write_bytes(b"hidden")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     clip = read_clip(folder)
     assert numbers_of(clip.frames) == list(range(12))
     assert clip.names[9:] == ("shot9.png", "shot10.png", "shot11.png")
@@ -176,7 +176,7 @@ def test_pictures_come_in_natural_order(tmp_path):
     ],
 )
 def test_natural_order(names, ordered):
-    assert sorted(names, key=pictures.natural_key) == ordered
+    assert sorted(names, key=images.natural_key) == ordered
 
 
 def test_times_of_a_folder_follow_its_stated_rate(tmp_path):
@@ -186,15 +186,15 @@ def test_times_of_a_folder_follow_its_stated_rate(tmp_path):
     assert clip.fps == pytest.approx(5)
 
 
-def test_exif_turns_pictures_and_gives_the_focal_length(tmp_path):
+def test_exif_turns_images_and_gives_the_focal_length(tmp_path):
     for i in range(3):
         exif = Image.Exif()
         exif[0x0112] = 6  # shown turned by 90 degrees clockwise
         exif.get_ifd(0x8769)[0xA405] = 26  # mm in 35 mm film
-        Image.fromarray(frame_picture(i)).save(tmp_path / f"{i}.jpg", exif=exif, quality=95)
+        Image.fromarray(frame_image(i)).save(tmp_path / f"{i}.jpg", exif=exif, quality=95)
     clip = read_clip(tmp_path)
     assert clip.size == (64, 48)
-    upright = np.rot90(frame_picture(0), k=-1)
+    upright = np.rot90(frame_image(0), k=-1)
     assert np.abs(clip.frames[0].numpy().astype(int) - upright).mean() < 3
     # The diagonal of 48 x 64 is 80 pixels and stands for 43.267 mm.
     assert clip.focal_px == pytest.approx(26 * 80 / 43.267, rel=1e-3)
@@ -206,7 +206,7 @@ def test_exif_turns_pictures_and_gives_the_focal_length(tmp_path):
 def test_size_and_pixels_agree_about_what_is_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = frame_picture(3)
+    stored = frame_image(3)
     # EXIF 2.3, tag 274: where row 0 and column 0 of what is stored are to be seen.
     upright = {
         1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.swapaxes(0, 1),
@@ -214,43 +214,43 @@ def test_size_and_pixels_agree_about_what_is_upright(tmp_path, orientation):
     }[orientation]  # fmt: skip
     for name, options in (("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {"compression": "tiff_lzw"})):
         Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
-        assert pictures.picture_size(tmp_path / name) == upright.shape[:2]
-        np.testing.assert_array_equal(pictures.read_picture(tmp_path / name), upright)
+        assert images.image_size(tmp_path / name) == upright.shape[:2]
+        np.testing.assert_array_equal(images.read_image(tmp_path / name), upright)
 
 
 def test_what_stands_behind_the_pixels_of_a_png_turns_nothing(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(frame_picture(3)).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(frame_image(3)).save(tmp_path / "a.png", exif=exif)
     content = (tmp_path / "a.png").read_bytes()
     at = content.index(b"eXIf") - 4
     chunk = content[at : at + 12 + struct.unpack_from(">I", content, at)[0]]
     content = content.replace(chunk, b"")
     end = content.index(b"IEND") - 4
     (tmp_path / "a.png").write_bytes(content[:end] + chunk + content[end:])
-    assert pictures.picture_size(tmp_path / "a.png") == (48, 64)
-    np.testing.assert_array_equal(pictures.read_picture(tmp_path / "a.png"), frame_picture(3))
+    assert images.image_size(tmp_path / "a.png") == (48, 64)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.png"), frame_image(3))
 
 
 def test_every_kind_of_pixel_becomes_8_bit_rgb(tmp_path):
     grey16 = (np.arange(48 * 64).reshape(48, 64) * 21).astype(np.uint16)
     Image.fromarray(grey16).save(tmp_path / "grey16.png")
     expected = np.repeat((grey16 >> 8).astype(np.uint8)[..., None], 3, axis=-1)
-    assert np.abs(pictures.read_picture(tmp_path / "grey16.png").astype(int) - expected).max() <= 1
+    assert np.abs(images.read_image(tmp_path / "grey16.png").astype(int) - expected).max() <= 1
 
     Image.fromarray(np.full((48, 64), 77, np.uint8)).save(tmp_path / "grey.png")
-    assert (pictures.read_picture(tmp_path / "grey.png") == 77).all()
+    assert (images.read_image(tmp_path / "grey.png") == 77).all()
 
     rgba = np.zeros((48, 64, 4), np.uint8)
     rgba[:24] = (10, 20, 30, 255)
     Image.fromarray(rgba).save(tmp_path / "alpha.png")
-    read = pictures.read_picture(tmp_path / "alpha.png")
+    read = images.read_image(tmp_path / "alpha.png")
     assert (read[:24] == (10, 20, 30)).all()
     assert (read[24:] == 255).all()
 
     Image.fromarray(np.full((48, 64), 0.5, np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(ValueError, match="floating-point"):
-        pictures.read_picture(tmp_path / "float.tiff")
+        images.read_image(tmp_path / "float.tiff")
 
 
 def test_the_digest_follows_content_and_options_only(tmp_path, counting_video):
@@ -267,9 +267,9 @@ def test_the_digest_follows_content_and_options_only(tmp_path, counting_video):
 
     folder = write_folder(tmp_path / "shots", 4)
     before = digest(folder, VideoConfig())
-    (folder / "readme.txt").write_text("no picture")
+    (folder / "readme.txt").write_text("no image")
     assert digest(folder, VideoConfig()) == before
-    Image.fromarray(frame_picture(7)).save(folder / "shot2.png")
+    Image.fromarray(frame_image(7)).save(folder / "shot2.png")
     assert digest(folder, VideoConfig()) != before
 
 
@@ -281,7 +281,7 @@ def test_a_digest_decodes_nothing(counting_video, monkeypatch):
 def test_frames_past_the_last_choice_are_not_decoded(tmp_path, monkeypatch):
     from das3r_ns.video import decoding as container
 
-    path = write_video(tmp_path / "a.mp4", [frame_picture(i % 40) for i in range(200)], g="10")
+    path = write_video(tmp_path / "a.mp4", [frame_image(i % 40) for i in range(200)], g="10")
     decoded = 0
     original = container._frames
 

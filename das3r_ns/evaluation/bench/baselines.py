@@ -1,4 +1,4 @@
-"""nerfstudio's own splatfacto on our scene folders: same frames, same cameras, same start points, same held-out frames.
+"""nerfstudio's own splatfacto on our scene folders: same frames, same cameras, same seed points, same held-out frames.
 
 Class paths of this file stand in the `config.yml` of every baseline run: names here are permanent.
 """
@@ -41,7 +41,7 @@ class SplatfactoBaselineConfig(SavedConfig, SplatfactoModelConfig):
 
 
 class SplatfactoBaseline(SplatfactoModel):
-    """Splatfacto as it is, but for one thing: it builds no LPIPS, whose weights it would fetch from the network and
+    """Splatfacto as it is, with one difference: it builds no LPIPS, whose weights it would fetch from the network and
     without which it would not even start."""
 
     def populate_modules(self) -> None:
@@ -53,5 +53,5 @@ class _NoMetric(nn.Module):
     def __init__(self, **kwargs: object) -> None:
         super().__init__()
 
-    def forward(self, *pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, *images: torch.Tensor) -> torch.Tensor:
         return torch.tensor(torch.nan)

@@ -55,7 +55,7 @@ def bench(
         what: davis, sintel, tum-dynamics, composited, synthetic, or a folder of clips (CLIP/images,
             CLIP/dynamic_masks, ...). The clips of synthetic are drawn into `data` when they are not there yet.
         data: where the set lies, as its publisher packs it or as folders of clips. data/WHAT when left out.
-        out: folder for scenes, runs, pictures and tables. benchmarks/WHAT (benchmarks/WHAT-true-masks) when left out.
+        out: folder for scenes, runs, images and tables. benchmarks/WHAT (benchmarks/WHAT-true-masks) when left out.
         stages: what to measure. psnr trains; masks and poses need a prediction only.
         sequences: names of the sequences. Left out, those of the published tables, or all of a folder of clips.
         predictors: which predictor, and the settings of each.
@@ -64,7 +64,7 @@ def bench(
         steps: training steps of every method, instead of its own number. For a quick look.
         baseline_steps: training steps of the baselines instead of their 30 000, schedules shortened in proportion.
         max_frames: instead of the protocol's number of frames.
-        longest_side: of the pictures, in pixels. None keeps their size; that is no longer the published protocol.
+        longest_side: of the images, in pixels. None keeps their size; that is no longer the published protocol.
         true_masks: put the true masks in place of the predicted ones, to see what the predictor's cost. Into another
             OUT than a run without; one that holds its scenes spares the prediction.
         jobs: sequences at a time, dealt out over the GPUs.
@@ -203,9 +203,9 @@ def _tell(table: BenchTable, total: int) -> None:
         f"J {shown(row.values('masks').get('j_mean'), '{:.3f}')}" if row.values("masks") else "",
         f"ATE {shown(row.values('poses').get('ate'), '{:.4f}')}" if row.values("poses") else "",
         *(
-            f"{method} static PSNR {shown(row.pictures(method, 'predicted')['static_psnr'], '{:.2f}')}"
+            f"{method} static PSNR {shown(row.images(method, 'predicted')['static_psnr'], '{:.2f}')}"
             for method in table.methods
-            if row.pictures(method, "predicted")
+            if row.images(method, "predicted")
         ),
         *(f"{stage} failed: {why.splitlines()[0]}" for stage, why in row.errors.items()),
     ]

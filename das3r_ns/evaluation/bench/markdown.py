@@ -30,7 +30,7 @@ PSNR_COLUMNS = (
 )  # fmt: skip
 PSNR_LEGEND = (
     "Paper PSNR counts moving pixels as perfect; static PSNR leaves them out; clean PSNR is over the pixels behind the "
-    "moving thing. Test poses: *p* as predicted (the published protocol), *t* with what training learned about "
+    "moving object. Test poses: *p* as predicted (the published protocol), *t* with what training learned about "
     "cameras, *r* refined on static pixels of the test frame."
 )
 
@@ -90,14 +90,14 @@ def _psnr(table: BenchTable) -> str:
             run, train = row.values(f"psnr-{method}"), f"train-{method}"
             lines.append(
                 [
-                    row.sequence, method, *_picture_cells([row], method),
+                    row.sequence, method, *_image_cells([row], method),
                     shown(run.get("num_gaussians"), "{:,}"), shown(run.get("steps"), "{}"),
                     shown(row.cost(train, "seconds"), "{:.0f}"), shown(row.cost(train, "peak_gpu_memory_gb"), "{:.1f}"),
                     shown(reference.get(row.sequence), "{:.2f}"),
                 ]
             )  # fmt: skip
     for method in table.methods:
-        measured = [row for row in table.rows if row.pictures(method, "predicted")]
+        measured = [row for row in table.rows if row.images(method, "predicted")]
         compared = [row for row in measured if row.sequence in reference]
         lines.append(_psnr_mean(f"**mean of {len(measured)}**", measured, method, None))
         if compared:
@@ -112,18 +112,18 @@ def _psnr(table: BenchTable) -> str:
 def _psnr_mean(label: str, rows: Sequence[Row], method: str, published_mean: float | None) -> list[str]:
     seconds = mean_of_known(row.cost(f"train-{method}", "seconds") for row in rows)
     return [
-        label, method, *_picture_cells(rows, method), "", "", shown(seconds, "{:.0f}"), "",
+        label, method, *_image_cells(rows, method), "", "", shown(seconds, "{:.0f}"), "",
         shown(published_mean, "{:.2f}"),
     ]  # fmt: skip
 
 
-def _picture_cells(rows: Iterable[Row], method: str) -> list[str]:
+def _image_cells(rows: Iterable[Row], method: str) -> list[str]:
     """Paper PSNR and static PSNR for each way of placing the test cameras, then SSIM, clean PSNR and LPIPS for the
     first; means where there is more than one row."""
     rows = list(rows)
 
     def mean(way: str, key: str) -> float | None:
-        return mean_of_known(row.pictures(method, way).get(key) for row in rows)
+        return mean_of_known(row.images(method, way).get(key) for row in rows)
 
     psnrs = [" / ".join(shown(mean(way, key), "{:.2f}") for way in WAYS) for key in ("paper_psnr", "static_psnr")]
     others = (("static_ssim", "{:.4f}"), ("clean_psnr", "{:.2f}"), ("static_lpips", "{:.4f}"))

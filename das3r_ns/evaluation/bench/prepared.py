@@ -1,8 +1,8 @@
-"""Bring a clip to the size of the published protocol, pictures and truth alike, as a folder of its own.
+"""Bring a clip to the size of the published protocol, images and truth alike, as a folder of its own.
 
 The long side becomes 512 pixels and both sides are cropped around the middle to multiples of 16, as the published
 network sees its input and as its renders were compared. Everything after works on this folder, so that no stage can
-disagree with another about sizes. Masks are cropped like the pictures (the published code stretched those of Sintel).
+disagree with another about sizes. Masks are cropped like the images (the published code stretched those of Sintel).
 """
 
 import json
@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from das3r_ns.datasets import TruthClip, read_dynamic_mask, read_picture, read_poses
+from das3r_ns.datasets import TruthClip, read_dynamic_mask, read_image, read_poses
 from das3r_ns.datasets.truth import read_intrinsics
 from das3r_ns.files.json_files import write_json
 from das3r_ns.predictor.network.preprocess import Framing, framing
@@ -30,7 +30,7 @@ def prepare(clip: TruthClip, frames: Sequence[int], longest_side: int | None, fo
     used as it is.
 
     Args:
-        longest_side: of the prepared pictures; None keeps the size (and crops nothing).
+        longest_side: of the prepared images; None keeps the size (and crops nothing).
     Raises:
         TruthError: a file of the clip is missing or damaged.
     """
@@ -39,7 +39,7 @@ def prepare(clip: TruthClip, frames: Sequence[int], longest_side: int | None, fo
         return prepared_clip(folder)
     chosen = clip.only(frames)
     assert chosen.images is not None
-    first = read_picture(chosen.images[0])
+    first = read_image(chosen.images[0])
     size = (int(first.shape[0]), int(first.shape[1]))
     framed = Framing(size, size, (0, 0), size) if longest_side is None else framing(size, longest_side)
     with written_whole(folder) as temporary:
@@ -83,7 +83,7 @@ def _notes(folder: Path) -> dict[str, Any] | None:
 
 
 def _write_frames(clip: TruthClip, framed: Framing, folder: Path) -> list[bool]:
-    """Write pictures, masks and clean pictures; returns which frames have a mask."""
+    """Write images, masks and clean images; returns which frames have a mask."""
     assert clip.images is not None
     for name in ("images", "dynamic_masks", "clean"):
         (folder / name).mkdir()
@@ -91,9 +91,9 @@ def _write_frames(clip: TruthClip, framed: Framing, folder: Path) -> list[bool]:
     def write(i: int) -> bool:
         assert clip.images is not None
         name = f"{i:05d}.png"
-        _save(folder / "images" / name, resized_picture(read_picture(clip.images[i]), framed).numpy()[..., ::-1])
+        _save(folder / "images" / name, resized_image(read_image(clip.images[i]), framed).numpy()[..., ::-1])
         if clip.clean is not None:
-            _save(folder / "clean" / name, resized_picture(read_picture(clip.clean[i]), framed).numpy()[..., ::-1])
+            _save(folder / "clean" / name, resized_image(read_image(clip.clean[i]), framed).numpy()[..., ::-1])
         mask = None if clip.dynamic_mask is None else clip.dynamic_mask(i)
         if mask is not None:
             small = _resized(mask.numpy().astype(np.uint8) * 255, framed, Image.Resampling.NEAREST)
@@ -108,11 +108,11 @@ def _write_frames(clip: TruthClip, framed: Framing, folder: Path) -> list[bool]:
     return masks
 
 
-def resized_picture(picture: UInt8[Tensor, "h w 3"], framed: Framing) -> UInt8[Tensor, "h2 w2 3"]:
-    """A picture as the protocol has it: Lanczos where it shrinks, bicubic where it grows, then cropped."""
+def resized_image(image: UInt8[Tensor, "h w 3"], framed: Framing) -> UInt8[Tensor, "h2 w2 3"]:
+    """An image as the protocol has it: Lanczos where it shrinks, bicubic where it grows, then cropped."""
     shrinks = framed.resized[0] < framed.image_size[0]
     kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-    return torch.from_numpy(_resized(picture.numpy(), framed, kernel))
+    return torch.from_numpy(_resized(image.numpy(), framed, kernel))
 
 
 def _resized(values: np.ndarray, framed: Framing, kernel: Image.Resampling) -> np.ndarray:
@@ -122,8 +122,8 @@ def _resized(values: np.ndarray, framed: Framing, kernel: Image.Resampling) -> n
     return values[top : top + height, left : left + width].copy()
 
 
-def _save(path: Path, picture: np.ndarray) -> None:
-    encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+def _save(path: Path, image: np.ndarray) -> None:
+    encoded, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 2])
     if not encoded:
         raise OSError(f"could not encode {path}")
     path.write_bytes(data.tobytes())

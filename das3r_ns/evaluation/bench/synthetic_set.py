@@ -1,7 +1,7 @@
 """The set `synthetic`: clips that are drawn when they are first asked for, with everything known about them.
 
 It needs no data and no network connection, so that anybody can repeat a table, and it holds what no published set
-has: scenes in which nothing moves, or most of the picture does, or things rest, or the exposure drifts, all with clean
+has: scenes in which nothing moves, or most of the image does, or objects rest, or the exposure drifts, all with clean
 backgrounds.
 """
 
@@ -26,8 +26,8 @@ CLIPS: dict[str, SyntheticConfig] = {
     "exposure": replace(FORMAT, exposure_drift=1.0, seed=5),
     "waiting": replace(FORMAT, movers_wait=0.5, seed=6),
 }
-"""By sequence: a sideways sweep with shake, an arc, straight ahead, nothing that moves, a thing before more than half
-of the picture, a stop more light at the end than at the beginning, things that stand for half of the clip."""
+"""By sequence: a sideways sweep with shake, an arc, straight ahead, nothing that moves, an object before more than half
+of the image, a stop more light at the end than at the beginning, objects that stand for half of the clip."""
 
 
 def draw_missing(root: Path, wanted: tuple[str, ...]) -> None:

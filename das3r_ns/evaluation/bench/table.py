@@ -16,7 +16,7 @@ WAYS = ("predicted", "trained", "refined")
 """Of placing the test cameras; see `measure_renders`."""
 MASK_KEYS = ("j_mean", "j_recall", "f_mean", "f_recall", "moving_marked", "static_marked")
 POSE_KEYS = ("ate", "ate_percent_of_path", "rpe_translation", "rpe_rotation_deg", "focal_error_percent")
-PICTURE_KEYS = ("paper_psnr", "static_psnr", "static_ssim", "clean_psnr", "static_lpips")
+IMAGE_KEYS = ("paper_psnr", "static_psnr", "static_ssim", "clean_psnr", "static_lpips")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Row:
         """What a stage found; empty if it failed or was not run."""
         return self.stages.get(stage, {}).get("values", {})
 
-    def pictures(self, method: str, way: str) -> dict[str, Any]:
+    def images(self, method: str, way: str) -> dict[str, Any]:
         """PSNR and the like of a trained method, for one way of placing the test cameras; empty if there is none."""
         return self.values(f"psnr-{method}").get("psnr", {}).get(way, {})
 
@@ -122,9 +122,9 @@ class BenchTable:
             **{key: row.values("poses").get(key) for key in POSE_KEYS},
             "ate_after_training": (run.get("poses") or {}).get("ate"),
             **{
-                f"{key}_{way}": row.pictures(method, way).get(key) if method is not None else None
+                f"{key}_{way}": row.images(method, way).get(key) if method is not None else None
                 for way in WAYS
-                for key in PICTURE_KEYS
+                for key in IMAGE_KEYS
             },
             "published_das3r_paper_psnr": published.DAS3R_PSNR.get(self.set_name, {}).get(row.sequence),
             "seconds_predict": row.cost("predict", "seconds"),

@@ -1,10 +1,11 @@
 """The reported numbers as pure functions: tensors in, numbers out, no files and no printing.
 
-`masks` (J, J recall, F, shares marked, calibration), `poses` (ATE, RPE, focal error), `pictures` (paper PSNR, static
+`masks` (J, J recall, F, shares marked, calibration), `poses` (ATE, RPE, focal error), `images` (paper PSNR, static
 PSNR, static SSIM, clean PSNR) and `perceptual` (LPIPS, whose weights may be missing). Everything is worked in float64
 on the CPU: these numbers are compared with other people's to the second decimal.
 """
 
+from das3r_ns.evaluation.metrics.images import clean_psnr, paper_psnr, psnr, ssim_map, static_psnr, static_ssim
 from das3r_ns.evaluation.metrics.masks import (
     MaskScores,
     boundary_f,
@@ -13,7 +14,6 @@ from das3r_ns.evaluation.metrics.masks import (
     mask_scores,
     pair_masks_per_frame,
 )
-from das3r_ns.evaluation.metrics.pictures import clean_psnr, paper_psnr, psnr, ssim_map, static_psnr, static_ssim
 from das3r_ns.evaluation.metrics.poses import PoseErrors, focal_error_percent, pose_errors
 
 __all__ = [

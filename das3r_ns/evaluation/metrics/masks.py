@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 BOUNDARY_TOLERANCE = 0.008
-"""How far two outlines may lie apart and still match, as a share of the picture's diagonal."""
+"""How far two outlines may lie apart and still match, as a share of the image's diagonal."""
 
 CALIBRATION_BINS = 10
 """Equal parts of 0 to 1 in which probabilities are compared with how many of their pixels move."""
@@ -124,7 +124,7 @@ def _boundary_f_of_frame(predicted: np.ndarray, truth: np.ndarray, disk: np.ndar
 
 def outline(mask: np.ndarray) -> np.ndarray:
     """Outline, one pixel wide, of a boolean mask (h, w): the pixels that differ from the one to the right, below, or
-    below to the right. The picture's own edge is no outline. 0 or 1 as uint8."""
+    below to the right. The image's own edge is no outline. 0 or 1 as uint8."""
     grown = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     here = grown[:-1, :-1]
     differs = (here != grown[:-1, 1:]) | (here != grown[1:, :-1]) | (here != grown[1:, 1:])

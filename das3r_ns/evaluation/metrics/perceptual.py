@@ -16,16 +16,16 @@ from torch import Tensor
 def static_lpips(
     render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], dynamic: Bool[Tensor, "h w"]
 ) -> float | None:
-    """LPIPS (AlexNet) of the two pictures, both blackened where the truth moves; None when there are no weights."""
+    """LPIPS (AlexNet) of the two images, both blackened where the truth moves; None when there are no weights."""
     metric = _network()
     if metric is None:
         return None
     import torch
 
     keep = ~dynamic[..., None]
-    pictures = [(p.float().clamp(0, 1) * keep).permute(2, 0, 1)[None].to(metric.device) for p in (render, truth)]
+    images = [(p.float().clamp(0, 1) * keep).permute(2, 0, 1)[None].to(metric.device) for p in (render, truth)]
     with torch.no_grad():
-        return float(metric(*pictures))
+        return float(metric(*images))
 
 
 @lru_cache(maxsize=1)

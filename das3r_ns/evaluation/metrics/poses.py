@@ -1,6 +1,6 @@
 """How near a predicted camera path is to the true one: ATE, RPE (both by evo) and the focal length.
 
-A path from pictures alone is known up to a similarity, so it is first moved onto the truth by the best one
+A path from images alone is known up to a similarity, so it is first moved onto the truth by the best one
 (Umeyama over the camera centres), as every published table does. RPE is taken between neighbouring frames, all
 pairs, after that alignment.
 """
@@ -108,7 +108,7 @@ def align_paths(predicted: Float[Tensor, "n 4 4"], truth: Float[Tensor, "n 4 4"]
 def focal_error_percent(
     focal_px: Float[Tensor, "n"], truth_focal_px: Float[Tensor, "n"], width: int, truth_width: int
 ) -> float:
-    """Mean over the frames of |predicted / true - 1| in percent, both as shares of their picture's width."""
+    """Mean over the frames of |predicted / true - 1| in percent, both as shares of their image's width."""
     ratio = (focal_px.double() / width) / (truth_focal_px.double() / truth_width)
     return float(100 * (ratio - 1).abs().mean())
 

@@ -19,7 +19,7 @@ import numpy as np
 from das3r_ns.model.rasterizer.jit import kernel
 
 # Gaussians beyond the border of the image still reach into it. The Jacobian is taken no further out than this share of
-# the image size past the border (0.3 of the half size), or far-off splats would be smeared all over the picture.
+# the image size past the border (0.3 of the half size), or far-off splats would be smeared all over the image.
 _BORDER = 0.15
 
 

@@ -1,4 +1,4 @@
-"""Cameras of key frames from matched point features, by COLMAP: global mapping first, incremental mapping second.
+"""Cameras of keyframes from matched point features, by COLMAP: global mapping first, incremental mapping second.
 
 One pinhole camera with square pixels and a centred principal point is shared by all frames. The result is in the
 mapper's own world and scale; levelling comes later, when depth is known.
@@ -45,7 +45,7 @@ class CameraPath:
 
     T_world_camera: Float64[np.ndarray, "n 4 4"]
     """OpenCV axes; identity where unknown."""
-    known: Bool[np.ndarray, "n"]
+    registered: Bool[np.ndarray, "n"]
     """Which frames have a pose."""
     focal_px: float
     """Pixels of the clip's frames."""
@@ -62,17 +62,17 @@ class CameraPath:
     """Distortion that was taken out of the images that all this is of."""
     parallax: bool = True
     """False for a camera that stands still or only turns: no depth follows from such cameras."""
-    sure: bool = False
+    background_verified: bool = False
     """Whether they were found to follow what all else passes before: then what moves is no reason to doubt them, though
-    it fill the picture."""
+    it fill the image."""
     quality: CameraQuality | None = None
     """How far they are to be believed; None for cameras that were given, and before that was asked."""
 
     def spread(self, frames: Sequence[int], num_frames: int) -> CameraPath:
         """The same as cameras of those `frames` in a clip of `num_frames`; nothing is known of the others."""
-        T, known = np.tile(np.eye(4), (num_frames, 1, 1)), np.zeros(num_frames, bool)
-        T[frames], known[frames] = self.T_world_camera, self.known
-        return replace(self, T_world_camera=T, known=known)
+        T, registered = np.tile(np.eye(4), (num_frames, 1, 1)), np.zeros(num_frames, bool)
+        T[frames], registered[frames] = self.T_world_camera, self.registered
+        return replace(self, T_world_camera=T, registered=registered)
 
 
 def database_bytes(features: Sequence[Features], num_pairs: int) -> int:
@@ -121,7 +121,7 @@ def reconstruct_with_colmap(
                 attempts.append(f"{mapper} mapping posed none")
                 continue
             path = _camera_path(reconstruction, frames)
-            posed = int(path.known.sum())
+            posed = int(path.registered.sum())
             problem = _problem(path, size, config)
             if problem is None:
                 return path
@@ -193,10 +193,10 @@ def _largest(found: dict[int, pycolmap.Reconstruction]) -> pycolmap.Reconstructi
 def _camera_path(model: pycolmap.Reconstruction, frames: Sequence[UInt8[np.ndarray, "h w 3"]]) -> CameraPath:
     n = len(frames)
     T_world_camera = np.tile(np.eye(4), (n, 1, 1))
-    known = np.zeros(n, bool)
+    registered = np.zeros(n, bool)
     for image_id in model.reg_image_ids():
         T_world_camera[image_id - 1, :3] = model.images[image_id].cam_from_world().inverse().matrix()
-        known[image_id - 1] = True
+        registered[image_id - 1] = True
     points = list(model.points3D.values())
     xyz = np.array([point.xyz for point in points]).reshape(-1, 3)
     colours = np.zeros((len(points), 3), np.uint8)
@@ -206,12 +206,12 @@ def _camera_path(model: pycolmap.Reconstruction, frames: Sequence[UInt8[np.ndarr
         frame = frames[element.image_id - 1]
         colours[k] = frame[min(int(v), frame.shape[0] - 1), min(int(u), frame.shape[1] - 1)]
     focal = float(model.cameras[CAMERA_ID].focal_length)
-    return CameraPath(T_world_camera, known, focal, xyz, colours, float(model.compute_mean_reprojection_error()))
+    return CameraPath(T_world_camera, registered, focal, xyz, colours, float(model.compute_mean_reprojection_error()))
 
 
 def _problem(path: CameraPath, size: tuple[int, int], config: MappingConfig) -> str | None:
     """What is wrong with a reconstruction, in words; None when nothing is."""
-    if path.known.mean() < config.min_posed_share or path.known.sum() < 2:
+    if path.registered.mean() < config.min_posed_share or path.registered.sum() < 2:
         return f"left {int((~path.known).sum())} frames without a pose"
     if not (np.isfinite(path.T_world_camera).all() and np.isfinite(path.points).all()):
         return "its cameras are not finite"

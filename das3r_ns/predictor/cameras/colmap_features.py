@@ -58,7 +58,7 @@ def extract_features(
 
 
 def pairs_to_match(num_frames: int, config: FeatureConfig) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j: neighbours, then 2, 4, 8 times further on, then key frames with one another."""
+    """Pairs (i, j), i < j: neighbours, then 2, 4, 8 times further on, then keyframes with one another."""
     steps = list(range(1, config.overlap + 1))
     while steps[-1] * 2 < num_frames and steps[-1] * 2 <= 8 * config.overlap:
         steps.append(steps[-1] * 2)

@@ -17,9 +17,9 @@ class FeatureConfig(SavedConfig):
     max_features: int = 1500
     """At most this many a frame, the strongest first."""
     overlap: int = 5
-    """Each key frame is matched with this many that follow it, and with those 2, 4, 8, ... times as far."""
+    """Each keyframe is matched with this many that follow it, and with those 2, 4, 8, ... times as far."""
     loop_period: int = 5
-    """Every so many key frames one is matched with all others of its kind, which closes loops. 0 turns it off."""
+    """Every so many keyframes one is matched with all others of its kind, which closes loops. 0 turns it off."""
 
 
 LensChoice = Literal["auto", "pinhole", "radial", "zoom"]
@@ -36,7 +36,7 @@ class MappingConfig(SavedConfig):
     features: FeatureConfig = field(default_factory=FeatureConfig)
     """Point features and which frames are matched."""
     field_of_view: float = 60.0
-    """Angle in degrees that the longer side of the picture is first taken to cover; phones have 45 to 75."""
+    """Angle in degrees that the longer side of the image is first taken to cover; phones have 45 to 75."""
     max_error_px: float = 3.0
     """Matches further than this many pixels from the epipolar line are dropped."""
     min_posed_share: float = 0.5

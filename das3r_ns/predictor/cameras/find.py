@@ -8,7 +8,7 @@ frames far apart in time. Clips without parallax are recognised first (`motion_m
 once and blank ones not at all (`preprocess`). A clip is one shot here: `preprocess.shots` has seen to that. Where fast
 motion makes flow fail, `flow.seeding` has already led it.
 
-Time grows with the number of frames: the mapper, whose own grows faster, is given `MOST_KEY_FRAMES` at most.
+Time grows with the number of frames: the mapper, whose own grows faster, is given `MAX_KEYFRAMES` at most.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from das3r_ns.predictor.cameras.sfm import (
     LensEstimate,
     LensSearch,
     Tracks,
-    agreement_with,
     background_cameras,
     follow_grid,
+    inlier_share_of,
     refine_cameras,
     weigh,
 )
-from das3r_ns.predictor.cameras.sfm.focal import UNTOLD
-from das3r_ns.predictor.cameras.sfm.tracks import USED
+from das3r_ns.predictor.cameras.sfm.focal import MAX_FOCAL_STD
+from das3r_ns.predictor.cameras.sfm.tracks import MIN_WEIGHT
 from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.preprocess.blank_frames import blank
 from das3r_ns.predictor.preprocess.duplicate_frames import unique_frames
@@ -58,30 +58,30 @@ from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import RadialLens
 from das3r_ns.video.clip import Clip
 
-ENOUGH_POSED = 0.7
+MIN_REGISTERED_SHARE = 0.7
 """Share of the frames. When the cameras that were found hold in fewer, the slow mapper is asked too."""
-ALIKE = 0.03
-"""Relative difference in agreement that says nothing: a thing that moves may agree by chance."""
-CONVINCING = 0.82
-"""Agreement of cameras from flow that need no comparison."""
-SHORT = 100
+MAX_SHARE_DIFFERENCE = 0.03
+"""Relative difference in inlier share that says nothing: an object that moves may agree by chance."""
+CONVINCING_INLIER_SHARE = 0.82
+"""Inlier share of cameras from flow that need no comparison."""
+MIN_LOOP_FRAMES = 100
 """Frames. Twice as far as points are followed: no drift to speak of, and what is seen again after as many is a visit of
 its own."""
-USUAL_DEGREES = (40.0, 85.0)
+USUAL_FIELD_OF_VIEW_DEG = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
 twice."""
-DIVIDED = 0.6
-"""With less agreement several things may move, each for itself, and cameras may follow the wrong one."""
-DOUBTFUL = 0.45
-"""With less agreement the user is told."""
+DIVIDED_INLIER_SHARE = 0.6
+"""With a smaller inlier share several objects may move, each for itself, and cameras may follow the wrong one."""
+DOUBTFUL_INLIER_SHARE = 0.45
+"""With a smaller inlier share the user is told."""
 MIN_ROTATION_SHARE = 0.3
 """Of what was followed: rotations that explain less are no way out where no other cameras hold."""
-KEY_FRAMES = 16
-"""Fewest key frames: with fewer, one that cannot be placed takes many frames with it."""
-SEEN_AGAIN = 0.5
-"""Share of the points that the next key frame but one must still see: mapping asks for three views of a point."""
-MOST_KEY_FRAMES = 100
-"""Key frames that are mapped. Twice as many take global mapping over ten times as long."""
+MIN_KEYFRAMES = 16
+"""Fewest keyframes: with fewer, one that cannot be placed takes many frames with it."""
+MIN_SEEN_AGAIN_SHARE = 0.5
+"""Share of the points that the next keyframe but one must still see: mapping asks for three views of a point."""
+MAX_KEYFRAMES = 100
+"""Keyframes that are mapped. Twice as many take global mapping over ten times as long."""
 
 
 def find_cameras(
@@ -100,7 +100,7 @@ def find_cameras(
 
     Args:
         flow: between frames, with its round-trip error.
-        from_features: gives cameras of the clip by point features of the given key frames and the named mapper, or
+        from_features: gives cameras of the clip by point features of the given keyframes and the named mapper, or
             raises `PredictionError`. Other frames may be left unknown.
         features: of a frame; asked for in long clips only.
         focal_px: the true focal length, kept as it is.
@@ -138,10 +138,10 @@ def find_cameras(
             return replace(_path(clip, by_flow, shown, quality, bent), parallax=False)
         candidates.append(by_flow)
 
-    keys = key_frames(tracks)
-    if not candidates or candidates[0].agreement < DIVIDED:
+    keys = select_keyframes(tracks)
+    if not candidates or candidates[0].inlier_share < DIVIDED_INLIER_SHARE:
         background = background_cameras(tracks, clip.size, focal)
-        if background is not None and _posed(background.cameras) >= ENOUGH_POSED:
+        if background is not None and _posed(background.cameras) >= MIN_REGISTERED_SHARE:
             _say_much_moves(background)
             room = background.cameras
             if bent is None or not bent.zooms:
@@ -149,10 +149,10 @@ def find_cameras(
             # Of all that was followed they explain little by their nature: other points are no second opinion here.
             quality = assess_cameras(tracks, clip.size, room, second_estimate=False)
             if quality.sound:
-                return replace(_path(clip, room, shown, quality, bent), sure=True)
+                return replace(_path(clip, room, shown, quality, bent), background_verified=True)
 
-    left_out = max(len(keys) - MOST_KEY_FRAMES, 0)
-    mapped = [shown[k] for k in keys[left_out // 2 :][:MOST_KEY_FRAMES]]  # flow grows from the middle both ways
+    left_out = max(len(keys) - MAX_KEYFRAMES, 0)
+    mapped = [shown[k] for k in keys[left_out // 2 :][:MAX_KEYFRAMES]]  # flow grows from the middle both ways
 
     def by_features(mapper: Mapper) -> None:
         try:
@@ -160,12 +160,12 @@ def find_cameras(
         except PredictionError as e:
             failures.insert(0, str(e))
             return
-        T, known = torch.from_numpy(path.T_world_camera[shown]), torch.from_numpy(path.known[shown])
-        candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, known, focal))
+        T, registered = torch.from_numpy(path.T_world_camera[shown]), torch.from_numpy(path.registered[shown])
+        candidates.append(refine_cameras(tracks, clip.size, T, path.focal_px, registered, focal))
 
     if not (ample_parallax and candidates and _beyond_doubt(candidates[0], clip.size, focal)):
         by_features("global")
-    if not any(_posed(c) >= ENOUGH_POSED for c in candidates):
+    if not any(_posed(c) >= MIN_REGISTERED_SHARE for c in candidates):
         by_features("incremental")
     if not candidates:
         raise PredictionError(" ".join(failures))
@@ -179,17 +179,17 @@ def find_cameras(
         if quality.kind == "rotation":
             CONSOLE.print(
                 "[yellow]No path of the camera makes sense[/yellow]: it is taken to turn on the spot, and the scene "
-                "for a sphere around it. Choose a part of the clip where the camera moves past things that stand still."
+                "for a sphere around it. Choose a part of the clip where the camera moves past objects at rest."
             )
             return replace(_path(clip, best, shown, quality, bent), parallax=False)
-    if best.agreement < DOUBTFUL:
+    if best.inlier_share < DOUBTFUL_INLIER_SHARE:
         CONSOLE.print(
-            f"[yellow]The cameras explain only {100 * best.agreement:.0f} % of what was followed and may be "
-            "wrong.[/yellow] Either things that move cover most of the picture or it is blurred. Give masks of what "
+            f"[yellow]The cameras explain only {100 * best.inlier_share:.0f} % of what was followed and may be "
+            "wrong.[/yellow] Either objects that move cover most of the image or it is blurred. Give masks of what "
             "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
             "(--video.start-s, --video.end-s)."
         )
-    if best.focal_std > UNTOLD:
+    if best.focal_std > MAX_FOCAL_STD:
         angle = math.degrees(2 * math.atan(max(clip.size) / (2 * best.focal_px)))
         CONSOLE.print(
             f"[yellow]The motion does not tell the focal length[/yellow], as when the camera goes straight ahead: a "
@@ -209,7 +209,7 @@ def _first_sound(
         PredictionError: not even rotations explain what was seen.
     """
     doubts: list[str] = []
-    for cameras in sorted(map(without_runaways, candidates), key=lambda c: -c.agreement):
+    for cameras in sorted(map(without_runaways, candidates), key=lambda c: -c.inlier_share):
         quality = assess_cameras(tracks, clip.size, cameras)
         if quality.sound:
             return cameras, quality
@@ -219,32 +219,32 @@ def _first_sound(
     if quality.explained_share >= MIN_ROTATION_SHARE:
         return turning, quality
     raise PredictionError(
-        f"no cameras of this clip hold: {'; '.join(dict.fromkeys(doubts))}. Things that move (water, a crowd) may fill "
+        f"no cameras of this clip hold: {'; '.join(dict.fromkeys(doubts))}. Moving objects (water, a crowd) may fill "
         "the image, or it is blurred. What helps: masks of what moves (--masks), more frames per second (--video.fps), "
         "or a part of the clip that shows more of what stands still (--video.start-s, --video.end-s)."
     )
 
 
-def key_frames(tracks: Tracks) -> list[int]:
+def select_keyframes(tracks: Tracks) -> list[int]:
     """Frames that tell nearly as much about the cameras as all of them, the first and the last among them: as far apart
-    as the next but one still sees `SEEN_AGAIN` of the points, but `KEY_FRAMES` of them if there are so many."""
+    as the next but one still sees `MIN_SEEN_AGAIN_SHARE` of the points, but `MIN_KEYFRAMES` if there are so many."""
     n, offset = tracks.num_frames, tracks.target - tracks.anchor[:, None]
-    share = (tracks.weight > USED).mean(axis=2)
+    share = (tracks.weight > MIN_WEIGHT).mean(axis=2)
     reach = 0
     for distance in sorted(set(offset[(tracks.target >= 0) & (offset > 0)].tolist())):
-        if np.median(share[(tracks.target >= 0) & (offset == distance)]) < SEEN_AGAIN:
+        if np.median(share[(tracks.target >= 0) & (offset == distance)]) < MIN_SEEN_AGAIN_SHARE:
             break
         reach = distance
-    step = max(min(reach // 2, (n - 1) // (KEY_FRAMES - 1)), 1)
+    step = max(min(reach // 2, (n - 1) // (MIN_KEYFRAMES - 1)), 1)
     return sorted({*range(0, n, step), n - 1})
 
 
 def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
     """The cameras that explain most of what was followed (frames without a pose explain nothing); of those that explain
-    about as much, which may be because of a thing that moves, the ones that put points nearest to where they are seen.
+    about as much, which may be due to a moving object, the ones that put points nearest to where they are seen.
     """
-    most = max(c.agreement for c in candidates)
-    alike = [c for c in candidates if c.agreement >= (1 - ALIKE) * most]
+    most = max(c.inlier_share for c in candidates)
+    alike = [c for c in candidates if c.inlier_share >= (1 - MAX_SHARE_DIFFERENCE) * most]
     return min(alike, key=lambda c: float(c.reprojection_error_px[c.pose_known].median()))
 
 
@@ -252,8 +252,8 @@ def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKn
     """Whether features, which take longest, can be saved. With little parallax a wrong focal length and a wrong path
     explain nearly as much as the right ones: then the field of view gives it away."""
     angle = math.degrees(2 * math.atan(max(size) / (2 * by_flow.focal_px)))
-    usual = focal.known is not None or USUAL_DEGREES[0] <= angle <= USUAL_DEGREES[1]
-    return usual and by_flow.agreement > CONVINCING and bool(by_flow.pose_known.all())
+    usual = focal.known is not None or USUAL_FIELD_OF_VIEW_DEG[0] <= angle <= USUAL_FIELD_OF_VIEW_DEG[1]
+    return usual and by_flow.inlier_share > CONVINCING_INLIER_SHARE and bool(by_flow.pose_known.all())
 
 
 def _without_drift(
@@ -266,7 +266,7 @@ def _without_drift(
 ) -> CameraEstimate:
     """The cameras with places that are seen again where they were, in clips long enough to drift, unless what was
     followed speaks against it: places that only look the same bend a path beyond what its neighbours allow."""
-    if len(shown) <= SHORT:
+    if len(shown) <= MIN_LOOP_FRAMES:
         return cameras
     closed = close_loops(
         cameras,
@@ -274,12 +274,12 @@ def _without_drift(
         lambda k: features(shown[k]),
         lambda k: clip.frames[shown[k]].numpy(),
         tracks.size,
-        apart=SHORT,
+        apart=MIN_LOOP_FRAMES,
     )
     if closed is cameras:
         return cameras
-    before, after = (agreement_with(tracks, clip.size, c) for c in (cameras, closed))
-    return closed if after >= (1 - ALIKE) * before else cameras
+    before, after = (inlier_share_of(tracks, clip.size, c) for c in (cameras, closed))
+    return closed if after >= (1 - MAX_SHARE_DIFFERENCE) * before else cameras
 
 
 def _posed(estimate: CameraEstimate) -> float:
@@ -289,9 +289,9 @@ def _posed(estimate: CameraEstimate) -> float:
 def _say_much_moves(background: Background) -> None:
     cameras = background.cameras
     CONSOLE.print(
-        f"[yellow]The cameras explain {100 * cameras.agreement:.0f} % of what was followed; the rest moves by "
+        f"[yellow]The cameras explain {100 * cameras.inlier_share:.0f} % of what was followed; the rest moves by "
         f"itself.[/yellow] They are those of what lies behind all else (hidden {background.hidden} times, hiding "
-        f"{background.hides} times). Where this took a thing for the room, give masks of what moves."
+        f"{background.hides} times). Where this took an object for the room, give masks of what moves."
     )
 
 

@@ -33,7 +33,7 @@ def choose_lens(
     """The kind of motion and the lens; no lens where a pinhole explains as much.
 
     Args:
-        size: height and width of the picture that focal lengths are measured in.
+        size: height and width of the image that focal lengths are measured in.
         cameras: what `evidence` led to with a pinhole; None where there were none.
     """
     if evidence.kind == "static":  # points that do not move are bent alike in all frames
@@ -51,7 +51,7 @@ def turning_and_zooming(tracks: Tracks, size: tuple[int, int], focal: FocalKnowl
     """Cameras that only turn and a focal length for each frame; None where that does not explain the tracks.
 
     Args:
-        size: height and width of the picture that focal lengths are measured in.
+        size: height and width of the image that focal lengths are measured in.
     """
     lens = None if focal.known is not None else zoom_by_divergence(tracks)
     if lens is None:
@@ -62,7 +62,7 @@ def turning_and_zooming(tracks: Tracks, size: tuple[int, int], focal: FocalKnowl
     cameras = rotation_cameras(straight, size, focal)
     search = Search.begin(tracks, size, cameras, focal, lens, has_depth=False)
     fit = search.fit(("zoom",))
-    explained = explained_share(fit.straight.tracks, fit.adjusted.state, search.known)
+    explained = explained_share(fit.straight.tracks, fit.adjusted.state, search.registered)
     if explained < MIN_EXPLAINED or not search.is_real(fit, ("zoom",), "zoom"):
         return None
     return LensEstimate(search.estimate(fit), fit.lens, fit.straight.tracks, ("zoom",))

@@ -4,7 +4,7 @@ In: cameras whose neighbours fit (bundle adjustment over flow, which joins no fr
 followed) and point features of some frames. Out: the same cameras bent so that places seen again lie where they were.
 
 Frames that look alike are matched by features (`retrieval`), which gives a first pose of the later one among the points
-of the earlier; those points are then found in its picture to a few hundredths of a pixel, as tracks are (`subpixel`).
+of the earlier; those points are then found in its image to a few hundredths of a pixel, as tracks are (`subpixel`).
 Between frames with a tie the bend is spread evenly (`pose_graph`), so that neighbours keep fitting.
 """
 
@@ -29,22 +29,22 @@ from das3r_ns.predictor.cameras.sfm.subpixel import SubpixelMatcher
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage
 
-MOST_A_FRAME = 2
-"""Ties to earlier visits that are tried for each key frame."""
-RATIO = 0.8
+MAX_EDGES_PER_FRAME = 2
+"""Ties to earlier visits that are tried for each keyframe."""
+MAX_MATCH_RATIO = 0.8
 """Of the distances to the nearest and the next feature, below which a match is unambiguous (Lowe, IJCV 2004)."""
 MIN_MATCHES = 30
 MIN_SHARP = 40
-"""Points found exactly in the other picture. Fewer could agree by chance, or on a thing that moves."""
+"""Points found exactly in the other image. Fewer could agree by chance, or on an object that moves."""
 MIN_SHARE = 0.4
 """Of the matches, and of the points found exactly, that must agree on one camera."""
-NEAR = 0.02
-"""As a share of the picture's longer side: a feature is about as deep as a followed point within it."""
-ROUGH = 0.01
+MAX_POINT_DISTANCE_SHARE = 0.02
+"""As a share of the image's longer side: a feature is about as deep as a followed point within it."""
+DEPTH_POSE_ERROR_SHARE = 0.01
 """As a share of the longer side: error of a pose from such depths."""
 EXACT_PX = 1.0
 """Pixels of the flow."""
-KEPT_PICTURES = 64
+KEPT_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _View:
 
 @dataclass(frozen=True)
 class _Place:
-    """A key frame as a place to come back to. Positions in pixels of the flow."""
+    """A keyframe as a place to come back to. Positions in pixels of the flow."""
 
     frame: int
     xy: Float[np.ndarray, "f 2"]
@@ -69,29 +69,29 @@ class _Place:
 
 def close_loops(
     cameras: CameraEstimate,
-    key_frames: Sequence[int],
+    keyframes: Sequence[int],
     features: Callable[[int], Features],
-    picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+    image: Callable[[int], UInt8[np.ndarray, "H W 3"]],
     flow_size: tuple[int, int],
     apart: int,
 ) -> CameraEstimate:
     """The cameras with every place that is seen again where it was; the same object when none is.
 
     Args:
-        key_frames: ascending; each that is the frame of some points is compared with the others.
-        features: of a frame, in pixels of its picture.
+        keyframes: ascending; each that is the frame of some points is compared with the others.
+        features: of a frame, in pixels of its image.
         flow_size: height and width of the flow that the cameras come from, the resolution that points are sought at.
         apart: frames; visits nearer in time are no visits.
     """
-    to_flow = flow_size[1] / picture(0).shape[1]
-    frames = [i for i in _nearest(cameras, key_frames) if cameras.pose_known[i]]
+    to_flow = flow_size[1] / image(0).shape[1]
+    frames = [i for i in _nearest(cameras, keyframes) if cameras.pose_known[i]]
     views = {i: _view(cameras, i, to_flow) for i in frames}
     frames = [i for i in frames if len(views[i].pixel) >= MIN_SHARP]
     if len(frames) < 3:
         return cameras
     found = _features_of(frames, features)
-    pairs = retrieve_pairs(vlad_descriptors([f.descriptors for f in found]), frames, apart, MOST_A_FRAME)
-    sharpener = SubpixelMatcher(picture, flow_size, KEPT_PICTURES)
+    pairs = retrieve_pairs(vlad_descriptors([f.descriptors for f in found]), frames, apart, MAX_EDGES_PER_FRAME)
+    sharpener = SubpixelMatcher(image, flow_size, KEPT_IMAGES)
     placed: list[PoseGraphEdge | None] = [None] * len(pairs)
     with stage(f"Places seen again among {len(pairs)} pairs of frames", len(pairs), "pairs") as bar:
 
@@ -115,12 +115,12 @@ def close_loops(
     return _bent(cameras, frames, T[0] @ T_first_part, depth)
 
 
-def _nearest(cameras: CameraEstimate, key_frames: Sequence[int]) -> list[int]:
-    """The frames with points of their own that are nearest to the key frames."""
+def _nearest(cameras: CameraEstimate, keyframes: Sequence[int]) -> list[int]:
+    """The frames with points of their own that are nearest to the keyframes."""
     own = np.unique(cameras.point_frame.numpy())
     if len(own) == 0:
         return []
-    return np.unique(own[np.abs(own[:, None] - np.asarray(key_frames)).argmin(axis=0)]).tolist()
+    return np.unique(own[np.abs(own[:, None] - np.asarray(keyframes)).argmin(axis=0)]).tolist()
 
 
 def _view(cameras: CameraEstimate, frame: int, to_flow: float) -> _View:
@@ -150,12 +150,14 @@ def _similarity(
     K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])
     first, second = _match(a, b)
     distance, nearest = cKDTree(a.view.pixel).query(first)
-    close = distance < NEAR * max(size)
+    close = distance < MAX_POINT_DISTANCE_SHARE * max(size)
     if close.sum() < MIN_MATCHES:
         return None
     ray = np.concatenate(((first[close] - centre) / focal, np.ones((close.sum(), 1))), axis=1)
     depth = a.view.camera[nearest[close], 2:]
-    rough = pose_from_points(ray * depth, second[close], K, ROUGH * max(size), MIN_MATCHES // 2, MIN_SHARE)
+    rough = pose_from_points(
+        ray * depth, second[close], K, DEPTH_POSE_ERROR_SHARE * max(size), MIN_MATCHES // 2, MIN_SHARE
+    )
     if rough is None:
         return None
     guess, inside = _project(rough[0], a.view.camera, focal, centre)
@@ -169,7 +171,7 @@ def _similarity(
     T_b_a, agree = exact
     there = a.view.camera[sharp][agree] @ T_b_a[:3, :3].T + T_b_a[:3, 3]
     distance, nearest = cKDTree(b.view.pixel).query(seen[sharp][agree])
-    close = distance < NEAR * max(size)
+    close = distance < MAX_POINT_DISTANCE_SHARE * max(size)
     if close.sum() < MIN_MATCHES // 2:
         return None
     T_b_a[:3] *= float(np.median(b.view.camera[nearest[close], 2] / there[close, 2]))
@@ -185,14 +187,14 @@ def _match(a: _Place, b: _Place) -> tuple[Float64[np.ndarray, "m 2"], Float64[np
     distance = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1) - 2 * x @ y.T
     two = np.partition(distance, 1, axis=1)[:, :2]
     nearest, back = distance.argmin(axis=1), distance.argmin(axis=0)
-    fine = (back[nearest] == np.arange(len(x))) & (two[:, 0] < RATIO**2 * two[:, 1])
+    fine = (back[nearest] == np.arange(len(x))) & (two[:, 0] < MAX_MATCH_RATIO**2 * two[:, 1])
     return a.xy[fine].astype(np.float64), b.xy[nearest[fine]].astype(np.float64)
 
 
 def _project(
     T: Float64[np.ndarray, "4 4"], point: Float64[np.ndarray, "m 3"], focal: float, centre: Float64[np.ndarray, "2"]
 ) -> tuple[Float64[np.ndarray, "m 2"], Bool[np.ndarray, "m"]]:
-    """Where a camera sees points, and which of them lie in its picture."""
+    """Where a camera sees points, and which of them lie in its image."""
     moved = point @ T[:3, :3].T + T[:3, 3]
     ahead = moved[:, 2] > 0
     pixel = focal * moved[:, :2] / np.where(ahead, moved[:, 2], 1)[:, None] + centre

@@ -22,21 +22,21 @@ from das3r_ns.predictor.cameras.sfm.initialization import InitializationError, r
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, invert
 from das3r_ns.predictor.cameras.sfm.resection import MIN_INLIERS
 from das3r_ns.predictor.cameras.sfm.rotations import best_rotations, fit_rotation, homography
-from das3r_ns.predictor.cameras.sfm.tracks import USED, Tracks
+from das3r_ns.predictor.cameras.sfm.tracks import MIN_WEIGHT, Tracks
 
 STILL_PX = 0.4
 """Pixels of the flow. What moves less stands still: several times the noise of a position."""
 STATIC_SHARE = 0.3
-"""A moving camera leaves fewer positions in place, even when it follows a thing."""
+"""A moving camera leaves fewer positions in place, even when it follows an object."""
 ROTATION_SHARE = 0.5
-"""Things that move may cover the rest of the picture."""
+"""Objects that move may cover the rest of the image."""
 PARALLAX_SHARE = 0.15
 """Positions that an epipolar geometry explains and no rotation does; with more the camera has moved."""
 EXACT_PX = 0.1
 """Pixels of the flow. Rotations with no more noise than positions have leave nothing for parallax to explain."""
-LEAST_PARALLAX_PX = 1.5
+MIN_PARALLAX_PX = 1.5
 """Pixels of the flow. Shifts this small are noise, and a pan is better described by rotations."""
-LEAST_GAIN = 0.6
+MAX_NOISE_RATIO = 0.6
 """Noise of moving cameras over that of turning ones. Freer cameras always fit a little better."""
 
 MotionKind = Literal["static", "rotation", "general"]
@@ -70,7 +70,7 @@ def select_motion_model(
     """Choose the simplest motion that explains the tracks: identity, rotation, then anything with parallax.
 
     Args:
-        size: height and width of the picture that focal lengths are measured in.
+        size: height and width of the image that focal lengths are measured in.
     """
     pairs = _far_pairs(tracks)
     if not pairs:
@@ -123,14 +123,14 @@ def cameras_from_tracks(
     except InitializationError:
         return evidence, turning
     # A tripod head off the lens, or a step aside while panning: little parallax, but the depth is in it.
-    moves = parallax(moving) * to_flow > LEAST_PARALLAX_PX
-    if moves and moving.reprojection_error_px.median() < LEAST_GAIN * turning.reprojection_error_px.median():
+    moves = parallax(moving) * to_flow > MIN_PARALLAX_PX
+    if moves and moving.reprojection_error_px.median() < MAX_NOISE_RATIO * turning.reprojection_error_px.median():
         return replace(evidence, kind="general"), moving
     return evidence, turning
 
 
 def parallax(cameras: CameraEstimate) -> float:
-    """Pixels of the picture by which points at the usual depth (1) shift as the camera moves: its distance from the
+    """Pixels of the image by which points at the usual depth (1) shift as the camera moves: its distance from the
     middle of its path, exceeded in a tenth of the frames."""
     centres = cameras.T_world_camera[:, :3, 3]
     return cameras.focal_px * float((centres - centres.median(dim=0).values).norm(dim=1).quantile(0.9))
@@ -158,18 +158,18 @@ def rotation_cameras(
     prior = focal_prior(tracks, size, focal)
     matches = [_matches(tracks, a, slot) for a, slot in _far_pairs(tracks)]
     start = best_rotations(matches, prior, tracks.centre)[0] if matches else prior.focal
-    T, known = _chain(tracks, start)
+    T, registered = _chain(tracks, start)
     held = np.zeros(tracks.num_frames, bool)
     held[0] = True
     state = State(T, start, np.zeros(tracks.pixel.shape[:2]))
     adjusted = adjust(tracks, state, prior, held, rounds=10, free_depth=False)
     T = invert(adjusted.state.T_camera_world)
-    return _without_points(tracks, size, T, known, adjusted.state.focal, adjusted.focal_std, adjusted.noise)
+    return _without_points(tracks, size, T, registered, adjusted.state.focal, adjusted.focal_std, adjusted.noise)
 
 
 def _far_pairs(tracks: Tracks, most: int = 16) -> list[tuple[int, int]]:
     """For some anchors spread over the clip, the farthest target that still sees a third of the points."""
-    share = (tracks.weight > USED).mean(axis=2)
+    share = (tracks.weight > MIN_WEIGHT).mean(axis=2)
     usual = float(np.quantile(share[tracks.target >= 0], 0.95))
     enough = max(0.33 * usual, MIN_INLIERS / tracks.pixel.shape[1])
     found = []
@@ -182,7 +182,7 @@ def _far_pairs(tracks: Tracks, most: int = 16) -> list[tuple[int, int]]:
 
 
 def _matches(tracks: Tracks, a: int, slot: int) -> tuple[np.ndarray, np.ndarray]:
-    use = tracks.weight[a, slot] > USED
+    use = tracks.weight[a, slot] > MIN_WEIGHT
     return tracks.pixel[a, use].astype(np.float64), tracks.observed[a, slot, use].astype(np.float64)
 
 
@@ -190,8 +190,8 @@ def _chain(tracks: Tracks, focal: float) -> tuple[Float64[np.ndarray, "n 4 4"], 
     """T_camera_world by rotation from anchor to target, nearest frames first, until no more are linked to frame 0."""
     n = tracks.num_frames
     T = np.tile(np.eye(4), (n, 1, 1))
-    known = np.zeros(n, bool)
-    known[0] = True
+    registered = np.zeros(n, bool)
+    registered[0] = True
     links: dict[int, list[tuple[int, int, int]]] = {}
     for a, slot in zip(*np.nonzero(tracks.target >= 0)):
         i, j = int(tracks.anchor[a]), int(tracks.target[a, slot])
@@ -201,30 +201,30 @@ def _chain(tracks: Tracks, focal: float) -> tuple[Float64[np.ndarray, "n 4 4"], 
         for _, a, slot in sorted(links.get(j, [])):
             i = int(tracks.anchor[a])
             source, target = _matches(tracks, a, slot)
-            if i < j and known[i] and len(source) >= MIN_INLIERS:
+            if i < j and registered[i] and len(source) >= MIN_INLIERS:
                 H = homography(source, target)
                 T[j, :3, :3] = fit_rotation(source, target, H, focal, tracks.centre)[0] @ T[i, :3, :3]
-                known[j] = True
+                registered[j] = True
                 break
-    return T, known
+    return T, registered
 
 
 def _without_points(
     tracks: Tracks,
     size: tuple[int, int],
     T_world_camera: np.ndarray,
-    known: np.ndarray,
+    registered: np.ndarray,
     focal: float,
     focal_std: float,
     noise: np.ndarray,
 ) -> CameraEstimate:
-    to_picture = size[1] / tracks.size[1]
+    to_image = size[1] / tracks.size[1]
     return CameraEstimate(
         torch.from_numpy(T_world_camera),
-        focal * to_picture,
+        focal * to_image,
         min(focal_std, SPREAD),
-        torch.from_numpy(known),
-        torch.from_numpy(noise * to_picture),
+        torch.from_numpy(registered),
+        torch.from_numpy(noise * to_image),
         1.0,
         torch.zeros(0, 3, dtype=torch.float64),
         torch.zeros(0, dtype=torch.long),

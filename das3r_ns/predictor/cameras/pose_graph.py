@@ -1,6 +1,6 @@
 """Parts of a long clip laid out so that all known similarities between them fit best (a pose graph over Sim(3)).
 
-A part is a window of the network predictor or a key frame of the geometric one, each with a world and a scale of its
+A part is a window of the network predictor or a keyframe of the geometric one, each with a world and a scale of its
 own. Neighbours are tied by what they share; ties between parts far apart in time close loops.
 """
 

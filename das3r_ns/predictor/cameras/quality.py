@@ -29,7 +29,7 @@ from das3r_ns.predictor.cameras.sfm.initialization import triangulate
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, squared_errors
 
 MIN_EXPLAINED_SHARE = 0.5
-"""Of what was followed. With less, things that move cover most of the image, or the cameras are wrong."""
+"""Of what was followed. With less, objects that move cover most of the image, or the cameras are wrong."""
 MIN_SOUND_SHARE = 0.15
 """With less, the cameras follow nothing that was seen."""
 MAX_REACH_DEPTHS = 100.0
@@ -132,7 +132,7 @@ def assess_cameras(
         second_estimate: whether to ask other points; takes about a quarter of what the first estimate took.
     """
     T = cameras.T_world_camera.numpy()
-    n, known = len(T), cameras.pose_known.numpy()
+    n, registered = len(T), cameras.pose_known.numpy()
     if not (np.isfinite(T).all() and np.isfinite(cameras.focal_px) and cameras.focal_px > 0):
         none = np.zeros(n)
         said = ("the cameras are not finite",)
@@ -140,11 +140,11 @@ def assess_cameras(
     to_flow = tracks.size[1] / size[1]
     state = _state(tracks, cameras, to_flow, kind)
     errors = squared_errors(tracks, state)
-    explained = _explained_by_frame(tracks, errors, known)
-    total = _explained(tracks, errors, known)
+    explained = _explained_by_frame(tracks, errors, registered)
+    total = _explained(tracks, errors, registered)
     noise = noise_by_frame(tracks, errors) / to_flow
-    centres = T[known, :3, 3] if known.any() else T[:, :3, 3]
-    distance = np.linalg.norm(centres - np.median(centres, axis=0), axis=1) / _median_depth(tracks, state, known)
+    centres = T[registered, :3, 3] if registered.any() else T[:, :3, 3]
+    distance = np.linalg.norm(centres - np.median(centres, axis=0), axis=1) / _median_depth(tracks, state, registered)
     spread, reach = float(np.quantile(distance, 0.9)), float(distance.max())
     doubts: list[str] = []
     if total < MIN_EXPLAINED_SHARE:
@@ -152,7 +152,7 @@ def assess_cameras(
     if reach > MAX_REACH_DEPTHS:
         doubts.append(f"they lie up to {reach:.3g} times the depth of the scene apart")
     path, focal = None, None
-    if second_estimate and kind == "general" and known.sum() > 2 and reach <= MAX_REACH_DEPTHS:
+    if second_estimate and kind == "general" and registered.sum() > 2 and reach <= MAX_REACH_DEPTHS:
         path, focal, focal_std = _second_opinion(tracks, size, cameras, from_nothing=total < SURE_SHARE)
         unsure = 3 * float(np.hypot(cameras.focal_std, focal_std))
         if focal is not None and abs(np.log1p(focal)) > max(MAX_FOCAL_DIFFERENCE, unsure):
@@ -162,13 +162,13 @@ def assess_cameras(
     return CameraQuality(
         kind,
         total,
-        float(np.median(noise[known])) if known.any() else float(np.median(noise)),
+        float(np.median(noise[registered])) if registered.any() else float(np.median(noise)),
         spread,
         path,
         focal,
         explained,
         noise,
-        _trust(explained, noise, known),
+        _trust(explained, noise, registered),
         tuple(doubts),
         total >= MIN_SOUND_SHARE and reach <= MAX_REACH_DEPTHS,
     )
@@ -176,17 +176,17 @@ def assess_cameras(
 
 def without_runaways(cameras: CameraEstimate) -> CameraEstimate:
     """The cameras with no pose for single frames that lie absurdly far from all others."""
-    known = cameras.pose_known
-    if known.sum() < 4:
+    registered = cameras.pose_known
+    if registered.sum() < 4:
         return cameras
     centres = cameras.T_world_camera[:, :3, 3]
-    distance = (centres - centres[known].median(dim=0).values).norm(dim=1)
-    usual = distance[known].quantile(0.75)
-    away = known & ((distance > RUNAWAY * usual.clamp_min(1e-9)) | ~torch.isfinite(distance))
-    if not away.any() or away.sum() > 0.2 * known.sum():
+    distance = (centres - centres[registered].median(dim=0).values).norm(dim=1)
+    usual = distance[registered].quantile(0.75)
+    away = registered & ((distance > RUNAWAY * usual.clamp_min(1e-9)) | ~torch.isfinite(distance))
+    if not away.any() or away.sum() > 0.2 * registered.sum():
         return cameras
-    T = geometry.interpolate_poses(cameras.T_world_camera, known & ~away)
-    return replace(cameras, T_world_camera=T, pose_known=known & ~away)
+    T = geometry.interpolate_poses(cameras.T_world_camera, registered & ~away)
+    return replace(cameras, T_world_camera=T, pose_known=registered & ~away)
 
 
 def _state(tracks: Tracks, cameras: CameraEstimate, to_flow: float, kind: str) -> State:
@@ -198,14 +198,14 @@ def _state(tracks: Tracks, cameras: CameraEstimate, to_flow: float, kind: str) -
     return State(T, focal, inverse_depth)
 
 
-def _median_depth(tracks: Tracks, state: State, known: np.ndarray) -> float:
-    near = state.inverse_depth[known[tracks.anchor]]
+def _median_depth(tracks: Tracks, state: State, registered: np.ndarray) -> float:
+    near = state.inverse_depth[registered[tracks.anchor]]
     return float(1 / np.median(near[near > 0])) if (near > 0).any() else 1.0
 
 
-def _explained_by_frame(tracks: Tracks, errors: np.ndarray, known: np.ndarray) -> Float64[np.ndarray, "n"]:
+def _explained_by_frame(tracks: Tracks, errors: np.ndarray, registered: np.ndarray) -> Float64[np.ndarray, "n"]:
     total, fine = np.zeros(tracks.num_frames), np.zeros(tracks.num_frames)
-    posed = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
+    posed = registered[tracks.anchor][:, None] & registered[tracks.target] & (tracks.target >= 0)
     closeness = tracks.weight / (1 + errors / HALF_EXPLAINED_PX**2) * posed[..., None]
     present = tracks.target >= 0
     anchor = np.broadcast_to(tracks.anchor[:, None], tracks.target.shape)
@@ -215,8 +215,8 @@ def _explained_by_frame(tracks: Tracks, errors: np.ndarray, known: np.ndarray) -
     return fine / np.maximum(total, 1e-9)
 
 
-def _explained(tracks: Tracks, errors: np.ndarray, known: np.ndarray) -> float:
-    posed = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
+def _explained(tracks: Tracks, errors: np.ndarray, registered: np.ndarray) -> float:
+    posed = registered[tracks.anchor][:, None] & registered[tracks.target] & (tracks.target >= 0)
     closeness = tracks.weight / (1 + errors / HALF_EXPLAINED_PX**2) * posed[..., None]
     return float(closeness.sum() / max(float(tracks.weight.sum()), 1e-9))
 
@@ -260,13 +260,13 @@ def _path_difference(first: torch.Tensor, second: torch.Tensor) -> float | None:
     return float(np.sqrt(((moved - a) ** 2).sum(axis=1).mean()) / spread)
 
 
-def _trust(explained: np.ndarray, noise: np.ndarray, known: np.ndarray) -> Float64[np.ndarray, "n"]:
-    if not known.any():
-        return np.full(len(known), MIN_TRUST)
-    usual_share, usual_noise = np.median(explained[known]), np.median(noise[known])
+def _trust(explained: np.ndarray, noise: np.ndarray, registered: np.ndarray) -> Float64[np.ndarray, "n"]:
+    if not registered.any():
+        return np.full(len(registered), MIN_TRUST)
+    usual_share, usual_noise = np.median(explained[registered]), np.median(noise[registered])
     trust = np.clip(explained / max(0.7 * usual_share, 1e-9), MIN_TRUST, 1)
     trust *= np.clip(3 * usual_noise / np.maximum(noise, 1e-9), MIN_TRUST, 1)
-    posed = np.flatnonzero(known)
-    distance = np.abs(np.arange(len(known))[:, None] - posed).min(axis=1)
+    posed = np.flatnonzero(registered)
+    distance = np.abs(np.arange(len(registered))[:, None] - posed).min(axis=1)
     guessed = np.where(distance <= FAR_FROM_POSED, INTERPOLATED_TRUST, MIN_TRUST)
-    return np.maximum(np.where(known, trust, guessed), MIN_TRUST)
+    return np.maximum(np.where(registered, trust, guessed), MIN_TRUST)

@@ -44,7 +44,7 @@ class InverseDepth:
     signed: Float32[np.ndarray, "h w"]
     """Inverse depth of the best fit when negative ones are allowed; NaN where no view sees the pixel."""
     velocity: Float32[np.ndarray, "2 h w"]
-    """Motion in the picture that the fit leaves, pixels a frame: the slope of what is left over the distance in frames,
+    """Motion in the image that the fit leaves, pixels a frame: the slope of what is left over the distance in frames,
     robust; 0 where no view sees the pixel."""
     reliability: Float32[np.ndarray, "h w"] | None = None
     """Mean over the views of the variance of flow at its best over that of this pixel's flow: 1 where every view sees

@@ -33,7 +33,7 @@ class PosedFlow:
     K: Float64[np.ndarray, "n 3 3"]
     """Map pixels."""
     pose_known: Bool[np.ndarray, "n"]
-    sure: bool = False
+    background_verified: bool = False
     """As of `CameraPath`."""
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class PosedFlow:
         around = [source + sign * offset for offset in offsets for sign in (-1, 1)]
         targets = [j for j in around if 0 <= j < len(self) and self.pose_known[j]]
         T = self.T_world_camera
-        if not (T[0] == T).all():  # a picture shown twice has one camera, and is no view of itself
+        if not (T[0] == T).all():  # an image shown twice has one camera, and is no view of itself
             targets = [j for j in targets if not np.array_equal(T[j], T[source])]
         if not targets:
             return None

@@ -1,8 +1,8 @@
-"""Optical flow: two pictures in, for every pixel of the first where it went in the second.
+"""Optical flow: two images in, for every pixel of the first where it went in the second.
 
 `FlowEstimator` is what the other rooms ask for; `DisFlow` (OpenCV, no weights, a few milliseconds a pair on a CPU) is
 the default and `RaftFlow` (torchvision, `raft`) is used when its weights are on disk. Flow is in pixels of the given
-pictures, (du, dv), so `target = pixel + flow` whatever the pixel-centre convention.
+images, (du, dv), so `target = pixel + flow` whatever the pixel-centre convention.
 """
 
 import threading
@@ -21,10 +21,10 @@ from das3r_ns.predictor.flow.matches import Match
 
 @runtime_checkable
 class FlowEstimator(Protocol):
-    """Dense optical flow between two pictures of the same size."""
+    """Dense optical flow between two images of the same size."""
 
     def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-        """Displacement (du, dv) in pixels that takes each pixel of RGB picture `a` to its place in `b`. It is finite
+        """Displacement (du, dv) in pixels that takes each pixel of RGB image `a` to its place in `b`. It is finite
         everywhere, also where the pixel is hidden or out of view in `b`: check it against the flow from `b` to `a`."""
         ...
 
@@ -44,11 +44,11 @@ class DisFlow:
     """Dense inverse search (Kroeger et al., ECCV 2016), OpenCV's implementation. Deterministic, no weights."""
 
     def __init__(self) -> None:
-        self._of_thread = threading.local()  # OpenCV's object holds the pictures it works on
+        self._of_thread = threading.local()  # OpenCV's object holds the images it works on
 
     def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
         # The gradient constancy of DIS leaves small differences in brightness alone; no equalisation is needed.
-        grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (a, b)]
+        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (a, b)]
         if not hasattr(self._of_thread, "dis"):
             self._of_thread.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         return self._of_thread.dis.calc(grey[0], grey[1], np.zeros((*a.shape[:2], 2), np.float32))
@@ -64,7 +64,7 @@ def resize_flow(flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]) -> Fl
 
 
 def sample(values: Float32[np.ndarray, "h w *c"], flow: Float32[np.ndarray, "h w 2"]) -> Float32[np.ndarray, "h w *c"]:
-    """Look up `values` of the second picture at the place where each pixel of the first went; 0 out of view."""
+    """Look up `values` of the second image at the place where each pixel of the first went; 0 out of view."""
     u, v = _targets(flow)
     return cv2.remap(values, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
@@ -74,7 +74,7 @@ def round_trip_error(
 ) -> Float32[np.ndarray, "h w"]:
     """Distance in pixels between a pixel and where forward then backward flow bring it; infinite out of view.
 
-    Large where a pixel is hidden in the second picture or the flow is wrong.
+    Large where a pixel is hidden in the second image or the flow is wrong.
     """
     height, width = forward.shape[:2]
     u, v = _targets(forward)

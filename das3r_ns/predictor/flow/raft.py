@@ -1,7 +1,7 @@
 """RAFT (Teed and Deng, ECCV 2020) as a `FlowEstimator`: torchvision's network and weights.
 
-A pair is looked at both ways at once, each picture encoded once. On a GPU the hundreds of small kernels of a pair are
-recorded once for a size of pictures and then run as one CUDA graph: launched one by one they take twice as long.
+A pair is looked at both ways at once, each image encoded once. On a GPU the hundreds of small kernels of a pair are
+recorded once for a size of images and then run as one CUDA graph: launched one by one they take twice as long.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PATIENCE = Patience(attempts=3)
 STEPS = 12
 """Updates of the flow; the paper's own number for evaluation."""
 MIN_SIDE = 128
-"""Pixels: smaller pictures have no fourth level of the correlation pyramid."""
+"""Pixels: smaller images have no fourth level of the correlation pyramid."""
 
 
 class RaftFlow:
@@ -88,9 +88,9 @@ class RaftFlow:
 
 
 def flow_both_ways(network: RAFT, pair: Float[Tensor, "2 3 H W"]) -> Float[Tensor, "2 2 H W"]:
-    """Flow in pixels from the first picture to the second and back, by the parts of torchvision's network.
+    """Flow in pixels from the first image to the second and back, by the parts of torchvision's network.
 
-    Its own `forward` encodes the pictures again for the way back and enlarges the flow after every update (RAFT,
+    Its own `forward` encodes the images again for the way back and enlarges the flow after every update (RAFT,
     sections 3.1 to 3.3).
 
     Args:

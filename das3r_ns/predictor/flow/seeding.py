@@ -1,6 +1,6 @@
 """A start for dense flow where the motion is larger than it can find by itself.
 
-Coarse-to-fine flow loses its way when things move by more than about an eighth of the image, or by more than their own
+Coarse-to-fine flow loses its way when objects move by more than about an eighth of the image, or by more than their own
 size. Given a rough guess of the motion, the second image is warped back by it, the flow that remains is short, and the
 two are composed. Guesses come from shorter steps in time (`chain`), which carry the motion of every surface, and from
 point matches (`guess_from_matches`), which need nothing in between. Several results are merged by pixel (`merge`).

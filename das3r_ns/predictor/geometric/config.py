@@ -18,7 +18,7 @@ MEDIANS_PX = (1, 3, 5)
 
 @dataclass
 class GeometricPredictorConfig(PredictorSettings):
-    """Cameras, depth and moving things from motion and geometry alone: no weights, no GPU."""
+    """Cameras, depth and moving objects from motion and geometry alone: no weights, no GPU."""
 
     mapping: MappingConfig = field(default_factory=MappingConfig)
     """Cameras."""
@@ -47,7 +47,7 @@ class GeometricPredictorConfig(PredictorSettings):
     """Size of the seed cloud."""
     laid_over: bool = True
     """Find black bars, logos and words that stay in place, and leave out what they cover. Turn off if a part of the
-    scene is taken for such a thing."""
+    scene is taken for such an object."""
 
     def check(self) -> None:
         """

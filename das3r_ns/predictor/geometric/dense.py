@@ -2,7 +2,7 @@
 
 In: cameras and flow. Out: `Maps` at map resolution in the cameras' world. Each frame's depth comes from its own flow
 (`depth`), then frames that see the same point settle on one (`fusion`). What moves is decided by `masks.decide`. Frames
-without a pose of their own get depth from an interpolated one, but say nothing about motion: the whole picture would
+without a pose of their own get depth from an interpolated one, but say nothing about motion: the whole image would
 seem to move.
 """
 
@@ -24,7 +24,7 @@ from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage, tracked
 
-FARTHEST = 100.0
+MAX_DEPTH_RATIO = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
 
 
@@ -55,7 +55,7 @@ def estimate_depth_and_masks(
     refiner: Refiner | None = None,
     static: Bool[np.ndarray, "n H W"] | None = None,
     static_given: Bool[np.ndarray, "n"] | None = None,
-    covered: Bool[np.ndarray, "h w"] | None = None,
+    overlay_mask: Bool[np.ndarray, "h w"] | None = None,
     blank: Bool[np.ndarray, "n"] | None = None,
 ) -> Maps:
     """Maps of all frames.
@@ -66,23 +66,23 @@ def estimate_depth_and_masks(
         image: RGB frame at the clip's size, for the refiner; `map_image` where left out.
         static: what the user knows to stand still, of any resolution; taken as truth.
         static_given: in which frames it is known; None for all of them.
-        covered: True where something is laid over all pictures: no depth is known there.
+        overlay_mask: True where something is laid over all images: no depth is known there.
         blank: True for frames that show nothing: they have no depth and nothing static.
     """
     with_evidence = static is None or not (static_given is None or static_given.all())
     depth, confidence, evidence = _fit_frames(posed, map_image, offsets, config, with_evidence)
-    if covered is not None:
-        depth[:, covered] = confidence[:, covered] = 0
+    if overlay_mask is not None:
+        depth[:, overlay_mask] = confidence[:, overlay_mask] = 0
     _fuse_frames(posed, depth, confidence, offsets)
     dynamic, static_depth = decide_dynamic_prob(
         MaskInputs(
             posed, depth, confidence, map_image, image or map_image, evidence,
-            user_static=static, user_given=static_given, overlay_mask=covered, blank=blank,
+            user_static=static, user_given=static_given, overlay_mask=overlay_mask, blank=blank,
         ),
         config,
         refiner,
     )  # fmt: skip
-    np.minimum(depth, FARTHEST * static_depth, out=depth)
+    np.minimum(depth, MAX_DEPTH_RATIO * static_depth, out=depth)
     if blank is not None:
         depth[blank], confidence[blank] = 0, 0
     return Maps(depth, confidence, dynamic)

@@ -55,7 +55,7 @@ class _Filmed:
     clip: Clip
     flow: FlowBetweenFrames
     known: UserPriors
-    covered: Bool[np.ndarray, "h w"] | None
+    overlay_mask: Bool[np.ndarray, "h w"] | None
     """True where an overlay hides the scene, or where nobody filmed."""
 
 
@@ -85,34 +85,34 @@ class GeometricPredictor:
         if over is None:
             return self._predict(clip, known)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
-        scene = self._predict(remove_overlays(clip, over), priors_inside(known, over), over.covered)
+        scene = self._predict(remove_overlays(clip, over), priors_inside(known, over), over.overlay_mask)
         return restore_full_frame(scene, over)
 
-    def _predict(self, clip: Clip, known: UserPriors, covered: Bool[np.ndarray, "h w"] | None = None) -> Scene:
+    def _predict(self, clip: Clip, known: UserPriors, overlay_mask: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
         if known.T_world_camera is None:
             _check_shots(clip, flow)
-        filmed, cameras = self._undistorted(_Filmed(clip, flow, known, _at_map_size(covered, flow.map_size)))
-        clip, flow, known, covered = filmed.clip, filmed.flow, filmed.known, filmed.covered
+        filmed, cameras = self._undistorted(_Filmed(clip, flow, known, _at_map_size(overlay_mask, flow.map_size)))
+        clip, flow, known, overlay_mask = filmed.clip, filmed.flow, filmed.known, filmed.overlay_mask
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
-        pose_known = torch.from_numpy(cameras.known)
+        pose_known = torch.from_numpy(cameras.registered)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
         K = self._intrinsics(clip, known, cameras)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
-        posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.known, cameras.sure)
-        maps = self._maps(clip, posed, known, covered)
+        posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.registered, cameras.background_verified)
+        maps = self._maps(clip, posed, known, overlay_mask)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
             raise PredictionError(
                 "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or "
-                "everything in the picture does. Choose a part of the clip where the camera moves past things that "
+                "everything in the image does. Choose a part of the clip where the camera moves past objects that "
                 "stand still." + _doubt_masks(known)
             )
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
         if known.T_world_camera is None:
-            T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth(cameras.known))
+            T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth(cameras.registered))
             T_world_camera, scale = geometry.apply_similarity(T_level_world, T_world_camera)
             xyz = geometry.transform(T_level_world, xyz)
             _check_reach(T_world_camera, pose_known)
@@ -146,12 +146,12 @@ class GeometricPredictor:
         Raises:
             PredictionError: see `find_cameras`.
         """
-        over, covered = find_overlays(clip.frames) if self.config.laid_over else None, None
+        over, overlay_mask = find_overlays(clip.frames) if self.config.laid_over else None, None
         if over is not None:
-            clip, known, covered = remove_overlays(clip, over), priors_inside(known, over), over.covered
+            clip, known, overlay_mask = remove_overlays(clip, over), priors_inside(known, over), over.overlay_mask
         flow = flow_between(clip, self._estimator, self.config)
         _check_shots(clip, flow)
-        return self._undistorted(_Filmed(clip, flow, known, covered))[1]
+        return self._undistorted(_Filmed(clip, flow, known, overlay_mask))[1]
 
     def _undistorted(self, filmed: _Filmed) -> tuple[_Filmed, CameraPath]:
         """All as it would have been without distortion, and the cameras."""
@@ -159,15 +159,15 @@ class GeometricPredictor:
         path = self._cameras(filmed, search)
         if isinstance(path, CameraPath):
             return filmed, path
-        clip, known, covered = undistorted(filmed.clip, filmed.known, filmed.covered, path)
+        clip, known, overlay_mask = undistorted(filmed.clip, filmed.known, filmed.overlay_mask, path)
         flow = flow_between(clip, self._estimator, self.config)  # that of the images as filmed is of no more use
-        straight = _Filmed(clip, flow, known, _at_map_size(covered, flow.map_size))
+        straight = _Filmed(clip, flow, known, _at_map_size(overlay_mask, flow.map_size))
         cameras = self._cameras(straight, search.without("radial"))
         assert isinstance(cameras, CameraPath)
         return straight, replace(cameras, lens=path)
 
     def _cameras(self, filmed: _Filmed, lens: LensSearch) -> CameraPath | RadialLens:
-        clip, flow, known, covered = filmed.clip, filmed.flow, filmed.known, filmed.covered
+        clip, flow, known, overlay_mask = filmed.clip, filmed.flow, filmed.known, filmed.overlay_mask
         if known.T_world_camera is not None and known.K is not None:
             none = np.zeros((0, 3))
             T = known.T_world_camera.double().numpy()
@@ -175,8 +175,8 @@ class GeometricPredictor:
             return CameraPath(T, posed, float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
         keep = _keep(known)
-        if covered is not None:
-            keep = _and_not(keep, covered, len(clip))
+        if overlay_mask is not None:
+            keep = _and_not(keep, overlay_mask, len(clip))
 
         frames = [frame.numpy() for frame in clip.frames]
 
@@ -192,8 +192,8 @@ class GeometricPredictor:
                     bar.advance()
 
                 parallel_for(extract, len(chosen))
-            pictures, found = [frames[i] for i in chosen], [features(i) for i in chosen]
-            path = reconstruct_with_colmap(pictures, found, config, known.focal_px, clip.focal_px, (mapper,))
+            images, found = [frames[i] for i in chosen], [features(i) for i in chosen]
+            path = reconstruct_with_colmap(images, found, config, known.focal_px, clip.focal_px, (mapper,))
             return path.spread(chosen, len(clip))
 
         return find_cameras(clip, flow.checked, from_features, features, known.focal_px, keep, lens)
@@ -211,7 +211,7 @@ class GeometricPredictor:
         clip: Clip,
         posed: PosedFlow,
         known: UserPriors,
-        covered: Bool[np.ndarray, "h w"] | None,
+        overlay_mask: Bool[np.ndarray, "h w"] | None,
     ) -> Maps:
         size = posed.flow.map_size
 
@@ -224,7 +224,7 @@ class GeometricPredictor:
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
             image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known), static_given=given,
-            covered=covered, blank=empty,
+            overlay_mask=overlay_mask, blank=empty,
         )  # fmt: skip
 
 
@@ -264,27 +264,27 @@ def _check_reach(T_world_camera: torch.Tensor, pose_known: torch.Tensor) -> None
         )
 
 
-def _at_map_size(covered: Bool[np.ndarray, "_ _"] | None, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:
+def _at_map_size(overlay_mask: Bool[np.ndarray, "_ _"] | None, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:
     """Every map pixel that is covered in part."""
-    if covered is None:
+    if overlay_mask is None:
         return None
-    return cv2.resize(covered.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) > 0
+    return cv2.resize(overlay_mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) > 0
 
 
 def _and_not(
-    keep: Bool[np.ndarray, "n H W"] | None, covered: Bool[np.ndarray, "h w"], num_frames: int
+    keep: Bool[np.ndarray, "n H W"] | None, overlay_mask: Bool[np.ndarray, "h w"], num_frames: int
 ) -> Bool[np.ndarray, "n _ _"]:
     if keep is None:
-        return np.broadcast_to(~covered, (num_frames, *covered.shape))
-    return keep & (cv2.resize(covered.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
+        return np.broadcast_to(~overlay_mask, (num_frames, *overlay_mask.shape))
+    return keep & (cv2.resize(overlay_mask.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
 
 
 def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredictorConfig) -> FlowBetweenFrames:
     """Flow between any two frames of a clip, at map resolution, as the predictor takes it."""
     factor = min(1.0, config.map_longest_side / max(clip.size))
     map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))
-    # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small things. Small
-    # pictures are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
+    # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small objects. Small
+    # images are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
     flow_size = (2 * map_size[0], 2 * map_size[1])
     interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
 

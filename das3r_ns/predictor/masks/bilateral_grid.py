@@ -1,7 +1,7 @@
-"""What colours the moving things have, and where: a coarse grid over time, place and colour.
+"""What colours the moving objects have, and where: a coarse grid over time, place and colour.
 
-Motion evidence is noisy at single pixels and silent where a thing is even or rests for a moment. Averaged over all
-pixels of about the same time, place and colour, it says what the thing looks like; looked up again, it fills the thing
+Motion evidence is noisy at single pixels and silent where an object is even or rests for a moment. Averaged over all
+pixels of about the same time, place and colour, it says what the object looks like; looked up again, it fills it
 and cleans its surroundings (a bilateral grid: Chen et al., SIGGRAPH 2007).
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 FRAMES_A_CELL = 5
 CELLS_ACROSS = 16
-"""Cells over the longer side of the picture."""
+"""Cells over the longer side of the image."""
 LIGHTNESS_CELLS = 12
 HUE_CELLS = 8
 HUE_RANGE = 50.0
@@ -39,14 +39,14 @@ class AppearanceGrid:
     def fill(
         self,
         values: Float[np.ndarray, "n h w"],
-        picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+        image: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     ) -> None:
-        """Take the means of `values` over the RGB pictures of all frames."""
+        """Take the means of `values` over the RGB images of all frames."""
         total, count = np.zeros(self._shape, np.float32), np.zeros(self._shape, np.float32)
         slab = int(np.prod(self._shape[1:]))
         place = np.rint(self._row).astype(int)[:, None], np.rint(self._column).astype(int)[None]
         for i in range(len(values)):
-            cell = np.ravel_multi_index((*np.broadcast_arrays(*place), *_colour_cells(picture(i))), self._shape[1:])
+            cell = np.ravel_multi_index((*np.broadcast_arrays(*place), *_colour_cells(image(i))), self._shape[1:])
             time = self._time(i)
             total[time] += np.bincount(cell.ravel(), values[i].ravel(), slab).reshape(self._shape[1:])
             count[time] += np.bincount(cell.ravel(), minlength=slab).reshape(self._shape[1:])
@@ -55,10 +55,10 @@ class AppearanceGrid:
             _blur(count, axis)
         self._mean = total / np.maximum(count, 1e-6)
 
-    def look_up(self, index: int, picture: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+    def look_up(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """The mean at every pixel of frame `index`: interpolated in place, nearest in time and colour."""
         slab = self._mean[self._time(index)]
-        colour = _colour_cells(picture)
+        colour = _colour_cells(image)
         row = np.minimum(self._row.astype(int), slab.shape[0] - 2)[:, None]
         column = np.minimum(self._column.astype(int), slab.shape[1] - 2)[None]
         down, right = (self._row[:, None] - row).astype(np.float32), (self._column[None] - column).astype(np.float32)
@@ -71,13 +71,13 @@ class AppearanceGrid:
         return round(index / FRAMES_A_CELL)
 
 
-def lab(picture: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
-    """CIELAB: lightness 0..100, a and b about -50..50 in ordinary pictures."""
-    return cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+def lab(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
+    """CIELAB: lightness 0..100, a and b about -50..50 in ordinary images."""
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
-def _colour_cells(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[Int64[np.ndarray, "h w"], ...]:
-    colour = lab(picture)
+def _colour_cells(image: UInt8[np.ndarray, "h w 3"]) -> tuple[Int64[np.ndarray, "h w"], ...]:
+    colour = lab(image)
     scaled = (
         colour[..., 0] / 100 * (LIGHTNESS_CELLS - 1),
         (colour[..., 1] / HUE_RANGE + 1) / 2 * (HUE_CELLS - 1),

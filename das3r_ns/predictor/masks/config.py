@@ -29,27 +29,27 @@ class MaskConfig(SavedConfig):
     """Weight of a neighbouring frame in the average along the flow, its square for the frame after next, and so on:
     0.9 looks about ten frames each way. 0 turns it off, 1 averages over all that is followed."""
     colour_contrast: float = 1.5
-    """Weight of what stands out in colour from all that reaches the border of the picture, where such things move.
+    """Weight of what stands out in colour from all that reaches the border of the image, where such objects move.
     0 turns it off."""
     depth_contrast: float = 0.5
-    """Same, for what stands out in depth: a thing that moves seems to float, or to lie behind its surroundings."""
+    """Same, for what stands out in depth: an object that moves seems to float, or to lie behind its surroundings."""
     floating: float = 0.0
-    """Weight of floating free: being several times nearer than the scene and meeting nothing of it. A thing that drives
+    """Weight of floating free: being several times nearer than the scene and meeting nothing of it. One that drives
     along with the camera does, for the depth that explains its motion is wrong. Needs no other sign of motion, but
-    widens outlines; try 8 where such a thing is missed altogether. 0 turns it off."""
+    widens outlines; try 8 where such an object is missed altogether. 0 turns it off."""
     motion_contrast: float = 3.0
     """Same, for what moves unlike the border; weighs in only as far as much of the border itself seems to move, as
-    with water, or cameras that follow the wrong thing."""
+    with water, or cameras that follow the wrong object."""
     appearance: float = 0.5
     """Share of the evidence that comes from pixels of the same place and colour. 0 turns it off."""
     reach: float = 0.055
-    """How far evidence is smoothed where the picture is even, as a share of its longer side. 0 turns it off."""
+    """How far evidence is smoothed where the image is even, as a share of its longer side. 0 turns it off."""
     contrast: float = 0.3
     """Difference of colour (1: black to white) that stops the smoothing. Smaller stops it at weaker edges."""
     seen_through: float = 0.15
-    """Share of the frames to compare with, near and far, that must see through the place of a thing that stands still
+    """Share of the frames to compare with, near and far, that must see through the place of an object that stands still
     for it to count as moving: it stood there for a while. 0 turns it off."""
     own: float = 1.0
     """Weight of what a pixel itself shows, where its flow is measured well, against what place, colour and surroundings
-    lend it: a thing at rest beside one that moves keeps still, and a small one that moves is not averaged away. 0 turns
-    it off."""
+    lend it: an object at rest beside one that moves keeps still, and a small one that moves is not averaged away. 0
+    turns it off."""

@@ -146,8 +146,8 @@ def _from_motion(
     n = len(evidence)
     with stage(f"Dynamic maps of {n} frames", n) as bar:
         pool_evidence(evidence, inputs.map_image, inputs.posed.flow, config, bar.advance)
-    dynamic = motion_probability(evidence, config, inputs.posed.sure)
-    doubt = np.zeros(n, np.float32) if inputs.posed.sure else camera_doubt(evidence, config)[:, 0, 0]
+    dynamic = motion_probability(evidence, config, inputs.posed.background_verified)
+    doubt = np.zeros(n, np.float32) if inputs.posed.background_verified else camera_doubt(evidence, config)[:, 0, 0]
     return dynamic, doubt
 
 

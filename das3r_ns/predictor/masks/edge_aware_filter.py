@@ -1,4 +1,4 @@
-"""Smoothing that stops at the edges of a picture (Gastal and Oliveira, SIGGRAPH 2011, recursive filtering)."""
+"""Smoothing that stops at the edges of an image (Gastal and Oliveira, SIGGRAPH 2011, recursive filtering)."""
 
 import numpy as np
 from jaxtyping import Float32

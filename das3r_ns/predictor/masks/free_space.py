@@ -1,10 +1,10 @@
-"""Things that stood still for a while: what other frames see through was there, and went.
+"""Objects that stood still for a while: what other frames see through was there, and went.
 
-A thing at rest shows no motion, and its depth fits all frames around it. But frames from before it came or after it
+An object at rest shows no motion, and its depth fits all frames around it. But frames from before it came or after it
 left see farther than it along the same rays: the space that it filled is free in them (free-space violation, as in the
 fusion of depth maps: Merrell et al., ICCV 2007). Each pixel's point is carried into frames near and far; where it
 would stand clearly in front of what they see, and does not look like it either, it is *seen through*. What several
-frames see through is spread over the thing, along the flow and up to the edges of the picture (`edge_aware_filter`).
+frames see through is spread over the object, along the flow and up to the edges of the image (`edge_aware_filter`).
 
 What never moves while the clip lasts stays: nothing tells it from the scene.
 """
@@ -55,7 +55,7 @@ def add_free_space_violations(
     posed: PosedFlow,
     depth: Float32[np.ndarray, "n h w"],
     confidence: Float32[np.ndarray, "n h w"],
-    picture: Callable[[int], UInt8[np.ndarray, "h w 3"]],
+    image: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     config: MaskConfig,
 ) -> None:
     """Raise `dynamic`, in place, to the probability that other frames see through what a pixel shows.
@@ -64,7 +64,7 @@ def add_free_space_violations(
         dynamic: probability of motion from the frames around. What moves has no depth to compare with.
         depth: z-depth, 0 where unknown, in the world of `posed`.
         confidence: as from `dense.depth_and_confidence`.
-        picture: RGB frame at map resolution.
+        image: RGB frame at map resolution.
     """
     n, size = len(depth), depth.shape[1:]
     colour = np.empty((n, *size, 3), np.uint8)
@@ -73,7 +73,7 @@ def add_free_space_violations(
     def look(i: int) -> None:
         # OpenCV's own 8-bit CIELAB stretches the lightness and not the hue.
         colour[i] = np.rint(
-            lab(cv2.GaussianBlur(picture(i), (0, 0), COLOUR_BLUR_PX)) + np.array([0, 128, 128], np.float32)
+            lab(cv2.GaussianBlur(image(i), (0, 0), COLOUR_BLUR_PX)) + np.array([0, 128, 128], np.float32)
         )
 
     parallel_for(look, n)
@@ -91,7 +91,7 @@ def add_free_space_violations(
     # Under the same name: of a long clip there is no room for both.
     votes = filter_along_flow(votes, posed.flow, config.memory)
     for i in range(n):
-        guide, reach = lab(picture(i)) / 100, config.reach * max(size)
+        guide, reach = lab(image(i)) / 100, config.reach * max(size)
         gone, stays = (np.ascontiguousarray(votes[i, ..., c], np.float32) for c in (0, 1))
         if reach > 0:
             gone, stays = (smooth_within_edges(v, guide, reach, config.contrast) for v in (gone, stays))
@@ -101,7 +101,7 @@ def add_free_space_violations(
 
 def frames_to_ask(index: int, num_frames: int) -> list[int]:
     """Frames to compare frame `index` with: some spread over the clip, and some at growing distances from it, for a
-    thing may rest for a moment or for most of a clip."""
+    object may rest for a moment or for most of a clip."""
     spread = {round(k) for k in np.linspace(0, num_frames - 1, min(SPREAD_FRAMES, num_frames)).tolist()}
     distance = float(NEAREST_FRAME)
     while distance < num_frames:

@@ -113,16 +113,18 @@ def camera_residual(evidence: Evidence) -> Float32[np.ndarray, "n 1 1"]:
     return np.maximum(1, around_time(np.array(lowest)) / CAMERA_RESIDUAL).astype(np.float32)[:, None, None]
 
 
-def motion_probability(evidence: Evidence, config: MaskConfig, sure: bool = False) -> Float32[np.ndarray, "n h w"]:
+def motion_probability(
+    evidence: Evidence, config: MaskConfig, background_verified: bool = False
+) -> Float32[np.ndarray, "n h w"]:
     """Probability that each pixel moves, from pooled evidence.
 
     Args:
         evidence: as `pool_evidence` leaves it.
-        sure: the cameras are known to follow what stands still, however much of the border moves.
+        background_verified: the cameras are known to follow what stands still, however much of the border moves.
     """
     # One array for the whole clip, changed frame by frame: with copies of it a long clip would not fit the memory.
     moving = evidence.residual.astype(np.float32)
-    if not sure:
+    if not background_verified:
         moving /= camera_residual(evidence)
     moving -= np.float32(config.threshold)
     moving /= np.float32(config.softness)
@@ -132,8 +134,8 @@ def motion_probability(evidence: Evidence, config: MaskConfig, sure: bool = Fals
     # Only what moves unlike a border in doubt is an object. But where cameras are beyond doubt, it is objects that
     # reach the border: then they stand out from nothing, and what no depth explains says all.
     border_moves = camera_doubt(evidence, config)
-    still = 1 - border_moves if sure else np.ones_like(border_moves)
-    in_doubt = np.zeros_like(border_moves) if sure else border_moves
+    still = 1 - border_moves if background_verified else np.ones_like(border_moves)
+    in_doubt = np.zeros_like(border_moves) if background_verified else border_moves
     weights: dict[SaliencyCue, np.ndarray] = {
         "colour": config.colour_contrast * still,
         "depth": config.depth_contrast * still,

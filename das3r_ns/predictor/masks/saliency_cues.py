@@ -1,7 +1,7 @@
-"""Which things stand out from all that reaches the border of the picture: their extent, without weights.
+"""Which objects stand out from all that reaches the border of the image: their extent, without weights.
 
-A thing differs from what surrounds it on every path to the border: in colour, in depth, or in how it moves. The
-measure is the minimum barrier distance (Strand et al., CVIU 2013; for objects in pictures Zhang et al., ICCV 2015):
+An object differs from what surrounds it on every path to the border: in colour, in depth, or in how it moves. The
+measure is the minimum barrier distance (Strand et al., CVIU 2013; for objects in images Zhang et al., ICCV 2015):
 over all paths to the border, the least difference between the largest and the smallest value on the way. Most of what
 stands out stands still; what a cue says is weighed by how much of what it shows moves (`trust`).
 """
@@ -18,33 +18,33 @@ from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges
 from das3r_ns.runtime.numba_jit import compiled
 
 PASSES = 3
-"""Over the picture, in turns from its first and from its last pixel."""
+"""Over the image, in turns from its first and from its last pixel."""
 REACH = 0.02
 """How far depth and motion are smoothed before, as a share of the longer side."""
 EDGE = 0.3
 """Difference of colour (1: black to white) that stops that smoothing."""
 FASTEST_PX = 1.5
-"""Pixels a frame; motion above is cut there: differences among fast parts of one thing say nothing."""
+"""Pixels a frame; motion above is cut there: differences among fast parts of one object say nothing."""
 DEPTH_CONTRAST = 0.15
 """Barrier in d / (|d| + median d), with d the inverse depth, that is neither small nor large."""
 MOTION_CONTRAST_PX = 0.4
 """Barrier in the motion that depth leaves, pixels a frame, that is neither small nor large."""
 NEUTRAL = {"colour": 0.4, "depth": 0.5, "motion": 0.5}
-"""How much must stand out to speak neither for a thing nor against it."""
+"""How much must stand out to speak neither for an object nor against it."""
 FLOATS = 0.7
 """Of depth: what stands out more is over five times nearer than the median, or beyond infinity, and meets nothing
 that is."""
 MOVES = 0.2
 """Probability of motion above which something that stands out counts as moving: less than would convince alone."""
 LEAST_AREA = 0.003
-"""Share of the picture that must stand out for a cue to be trusted."""
+"""Share of the image that must stand out for a cue to be trusted."""
 FADE_FRAMES = 15.0
 """Standard deviation of the time over which trust is averaged."""
 
 
-def contrasts(picture: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32[np.ndarray, "h w 3"]:
+def contrasts(image: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32[np.ndarray, "h w 3"]:
     """How much each pixel of a frame stands out in colour, depth and motion, each 0 (not at all) to 1."""
-    colour = lab(picture)
+    colour = lab(image)
     reach_px = REACH * max(colour.shape[:2])
 
     def barrier(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -64,10 +64,10 @@ def contrasts(picture: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32
 
 
 def floating(depth_contrast: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
-    """Log-odds that a thing floats free rather than stands on something: 0 up to `FLOATS`, then those above it.
+    """Log-odds that an object floats free rather than stands on something: 0 up to `FLOATS`, then those above it.
 
-    A thing that moves along with the camera shows parallax of its own, so it seems to hang before the scene: what it
-    stands on has another depth. Things at rest reach the border at their own depth, over the ground they stand on.
+    An object that moves along with the camera shows parallax of its own, so it seems to hang before the scene: what it
+    stands on has another depth. Objects at rest reach the border at their own depth, over the ground they stand on.
     """
     return np.maximum(log_odds(depth_contrast, 0.02) - np.float32(np.log(FLOATS / (1 - FLOATS))), 0)
 

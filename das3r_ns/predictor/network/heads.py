@@ -194,7 +194,7 @@ class _Logit(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         by_pixel = gradient.to(maps.dtype).permute(0, 2, 3, 1)
         to_maps = (by_pixel * weight[0, :, 0, 0].to(maps.dtype)).permute(0, 3, 1, 2)
-        # Row by row of the pictures, then summed in float32: one product over all pixels would run on few cores.
+        # Row by row of the images, then summed in float32: one product over all pixels would run on few cores.
         by_row = by_pixel.flatten(0, 1).transpose(1, 2) @ maps.permute(0, 2, 3, 1).flatten(0, 1)
         return to_maps, by_row.float().sum(0)[:, :, None, None]
 

@@ -52,7 +52,7 @@ class NetworkPredictor:
 
         Raises:
             PredictionError: fewer than two frames, pairs that do not connect the clip, or weights that know nothing of
-                moving things while no masks are given.
+                moving objects while no masks are given.
             WeightsError: the weights are missing or do not fit.
         """
         if len(clip) < MIN_FRAMES:

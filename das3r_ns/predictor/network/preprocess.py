@@ -24,10 +24,10 @@ PATCH = 16
 
 @dataclass(frozen=True)
 class Framing:
-    """How pictures became network input. All sizes are (height, width)."""
+    """How images became network input. All sizes are (height, width)."""
 
     image_size: tuple[int, int]
-    """Of the pictures."""
+    """Of the images."""
     resized: tuple[int, int]
     """After resizing, before the crop."""
     offset: tuple[int, int]
@@ -36,7 +36,7 @@ class Framing:
     """Of the network's input."""
 
     def K_to_network(self, K: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3 3"]:
-        """Intrinsics in pixels of the pictures to pixels of the network's input."""
+        """Intrinsics in pixels of the images to pixels of the network's input."""
         K = geometry.rescale_intrinsics(K, self.image_size, self.resized)
         K[..., 0, 2] -= self.offset[1]
         K[..., 1, 2] -= self.offset[0]
@@ -50,7 +50,7 @@ class Framing:
         return geometry.rescale_intrinsics(K, self.resized, self.image_size)
 
     def pad(self, maps: Float[Tensor, "n h w"], replicate: bool = False) -> Float[Tensor, "n h2 w2"]:
-        """Maps of the network's input, extended to the whole resized picture.
+        """Maps of the network's input, extended to the whole resized image.
 
         Args:
             replicate: repeat the border where the network saw nothing; otherwise 0 (unknown) stands there.
@@ -62,17 +62,17 @@ class Framing:
         return F.pad(maps, edges)
 
     def crop(self, maps: Float[Tensor, "n H W"]) -> Float[Tensor, "n h w"]:
-        """Maps of the pictures' size, resized (by area) and cropped to the network's input."""
+        """Maps of the images' size, resized (by area) and cropped to the network's input."""
         (top, left), (height, width) = self.offset, self.size
         maps = F.interpolate(maps[:, None], size=self.resized, mode="area")[:, 0]
         return maps[:, top : top + height, left : left + width]
 
 
 def framing(image_size: tuple[int, int], long_side: int = LONG_SIDE) -> Framing:
-    """Resized size and crop for pictures of `image_size`.
+    """Resized size and crop for images of `image_size`.
 
     Raises:
-        ValueError: the picture is so elongated that its short side has no room for one patch.
+        ValueError: the image is so elongated that its short side has no room for one patch.
     """
     height, width = image_size
     # Multiplied first, divided second: the other way round some sizes land on the wrong side of .5.
@@ -82,7 +82,7 @@ def framing(image_size: tuple[int, int], long_side: int = LONG_SIDE) -> Framing:
         half_h = 3 * half_w // 4 // (PATCH // 2) * (PATCH // 2)
     if half_h == 0 or half_w == 0:
         raise ValueError(
-            f"pictures of {width}x{height} become {w}x{h} for the network, which needs at least {PATCH} pixels a side. "
+            f"images of {width}x{height} become {w}x{h} for the network, which needs at least {PATCH} pixels a side. "
             "Crop the video to a less elongated shape."
         )
     return Framing(image_size, (h, w), (h // 2 - half_h, w // 2 - half_w), (2 * half_h, 2 * half_w))
@@ -91,15 +91,15 @@ def framing(image_size: tuple[int, int], long_side: int = LONG_SIDE) -> Framing:
 def preprocess_frames(
     frames: UInt8[Tensor, "n H W 3"], long_side: int = LONG_SIDE
 ) -> tuple[Float[Tensor, "n 3 h w"], Framing]:
-    """Network input in [-1, 1] and how it was framed. Lanczos where the picture shrinks, bicubic otherwise."""
+    """Network input in [-1, 1] and how it was framed. Lanczos where the image shrinks, bicubic otherwise."""
     height, width = int(frames.shape[1]), int(frames.shape[2])
     framed = framing((height, width), long_side)
     (top, left), (h, w) = framed.offset, framed.size
     kernel = Image.Resampling.LANCZOS if max(height, width) > long_side else Image.Resampling.BICUBIC
 
     def prepare(frame: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(frame).resize((framed.resized[1], framed.resized[0]), kernel)
-        return np.asarray(picture)[top : top + h, left : left + w]
+        image = Image.fromarray(frame).resize((framed.resized[1], framed.resized[0]), kernel)
+        return np.asarray(image)[top : top + h, left : left + w]
 
     with ThreadPoolExecutor(8) as pool:  # Pillow releases the interpreter while it resizes
         small = torch.from_numpy(np.stack(list(pool.map(prepare, frames.cpu().numpy()))))

@@ -136,7 +136,7 @@ class AlignmentConfig(SavedConfig):
     flow_max_distance: int = 3
     """Flow is measured between frames at most this many frames apart; farther ones cost as much and say less."""
     pixel_stride: int = 4
-    """The steps use every n-th row and column (more of small pictures). 1 uses all pixels: ten times as long."""
+    """The steps use every n-th row and column (more of small images). 1 uses all pixels: ten times as long."""
     depth_rounds: int = 15
     """Reweighted means per pixel that set the final depth on all pixels. 0 keeps the depth of the steps, and then
     needs pixel_stride 1."""
@@ -171,7 +171,7 @@ class AlignmentConfig(SavedConfig):
         )
 
     def stride_for(self, height: int, width: int) -> int:
-        """`pixel_stride`, less where a picture would keep fewer than `MIN_PIXELS`."""
+        """`pixel_stride`, less where an image would keep fewer than `MIN_PIXELS`."""
         return max(1, min(self.pixel_stride, int(math.sqrt(height * width / MIN_PIXELS))))
 
     def rate(self, step: int) -> float:
@@ -183,7 +183,7 @@ class AlignmentConfig(SavedConfig):
 
 @dataclass
 class NetworkPredictorConfig(PredictorSettings):
-    """Cameras, depth and moving things from the pairwise network. Wants a GPU and 2.4 GB of weights."""
+    """Cameras, depth and moving objects from the pairwise network. Wants a GPU and 2.4 GB of weights."""
 
     weights: str = DEFAULT_WEIGHTS
     """A hub repository, a folder with config.json and model.safetensors, or a .pth training checkpoint."""

@@ -24,7 +24,7 @@ class PairErrors:
     """Size of the errors. All are standard deviations."""
 
     smooth: float = 0.02
-    """Of depth, as a share of it, varying over the picture."""
+    """Of depth, as a share of it, varying over the image."""
     noise: float = 0.003
     """Of every point, as a share of its depth, independent between pixels."""
     rotation_deg: float = 0.3
@@ -66,7 +66,7 @@ def simulate_pairs(
         wobble[:3, 3] = errors.translation * typical * normal(3)
         T_i_j = wobble @ geometry.invert(T_world_camera[i]) @ T_world_camera[j]
         scale = (errors.log_scale * normal(1)).exp()
-        # Both views share half of the smooth error: the network sees one pair, not two pictures.
+        # Both views share half of the smooth error: the network sees one pair, not two images.
         shared = normal(1, 1, 4, 6)
         for view, (frame, T) in enumerate(((i, None), (j, T_i_j))):
             coarse = (shared + normal(1, 1, 4, 6)) / 2**0.5

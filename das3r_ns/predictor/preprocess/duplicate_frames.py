@@ -1,6 +1,6 @@
-"""Pictures that are shown twice: conversion to a higher frame rate and recorders that fall behind leave them behind.
+"""Images that are shown twice: conversion to a higher frame rate and recorders that fall behind leave them behind.
 
-A repeat shows the instant of the picture before it. It has that picture's camera, brings no measurement of its own,
+A repeat shows the instant of the image before it. It has that image's camera, brings no measurement of its own,
 and makes every distance in frames shorter than it seems.
 """
 
@@ -12,7 +12,7 @@ from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.runtime.parallel import parallel_for
 
 SAME_PX = 0.05
-"""Pixels of the flow: half of a picture within it has not moved, though a thing in it, or a caption, may have."""
+"""Pixels of the flow: half of an image within it has not moved, though an object in it, or a caption, may have."""
 MOVES_PX = 0.5
 """Pixels of the flow from frame to frame. In a clip that never moves faster a frame hardly moves anyway."""
 

@@ -1,6 +1,6 @@
-"""What was laid over the pictures of a clip: bars, logos, watermarks, captions that stay. None of it is in the scene.
+"""What was laid over the images of a clip: bars, logos, watermarks, captions that stay. None of it is in the scene.
 
-It stands still in the picture, sharp and full of corners, which looks like a camera that stands still. Bars are black,
+It stands still in the image, sharp and full of corners, which looks like a camera that stands still. Bars are black,
 even rows and columns at the border. Signs are found by their edges, which lie at the same pixels with the same
 direction in all frames, so that their mean over time remains (Dekel et al., On the Effectiveness of Visible
 Watermarks, CVPR 2017): while the camera moves, edges of the scene come and go. Along an edge a moving camera may leave
@@ -21,55 +21,55 @@ from das3r_ns.predictor.base import UserPriors
 from das3r_ns.scene import Scene
 from das3r_ns.video.clip import Clip
 
-SAMPLES = 20
+MAX_SAMPLED_FRAMES = 20
 """Frames that are looked at for signs, spread over the clip."""
-FEWEST = 8
+MIN_FRAMES = 8
 """With fewer frames chance leaves too much in place."""
-LONGEST_SIDE = 640
-"""Pictures are reduced to this many pixels on the longer side before signs are sought."""
-EDGE = 7.0
+LONGEST_SIDE_PX = 640
+"""Images are reduced to this many pixels on the longer side before signs are sought."""
+MIN_EDGE_GRADIENT = 7.0
 """Grey levels a pixel, all colours together, that make an edge."""
-SAME = 0.4
+MIN_EDGE_STRENGTH_SHARE = 0.4
 """Share of its usual strength that an edge must have in a frame to be there, along its usual direction."""
-ALWAYS = 0.85
+MIN_FRAMES_SHARE = 0.85
 """Share of the frames in which it must be there: clips fade in, and what is behind may be as bright for a while."""
-MOVES_PX = 0.15
+MAX_SHIFT_PX = 0.15
 """A sign stays in place within this distance in nine tenths of the frames. Scenes that a camera keeps in the middle
-of the picture waver more, and signs by a few hundredths."""
-MOSTLY = 0.3
+of the image waver more, and signs by a few hundredths."""
+MAX_STILL_EDGES_SHARE = 0.3
 """Share of all edges. If more stay in place, the camera does."""
-TWO_WAYS = 0.05
+MIN_ACROSS_SHARE = 0.05
 """Edges of a sign across its main direction, as a share of those along it, in squared strength."""
-LEAST_PX = 20
+MIN_SIGN_PX = 20
 """Edge pixels of the smallest sign."""
-JOINED = 0.02
+MAX_GAP_SHARE = 0.02
 """Gap between edges of one sign, as a share of the longer side."""
-LARGEST = 0.15
-"""Share of the picture. What a larger outline encloses is no part of it: it frames the scene."""
-AROUND_PX = 2
+MAX_SIGN_SHARE = 0.15
+"""Share of the image. What a larger outline encloses is no part of it: it frames the scene."""
+MARGIN_PX = 2
 """Pixels around signs, and inside bars, that scaling and compression mix with them."""
-DARK = 24
+MAX_BAR_LEVEL = 24
 """Grey levels of a bar, at most: black is 16 in some videos."""
-EVEN = 12
+MAX_BAR_CONTRAST = 12
 """Grey levels between the darkest and the brightest of a bar's row."""
-OUTLIERS = 0.1
+MAX_OUTLIER_SHARE = 0.1
 """Share of a bar's row, at each end, and share of the frames, in which it need not be so: compression spills into bars.
 """
-WORDS = 0.7
+MAX_TEXT_SHARE = 0.7
 """Share of a bar's row that words may cover."""
-STEP = 10
+MIN_STEP_LEVELS = 10
 """Grey levels by which the scene beside a bar is brighter at some time, in half of its pixels. Night has no such
 border."""
-LEAST_INSIDE = 64
+MIN_INSIDE_PX = 64
 """Pixels that bars must leave."""
 
 
 @dataclass(frozen=True)
 class Overlays:
-    """Where a picture shows no scene."""
+    """Where an image shows no scene."""
 
     signs: Bool[np.ndarray, "h w"]
-    """True where a sign is, in the whole picture."""
+    """True where a sign is, in the whole image."""
     rows: tuple[int, int]
     """First row of the scene and the one after its last: bars are above and below."""
     columns: tuple[int, int]
@@ -89,13 +89,13 @@ class Overlays:
         return ranges[0], ranges[1]
 
     @property
-    def covered(self) -> Bool[np.ndarray, "_ _"] | None:
-        """True where the cut picture shows no scene: signs, and bars that stay. None if that is nowhere."""
-        covered = np.ones(self.signs.shape, bool)
+    def overlay_mask(self) -> Bool[np.ndarray, "_ _"] | None:
+        """True where the cut image shows no scene: signs, and bars that stay. None if that is nowhere."""
+        overlay_mask = np.ones(self.signs.shape, bool)
         inside = slice(*self.rows), slice(*self.columns)
-        covered[inside] = self.signs[inside]
-        covered = covered[self.crop]
-        return covered if covered.any() else None
+        overlay_mask[inside] = self.signs[inside]
+        overlay_mask = overlay_mask[self.crop]
+        return overlay_mask if overlay_mask.any() else None
 
     def __str__(self) -> str:
         height, width = self.signs.shape
@@ -148,7 +148,7 @@ def priors_inside(known: UserPriors, over: Overlays) -> UserPriors:
 
 
 def restore_full_frame(scene: Scene, over: Overlays) -> Scene:
-    """The scene of the clip that is cut as one of the whole pictures. What was cut off has no depth and counts as
+    """The scene of the clip that is cut as one of the whole images. What was cut off has no depth and counts as
     moving: no frame shows there what stands still."""
     height, width = over.signs.shape
     if scene.image_size == (height, width):
@@ -189,35 +189,37 @@ def restore_full_frame(scene: Scene, over: Overlays) -> Scene:
 def _signs(frames: UInt8[Tensor, "n h w 3"]) -> Bool[np.ndarray, "h w"]:
     n, height, width = frames.shape[:3]
     none = np.zeros((height, width), bool)
-    if n < FEWEST:
+    if n < MIN_FRAMES:
         return none
-    chosen = np.unique(np.linspace(0, n - 1, min(n, SAMPLES)).round().astype(int))
-    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    chosen = np.unique(np.linspace(0, n - 1, min(n, MAX_SAMPLED_FRAMES)).round().astype(int))
+    scale = min(1.0, LONGEST_SIDE_PX / max(height, width))
     size = (round(width * scale), round(height * scale))
     gradient = np.stack([_gradient(frames[int(i)].numpy(), size) for i in chosen])
     usual = gradient.mean(axis=0)
     strength = np.square(usual).sum(axis=-1)
-    stays = strength > EDGE**2
+    stays = strength > MIN_EDGE_GRADIENT**2
     here = gradient[:, stays]
-    stays[stays] = ((here * usual[stays]).sum(axis=-1) > SAME * strength[stays]).mean(axis=0) >= ALWAYS
-    gap = 2 * round(JOINED * max(size) / 2) + 1
+    stays[stays] = ((here * usual[stays]).sum(axis=-1) > MIN_EDGE_STRENGTH_SHARE * strength[stays]).mean(
+        axis=0
+    ) >= MIN_FRAMES_SHARE
+    gap = 2 * round(MAX_GAP_SHARE * max(size) / 2) + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap))
     count, label = cv2.connectedComponents(cv2.morphologyEx(stays.astype(np.uint8), cv2.MORPH_CLOSE, disk))
     label[~stays] = 0
     found, edge_pixels = np.zeros(stays.shape, np.uint8), 0
     for number in range(1, count):
         part = label == number
-        if part.sum() < LEAST_PX or not _two_ways(usual[part]) or _wavers(gradient, usual, part):
+        if part.sum() < MIN_SIGN_PX or not _two_ways(usual[part]) or _wavers(gradient, usual, part):
             continue
         edge_pixels += int(part.sum())
         hull = cv2.convexHull(np.argwhere(part)[:, ::-1].astype(np.int32))
         filled = cv2.fillConvexPoly(np.zeros_like(found), hull, (1,))
-        found = np.maximum(found, filled if np.mean(filled) < LARGEST else part.astype(np.uint8))
-    edges = np.square(gradient).sum(axis=-1) > EDGE**2
-    if edge_pixels == 0 or edge_pixels > MOSTLY * edges.sum() / len(chosen):
+        found = np.maximum(found, filled if np.mean(filled) < MAX_SIGN_SHARE else part.astype(np.uint8))
+    edges = np.square(gradient).sum(axis=-1) > MIN_EDGE_GRADIENT**2
+    if edge_pixels == 0 or edge_pixels > MAX_STILL_EDGES_SHARE * edges.sum() / len(chosen):
         return none
     found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)
-    around = round(AROUND_PX / scale)
+    around = round(MARGIN_PX / scale)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * around + 1, 2 * around + 1))
     return cv2.dilate(found, disk) > 0
 
@@ -233,7 +235,7 @@ def _two_ways(gradient: Float32[np.ndarray, "m 6"]) -> bool:
     """Whether edges run in more than one direction."""
     direction = np.stack((gradient[:, :3].ravel(), gradient[:, 3:].ravel()))
     across, along = np.linalg.eigvalsh(direction @ direction.T)
-    return bool(across > TWO_WAYS * along)
+    return bool(across > MIN_ACROSS_SHARE * along)
 
 
 def _wavers(
@@ -256,31 +258,31 @@ def _wavers(
         before, at, after = fit(-du, -dv), fit(0, 0), fit(du, dv)
         bend = before + after - 2 * at
         moved.append(np.where(bend < 0, (before - after) / (2 * np.minimum(bend, -1e-9)), 1.0))
-    return bool(np.quantile(np.hypot(*moved), 0.9) > MOVES_PX)
+    return bool(np.quantile(np.hypot(*moved), 0.9) > MAX_SHIFT_PX)
 
 
 def _bars(frames: UInt8[Tensor, "n h w 3"], signs: Bool[np.ndarray, "h w"]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Rows and columns between the bars. Words in a bar do not make it less of one."""
     n = len(frames)
-    chosen = torch.linspace(0, n - 1, min(n, SAMPLES)).round().long()
+    chosen = torch.linspace(0, n - 1, min(n, MAX_SAMPLED_FRAMES)).round().long()
     bright = frames[chosen].amax(dim=-1).numpy()
     found = []
     for axis in (0, 1):
         values, other = (bright, signs) if axis == 0 else (bright.transpose(0, 2, 1), signs.T)
         values = np.where(other, np.where(other, 255, values).min(axis=2, keepdims=True), values)
-        low, high = (_of_row(values, share) for share in (1 - OUTLIERS, OUTLIERS))
-        level = np.quantile(high, 1 - OUTLIERS, axis=0)
-        even = np.quantile(high.astype(float) - low, 1 - OUTLIERS, axis=0) <= EVEN
-        dark = (level <= DARK) & even & (other.mean(axis=1) < WORDS)
+        low, high = (_of_row(values, share) for share in (1 - MAX_OUTLIER_SHARE, MAX_OUTLIER_SHARE))
+        level = np.quantile(high, 1 - MAX_OUTLIER_SHARE, axis=0)
+        even = np.quantile(high.astype(float) - low, 1 - MAX_OUTLIER_SHARE, axis=0) <= MAX_BAR_CONTRAST
+        dark = (level <= MAX_BAR_LEVEL) & even & (other.mean(axis=1) < MAX_TEXT_SHARE)
         length = len(dark)
         first, last = (int(np.argmin(d)) if not d.all() else 0 for d in (dark, dark[::-1]))
         brightest = np.median(values.max(axis=0), axis=1)  # of half of a row, at some time
-        if first and brightest[first + AROUND_PX] <= level[:first].max() + STEP:
+        if first and brightest[first + MARGIN_PX] <= level[:first].max() + MIN_STEP_LEVELS:
             first = 0
-        if last and brightest[length - 1 - last - AROUND_PX] <= level[length - last :].max() + STEP:
+        if last and brightest[length - 1 - last - MARGIN_PX] <= level[length - last :].max() + MIN_STEP_LEVELS:
             last = 0
-        first, last = (bar + AROUND_PX if bar else 0 for bar in (first, last))
-        found.append((first, length - last) if length - first - last >= LEAST_INSIDE else (0, length))
+        first, last = (bar + MARGIN_PX if bar else 0 for bar in (first, last))
+        found.append((first, length - last) if length - first - last >= MIN_INSIDE_PX else (0, length))
     return found[0], found[1]
 
 

@@ -15,7 +15,7 @@ from das3r_ns.predictor.cameras import find as cameras
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
-from das3r_ns.predictor.cameras.find import best_of, find_cameras, key_frames
+from das3r_ns.predictor.cameras.find import best_of, find_cameras, select_keyframes
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks
 from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow
@@ -43,7 +43,7 @@ def checked_flow(clip: Clip) -> CheckedFlow:
 def errors(path: CameraPath, truth: SyntheticClip, frames: list[int] | None = None) -> tuple[float, float]:
     """ATE in percent of the path, focal length in percent."""
     T_true = truth.T_world_camera if frames is None else truth.T_world_camera[frames]
-    assert path.known.all()
+    assert path.registered.all()
     ate = pose_errors(torch.from_numpy(path.T_world_camera), T_true.double()).ate_percent
     return ate, 100 * abs(path.focal_px / float(truth.K[0, 0]) - 1)
 
@@ -99,7 +99,7 @@ def test_where_flow_leaves_no_doubt_nobody_asks_for_features(handheld):
 
 
 def test_in_a_long_clip_places_seen_again_are_looked_for_but_nothing_is_mapped_without_doubt(handheld, monkeypatch):
-    monkeypatch.setattr(cameras, "SHORT", 8)
+    monkeypatch.setattr(cameras, "MIN_LOOP_FRAMES", 8)
     video, asked = as_clip(handheld.frames), set()
 
     def features(i: int) -> Features:
@@ -107,12 +107,12 @@ def test_in_a_long_clip_places_seen_again_are_looked_for_but_nothing_is_mapped_w
         return extract_features(video.frames[i].numpy(), FeatureConfig())
 
     path = find_cameras(video, checked_flow(video), no_mapping, features)
-    assert asked == set(range(16))  # so few frames that each is a key frame
+    assert asked == set(range(16))  # so few frames that each is a keyframe
     assert errors(path, handheld)[0] < 0.5
 
 
 def test_a_path_bent_beyond_what_was_followed_is_refused(handheld, monkeypatch):
-    monkeypatch.setattr(cameras, "SHORT", 8)
+    monkeypatch.setattr(cameras, "MIN_LOOP_FRAMES", 8)
 
     def bent(estimate: CameraEstimate, *args, **kwargs) -> CameraEstimate:
         T = estimate.T_world_camera.clone()
@@ -125,9 +125,9 @@ def test_a_path_bent_beyond_what_was_followed_is_refused(handheld, monkeypatch):
     assert errors(path, handheld)[0] < 0.5
 
 
-def test_of_many_key_frames_those_in_the_middle_are_mapped_and_flow_finds_the_others(handheld, monkeypatch):
-    monkeypatch.setattr(cameras, "CONVINCING", 1.0)
-    monkeypatch.setattr(cameras, "MOST_KEY_FRAMES", 6)
+def test_of_many_keyframes_those_in_the_middle_are_mapped_and_flow_finds_the_others(handheld, monkeypatch):
+    monkeypatch.setattr(cameras, "CONVINCING_INLIER_SHARE", 1.0)
+    monkeypatch.setattr(cameras, "MAX_KEYFRAMES", 6)
     monkeypatch.setattr(cameras, "best_of", lambda candidates: candidates[-1])  # those that started from the mapper
     video, asked = as_clip(handheld.frames), []
 
@@ -145,7 +145,7 @@ def test_of_many_key_frames_those_in_the_middle_are_mapped_and_flow_finds_the_ot
 
 
 def test_in_doubt_features_are_asked_and_theirs_are_left_when_they_ran_away(handheld, monkeypatch):
-    monkeypatch.setattr(cameras, "CONVINCING", 1.0)
+    monkeypatch.setattr(cameras, "CONVINCING_INLIER_SHARE", 1.0)
     video, asked = as_clip(handheld.frames), []
     T = torch.eye(4, dtype=torch.float64).repeat(len(video), 1, 1).numpy()
     T[:, 0, 3] = np.linspace(0, 1, len(T))  # a straight line without a turn, seen by a telephoto lens
@@ -185,27 +185,27 @@ def seen_for(num_frames: int, share: dict[int, float]) -> Tracks:
     )
 
 
-def test_key_frames_are_as_far_apart_as_the_next_but_one_still_sees_half():
+def test_keyframes_are_as_far_apart_as_the_next_but_one_still_sees_half():
     # Half is still seen at a distance of 4, so they are 2 apart; the last frame is always one.
-    assert key_frames(seen_for(52, {1: 0.9, 2: 0.8, 4: 0.6, 8: 0.4})) == [*range(0, 52, 2), 51]
+    assert select_keyframes(seen_for(52, {1: 0.9, 2: 0.8, 4: 0.6, 8: 0.4})) == [*range(0, 52, 2), 51]
 
 
-def test_key_frames_are_no_fewer_than_sixteen():
+def test_keyframes_are_no_fewer_than_sixteen():
     slow = {1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0, 16: 0.9}
-    assert key_frames(seen_for(48, slow)) == [*range(0, 48, 3), 47]  # 8 apart would be 6 frames
-    assert key_frames(seen_for(10, slow)) == list(range(10))
+    assert select_keyframes(seen_for(48, slow)) == [*range(0, 48, 3), 47]  # 8 apart would be 6 frames
+    assert select_keyframes(seen_for(10, slow)) == list(range(10))
 
 
 def test_where_little_is_seen_again_every_frame_is_a_key_frame():
-    assert key_frames(seen_for(40, {1: 0.6, 2: 0.3})) == list(range(40))
-    assert key_frames(seen_for(40, {1: 0.0})) == list(range(40))
+    assert select_keyframes(seen_for(40, {1: 0.6, 2: 0.3})) == list(range(40))
+    assert select_keyframes(seen_for(40, {1: 0.0})) == list(range(40))
 
 
-def estimate(agreement: float, reprojection_error_px: float) -> CameraEstimate:
+def estimate(inlier_share: float, reprojection_error_px: float) -> CameraEstimate:
     none, long = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
     T = torch.eye(4, dtype=torch.float64).repeat(4, 1, 1)
     noise = torch.full((4,), reprojection_error_px, dtype=torch.float64)
-    return CameraEstimate(T, 100.0, 0.01, torch.ones(4, dtype=torch.bool), noise, agreement, none, long, none[:, :2])
+    return CameraEstimate(T, 100.0, 0.01, torch.ones(4, dtype=torch.bool), noise, inlier_share, none, long, none[:, :2])
 
 
 def test_the_cameras_that_explain_more_win_and_of_equals_the_quieter():
@@ -252,14 +252,14 @@ def test_almost_no_texture_gives_rough_cameras():
     assert focal < 10
 
 
-def test_cameras_do_not_follow_a_thing_that_covers_more_than_half_of_the_picture(capsys):
+def test_cameras_do_not_follow_an_object_that_covers_more_than_half_of_the_image(capsys):
     truth = make_clip(replace(CONFIG, num_frames=20, movers=1, mover_size=2.2, seed=4))
     assert 0.55 < float(truth.dynamic_mask.float().mean()) < 0.8
     path = find(as_clip(truth.frames))
     ate, focal = errors(path, truth)
     assert ate < 0.5
     assert focal < 2
-    assert path.sure
+    assert path.background_verified
     assert "of what was followed; the rest moves by itself" in " ".join(capsys.readouterr().out.split())
 
 
@@ -268,7 +268,7 @@ def test_where_no_motion_is_surely_behind_the_others_the_user_is_warned(monkeypa
     truth = make_clip(replace(CONFIG, num_frames=12, movers=1, mover_size=2.2, seed=4))
     path = find(as_clip(truth.frames))
     assert np.isfinite(path.T_world_camera).all()
-    assert not path.sure
+    assert not path.background_verified
     assert "of what was followed and may be wrong" in " ".join(capsys.readouterr().out.split())
 
 
@@ -297,9 +297,9 @@ def test_frames_that_show_nothing_have_no_camera_and_spoil_no_other(handheld):
     frames = handheld.frames.clone()
     frames[0], frames[7] = 0, 255
     path = find(as_clip(frames))
-    assert path.known.tolist() == [k not in (0, 7) for k in range(16)]
-    T = torch.from_numpy(path.T_world_camera[path.known])
-    assert pose_errors(T, handheld.T_world_camera[torch.from_numpy(path.known)].double()).ate_percent < 0.5
+    assert path.registered.tolist() == [k not in (0, 7) for k in range(16)]
+    T = torch.from_numpy(path.T_world_camera[path.registered])
+    assert pose_errors(T, handheld.T_world_camera[torch.from_numpy(path.registered)].double()).ate_percent < 0.5
 
 
 def test_dropped_frames_leave_a_longer_step(handheld):

@@ -70,11 +70,11 @@ def estimate(truth: SyntheticClip, turn: float = 0.0, stretch: float = 1.0) -> C
 
 
 def close(truth: SyntheticClip, cameras: CameraEstimate, features=None, apart: int = APART) -> CameraEstimate:
-    def picture(i: int) -> np.ndarray:
+    def image(i: int) -> np.ndarray:
         return truth.frames[WALK[i]].numpy()
 
-    found = features or cache(lambda i: extract_features(picture(i), FeatureConfig()))
-    return close_loops(cameras, range(0, len(WALK), 3), found, picture, SIZE, apart)
+    found = features or cache(lambda i: extract_features(image(i), FeatureConfig()))
+    return close_loops(cameras, range(0, len(WALK), 3), found, image, SIZE, apart)
 
 
 def ate(cameras: CameraEstimate, truth: SyntheticClip) -> float:

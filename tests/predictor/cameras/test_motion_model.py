@@ -18,18 +18,18 @@ def make(camera: str, **settings) -> SyntheticClip:
 
 
 def follow(frames: torch.Tensor) -> Tracks:
-    pictures = [frame.numpy() for frame in frames]
+    images = [frame.numpy() for frame in frames]
     dis, kept = DisFlow(), {}
 
     def one(i: int, j: int) -> np.ndarray:
         if (i, j) not in kept:
-            kept[i, j] = dis(pictures[i], pictures[j])
+            kept[i, j] = dis(images[i], images[j])
         return kept[i, j]
 
     def checked(i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
         return one(i, j), round_trip_error(one(i, j), one(j, i))
 
-    return follow_grid(checked, len(pictures), lambda i: pictures[i], points=400)
+    return follow_grid(checked, len(images), lambda i: images[i], points=400)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_tripod_gets_one_camera_of_the_usual_focal_length():
     assert cameras.focal_std > 0.2  # nothing was learned about it
 
 
-def test_a_tripod_behind_a_thing_that_fills_half_the_picture_is_still_one():
+def test_a_tripod_behind_an_object_that_fills_half_the_image_is_still_one():
     clip = make("tripod", mover_size=1.8, seed=4)
     assert clip.dynamic_mask.float().mean() > 0.5
     assert select_motion_model(follow(clip.frames), SIZE).kind == "static"

@@ -37,7 +37,7 @@ def test_good_cameras_raise_no_doubt(found):
     quality = assess_cameras(tracks, SIZE, cameras)
     assert quality.doubts == ()
     assert quality.sound
-    assert quality.explained_share == pytest.approx(cameras.agreement, abs=0.03)
+    assert quality.explained_share == pytest.approx(cameras.inlier_share, abs=0.03)
     assert (quality.frame_trust > 0.5).all()
     assert quality.record()["distrusted_frames"] == []
 

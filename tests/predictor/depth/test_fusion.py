@@ -57,7 +57,7 @@ def test_one_other_alone_does_not_overrule_a_pixel_but_costs_it_confidence():
 
 
 def test_what_is_hidden_from_a_frame_is_not_spoilt_by_it():
-    """Left half of the wall at 4 is behind a thing at 2 in one other frame; two more see the wall."""
+    """Left half of the wall at 4 is behind an object at 2 in one other frame; two more see the wall."""
     hidden = np.full((H, W), 0.25, np.float32)
     hidden[:, :16] = 0.5
     fused, share = fuse(0.25, [hidden, 0.25, 0.25], beside(4))

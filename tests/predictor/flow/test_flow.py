@@ -17,14 +17,14 @@ def textured(h: int, w: int) -> np.ndarray:
 
 def test_dis_finds_a_known_shift():
     wide = textured(120, 180)
-    a, b = wide[:, 10:170], wide[:, 7:167]  # the picture moves 3 pixels to the right
+    a, b = wide[:, 10:170], wide[:, 7:167]  # the image moves 3 pixels to the right
     flow = DisFlow()(np.ascontiguousarray(a), np.ascontiguousarray(b))
     inner = flow[20:-20, 20:-20]
     assert np.median(inner[..., 0]) == pytest.approx(3.0, abs=0.1)
     assert np.median(inner[..., 1]) == pytest.approx(0.0, abs=0.1)
 
 
-def test_the_same_pictures_give_the_same_flow():
+def test_the_same_images_give_the_same_flow():
     a, b = textured(90, 120), np.roll(textured(90, 120), 2, axis=1)
     np.testing.assert_array_equal(DisFlow()(a, b), DisFlow()(a, b))
 
@@ -35,7 +35,7 @@ def test_resizing_scales_the_values_by_side():
     np.testing.assert_allclose(small, np.broadcast_to((3.0, 1.0), (10, 30, 2)))
 
 
-def test_a_consistent_round_trip_has_no_error_and_leaving_the_picture_has_infinite():
+def test_a_consistent_round_trip_has_no_error_and_leaving_the_image_has_infinite():
     forward = np.full((20, 30, 2), (4.0, 0.0), np.float32)
     error = round_trip_error(forward, -forward)
     np.testing.assert_allclose(error[:, :26], 0.0, atol=1e-6)
@@ -101,7 +101,7 @@ def test_flow_that_failed_is_tried_again():
 
 
 class BothWays:
-    """An estimator that gives both directions in one call: the difference of what the pictures show."""
+    """An estimator that gives both directions in one call: the difference of what the images show."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []

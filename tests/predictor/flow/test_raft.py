@@ -33,13 +33,13 @@ def _three_updates(monkeypatch):
     monkeypatch.setattr(raft, "STEPS", 3)
 
 
-def picture(seed: int, h: int = 128, w: int = 136) -> np.ndarray:
+def image(seed: int, h: int = 128, w: int = 136) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (h, w, 3), np.uint8)
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_flow_is_what_torchvision_gives(weights, size):
-    a, b = picture(0), picture(1)
+    a, b = image(0), image(1)
     network = (raft_small if size == "small" else raft_large)(weights=None).eval()
     network.load_state_dict(torch.load(weights[size], weights_only=True))
     batches = [torch.from_numpy(p).permute(2, 0, 1)[None] for p in (a, b)]
@@ -55,13 +55,13 @@ def test_flow_is_what_torchvision_gives(weights, size):
     np.testing.assert_array_equal(flow(a, b), found[0])
 
 
-def test_pictures_of_any_size_keep_it(weights):
-    assert RaftFlow(weights["small"], "cpu")(picture(0, 70, 131), picture(1, 70, 131)).shape == (70, 131, 2)
+def test_images_of_any_size_keep_it(weights):
+    assert RaftFlow(weights["small"], "cpu")(image(0, 70, 131), image(1, 70, 131)).shape == (70, 131, 2)
 
 
 def test_threads_do_not_disturb_one_another(weights):
     flow = RaftFlow(weights["small"], "cpu")
-    pairs = [(picture(2 * i), picture(2 * i + 1)) for i in range(4)]
+    pairs = [(image(2 * i), image(2 * i + 1)) for i in range(4)]
     alone = [flow(*pair) for pair in pairs]
     with ThreadPoolExecutor(4) as pool:
         for one, together in zip(alone, pool.map(lambda pair: flow(*pair), pairs), strict=True):
@@ -91,12 +91,12 @@ def server(monkeypatch, tmp_path, weights):
 def test_weights_come_by_themselves_once(server, tmp_path):
     assert kept_weights() is None
     server.faults = ["cut"]
-    first = RaftFlow(device="cpu")(picture(0), picture(1))
+    first = RaftFlow(device="cpu")(image(0), image(1))
     assert len(server.requests) == 2
     kept = kept_weights()
     assert kept is not None
     assert kept.parent == tmp_path / "checkpoints"
-    np.testing.assert_array_equal(RaftFlow(device="cpu")(picture(0), picture(1)), first)
+    np.testing.assert_array_equal(RaftFlow(device="cpu")(image(0), image(1)), first)
     assert len(server.requests) == 2
 
 
@@ -129,7 +129,7 @@ def test_on_a_gpu_flow_is_the_same_within_its_precision(weights, size):
     expected = RaftFlow(weights[size], "cpu")
     flow = RaftFlow(weights[size])
     for h, w in ((256, 384), (256, 384), (200, 300)):  # recorded, run again, recorded anew
-        a, b = picture(h, h, w), picture(w, h, w)
+        a, b = image(h, h, w), image(w, h, w)
         truth, found = np.stack(expected.both(a, b)), np.stack(flow.both(a, b))
         assert np.abs(found - truth).mean() < 0.02 * np.abs(truth).mean()
         np.testing.assert_array_equal(np.stack(flow.both(a, b)), found)

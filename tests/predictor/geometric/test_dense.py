@@ -44,11 +44,11 @@ def posed(clip: SyntheticClip) -> PosedFlow:
 
 
 def test_frames_that_see_the_same_point_average_their_noise_away(clip: SyntheticClip, posed: PosedFlow):
-    def picture(i: int) -> np.ndarray:
+    def image(i: int) -> np.ndarray:
         return clip.frames[i].numpy()
 
     static = np.ones((len(clip), 64, 96), bool)
-    maps = estimate_depth_and_masks(posed, picture, OFFSETS, MaskConfig(), static=static)
+    maps = estimate_depth_and_masks(posed, image, OFFSETS, MaskConfig(), static=static)
     truth = clip.clean_depth.numpy()
     fused = np.median(np.abs(maps.depth / truth - 1))
     fit = posed.fit(6, OFFSETS)
@@ -62,7 +62,7 @@ def test_frames_that_see_the_same_point_average_their_noise_away(clip: Synthetic
 def test_a_frame_whose_pose_is_not_known_lends_no_depth(clip: SyntheticClip, posed: PosedFlow):
     """Frame 6 stands in a wrong place: were it asked, the others would lose confidence beside it."""
 
-    def picture(i: int) -> np.ndarray:
+    def image(i: int) -> np.ndarray:
         return clip.frames[i].numpy()
 
     static = np.ones((len(clip), 64, 96), bool)
@@ -70,14 +70,14 @@ def test_a_frame_whose_pose_is_not_known_lends_no_depth(clip: SyntheticClip, pos
     T[6, :3, 3] += 1.0
     known = np.arange(len(clip)) != 6
     told = estimate_depth_and_masks(
-        replace(posed, T_world_camera=T, pose_known=known), picture, OFFSETS, MaskConfig(), static=static
+        replace(posed, T_world_camera=T, pose_known=known), image, OFFSETS, MaskConfig(), static=static
     )
-    untold = estimate_depth_and_masks(replace(posed, T_world_camera=T), picture, OFFSETS, MaskConfig(), static=static)
+    untold = estimate_depth_and_masks(replace(posed, T_world_camera=T), image, OFFSETS, MaskConfig(), static=static)
     assert told.confidence[5].mean() > 1.1 * untold.confidence[5].mean()
     assert np.median(np.abs(told.depth[5] / clip.clean_depth[5].numpy() - 1)) < 0.02
 
 
-def test_a_picture_shown_twice_is_no_view_of_itself(clip: SyntheticClip, posed: PosedFlow):
+def test_a_image_shown_twice_is_no_view_of_itself(clip: SyntheticClip, posed: PosedFlow):
     shown = [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10]
     flow = FlowBetweenFrames(lambda i: np.full((64, 96, 3), shown[i], np.uint8), (64, 96), TrueFlow(clip))
     repeated = replace(posed, flow=flow, T_world_camera=posed.T_world_camera[shown])

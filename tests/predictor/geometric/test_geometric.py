@@ -41,13 +41,13 @@ def test_with_known_cameras_depth_is_true_and_stays_in_the_users_world(truth, sc
     assert error[static].median() < 0.03
 
 
-def test_with_known_cameras_the_moving_things_are_found(truth, scene_of_known_cameras):
+def test_with_known_cameras_the_moving_objects_are_found(truth, scene_of_known_cameras):
     moving = scene_of_known_cameras.dynamic_prob > 0.5
     both = (moving & truth.dynamic_mask).sum()
     assert both / (moving | truth.dynamic_mask).sum() > 0.6
 
 
-def test_a_thing_that_stands_for_half_of_the_clip_is_found_while_it_stands():
+def test_an_object_that_stands_for_half_of_the_clip_is_found_while_it_stands():
     clip = make_clip(SyntheticConfig(num_frames=24, height=108, width=192, movers_wait=0.6))
     waiting = slice(0, 12)
 
@@ -90,7 +90,7 @@ def test_nobody_looks_for_bars_and_signs_when_told_not_to(truth, monkeypatch):
     monkeypatch.setattr(geometric, "find_overlays", looked)
     known = UserPriors(T_world_camera=truth.T_world_camera, K=truth.K.expand(len(truth), 3, 3).clone())
     path = GeometricPredictor(GeometricPredictorConfig(laid_over=False)).cameras(as_clip(truth.frames), known)
-    assert path.known.all()
+    assert path.registered.all()
     with pytest.raises(AssertionError, match="looked"):
         GeometricPredictor().cameras(as_clip(truth.frames), known)
 

@@ -65,7 +65,7 @@ def test_what_nobody_filmed_through_a_pincushion_lens_is_covered_at_the_size_of_
     flow = flow_between(clip, predictor._estimator, predictor.config)
     filmed, cameras = predictor._undistorted(_Filmed(clip, flow, UserPriors(), None))
     assert cameras.lens == answers[0]
-    assert filmed.covered is not None
-    assert filmed.covered.shape == filmed.flow.map_size == (60, 100)
-    assert filmed.covered[0, 0]
-    assert not filmed.covered[30, 50]
+    assert filmed.overlay_mask is not None
+    assert filmed.overlay_mask.shape == filmed.flow.map_size == (60, 100)
+    assert filmed.overlay_mask[0, 0]
+    assert not filmed.overlay_mask[30, 50]

@@ -85,11 +85,11 @@ def test_what_nobody_filmed_shows_no_static_scene():
     lens = RadialLens(100.0, 80.0, 45.0, 0.1)
     clip = as_clip(np.zeros((2, 90, 160, 3), np.uint8))
     known = UserPriors(dynamic_mask=torch.zeros(2, 90, 160))
-    _, known, covered = undistorted(clip, known, None, lens)
-    assert covered is not None
+    _, known, overlay_mask = undistorted(clip, known, None, lens)
+    assert overlay_mask is not None
     assert known.dynamic_mask is not None
-    np.testing.assert_array_equal(covered, ~lens.filmed(90, 160))
-    np.testing.assert_array_equal(known.dynamic_mask[0].numpy() == 1, covered)
+    np.testing.assert_array_equal(overlay_mask, ~lens.filmed(90, 160))
+    np.testing.assert_array_equal(known.dynamic_mask[0].numpy() == 1, overlay_mask)
     signs = np.zeros((45, 80), bool)
     signs[10:20, 30:40] = True
     _, _, both = undistorted(clip, UserPriors(), signs, lens)

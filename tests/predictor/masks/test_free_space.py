@@ -1,4 +1,4 @@
-"""Things that rest and go: what other frames see through, on a wall and a card whose depths are known."""
+"""Objects that rest and go: what other frames see through, on a wall and a card whose depths are known."""
 
 from dataclasses import dataclass, field
 
@@ -26,21 +26,21 @@ class Stage:
     depth: np.ndarray = field(init=False)
     confidence: np.ndarray = field(init=False)
     dynamic: np.ndarray = field(init=False)
-    pictures: np.ndarray = field(init=False)
+    images: np.ndarray = field(init=False)
     card: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         texture = np.random.default_rng(0).integers(60, 200, (30, 60, 3)).astype(np.uint8)
         v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
         self.card = np.zeros((NUM_FRAMES, HEIGHT, WIDTH), bool)
-        self.pictures = np.empty((NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+        self.images = np.empty((NUM_FRAMES, HEIGHT, WIDTH, 3), np.uint8)
         for i in range(NUM_FRAMES):
             x, y = ((side - length / 2) / FOCAL for side, length in ((u, WIDTH), (v, HEIGHT)))
             at_card = np.abs(x * CARD + STEP * i - 0.2) < 0.3, np.abs(y * CARD) < 0.35
             self.card[i] = at_card[0] & at_card[1] & (i < self.leaves)
             row = np.floor(10 * y * WALL + 15).astype(int)
             column = np.floor(10 * (x * WALL + STEP * i) + 20).astype(int)
-            self.pictures[i] = np.where(self.card[i, ..., None], np.uint8(self.card_colour), texture[row, column])
+            self.images[i] = np.where(self.card[i, ..., None], np.uint8(self.card_colour), texture[row, column])
         self.depth = np.where(self.card, CARD, WALL).astype(np.float32)
         self.confidence = np.full_like(self.depth, 50.0)
         self.dynamic = np.full_like(self.depth, 0.01)
@@ -52,7 +52,7 @@ class Stage:
             i, j = int(a[0, 0, 0]), int(b[0, 0, 0])
             along = -FOCAL * STEP * (j - i) / self.depth[i]
             if j >= self.leaves:
-                along[self.card[i]] = WIDTH  # leads out of the picture
+                along[self.card[i]] = WIDTH  # leads out of the image
             return np.stack((along, np.zeros_like(along)), axis=-1)
 
         T = np.tile(np.eye(4), (NUM_FRAMES, 1, 1))
@@ -65,7 +65,7 @@ class Stage:
         dynamic = self.dynamic.copy()
         config = MaskConfig(**options)  # pyright: ignore[reportArgumentType]
         add_free_space_violations(
-            dynamic, posed or self.posed(), self.depth, self.confidence, lambda i: self.pictures[i], config
+            dynamic, posed or self.posed(), self.depth, self.confidence, lambda i: self.images[i], config
         )
         return dynamic
 
@@ -82,7 +82,7 @@ def test_a_card_that_goes_is_found_where_it_stood():
 def test_one_that_comes_is_found_like_one_that_goes():
     stage = Stage()
     backwards = Stage()
-    for name in ("depth", "card", "pictures"):
+    for name in ("depth", "card", "images"):
         setattr(backwards, name, getattr(stage, name)[::-1].copy())
     posed = backwards.posed()
     posed.T_world_camera[:] = posed.T_world_camera[::-1].copy()
@@ -108,7 +108,7 @@ def test_what_never_moves_is_left_alone():
 
 def test_what_looks_the_same_may_be_the_same_at_a_depth_that_is_wrong():
     stage = Stage()
-    stage.pictures[:] = 128
+    stage.images[:] = 128
     np.testing.assert_array_equal(stage.found(), stage.dynamic)
 
 
@@ -131,7 +131,7 @@ def test_only_depths_that_are_believed_count_against_it():
     assert (stage.found(seen_through=0.9, memory=0.0)[0] > 0.5)[stage.card[0]].mean() > 0.9
 
 
-def test_where_a_thing_has_no_depth_it_is_filled():
+def test_where_an_object_has_no_depth_it_is_filled():
     stage = Stage()
     hidden = stage.card & (np.arange(WIDTH) % 4 > 0)
     stage.confidence[hidden] = 2.0
@@ -144,7 +144,7 @@ def test_what_moves_in_the_other_frames_has_no_depth_to_see_through_with():
     np.testing.assert_array_equal(stage.found(), stage.dynamic)
 
 
-def test_frames_that_disagree_about_most_of_the_picture_have_a_wrong_pose_and_say_nothing_of_the_scene():
+def test_frames_that_disagree_about_most_of_the_image_have_a_wrong_pose_and_say_nothing_of_the_scene():
     stage = Stage(leaves=NUM_FRAMES)
     posed = stage.posed()
     posed.T_world_camera[LEAVES:, 2, 3] += 0.8  # all that they see lies 0.8 farther than it did

@@ -11,10 +11,10 @@ from das3r_ns.predictor.masks.motion_probability import motion_probability, pool
 from das3r_ns.predictor.masks.temporal import average_along_flow, filter_along_flow
 
 
-def still(picture):
+def still(image):
     """Flow of a clip in which nothing moves."""
-    size = picture.shape[:2]
-    return FlowBetweenFrames(lambda i: picture, size, lambda a, b: np.zeros((*size, 2), np.float32))
+    size = image.shape[:2]
+    return FlowBetweenFrames(lambda i: image, size, lambda a, b: np.zeros((*size, 2), np.float32))
 
 
 def evidence_of(residual, outstanding=(0.4, 0.5, 0.5), weight=1.0):
@@ -26,9 +26,9 @@ def evidence_of(residual, outstanding=(0.4, 0.5, 0.5), weight=1.0):
     return evidence
 
 
-def pooled(residual, picture, config, weight=1.0):
+def pooled(residual, image, config, weight=1.0):
     evidence = evidence_of(residual, weight=weight)
-    pool_evidence(evidence, lambda i: picture, still(picture), config)
+    pool_evidence(evidence, lambda i: image, still(image), config)
     return evidence
 
 
@@ -41,9 +41,9 @@ def test_evidence_at_the_threshold_is_as_likely_to_move_as_not_and_one_softness_
     assert probability[0, 0, 0] < 0.02
 
 
-def test_where_things_that_stand_out_move_what_does_not_stand_out_needs_more_evidence():
+def test_where_objects_that_stand_out_move_what_does_not_stand_out_needs_more_evidence():
     residual = np.zeros((3, 20, 30), np.float32)
-    residual[:, 5:15, 5:15] = 1.7  # a thing, not quite moving enough alone
+    residual[:, 5:15, 5:15] = 1.7  # an object, not quite moving enough alone
     residual[:, 5:15, 20:25] = 1.9  # and its wake, just enough alone
     evidence = evidence_of(residual)
     evidence.cue("colour")[:] = 0.0
@@ -65,7 +65,7 @@ def test_what_stands_out_in_a_scene_at_rest_stays_at_rest():
     assert motion_probability(evidence, MaskConfig()).max() < 0.05
 
 
-def test_where_the_border_moves_only_what_moves_unlike_it_is_a_thing():
+def test_where_the_border_moves_only_what_moves_unlike_it_is_an_object():
     residual = np.full((3, 20, 30), 2.4, np.float32)  # all around seems to move
     residual[:, 3:17, 3:27] = 0.3
     residual[:, 5:15, 5:15] = 2.4
@@ -83,20 +83,22 @@ def test_what_inexact_cameras_leave_everywhere_is_not_motion():
     found = motion_probability(evidence, MaskConfig())
     assert found[:, :4].max() < 0.4
     assert found[:, 5:15, 5:15].min() > 0.5
-    assert motion_probability(evidence, MaskConfig(), sure=True)[:, :4].min() > 0.5  # unless they are known to be right
+    assert (
+        motion_probability(evidence, MaskConfig(), background_verified=True)[:, :4].min() > 0.5
+    )  # unless they are known to be right
 
 
-def test_where_cameras_are_sure_a_thing_that_reaches_the_border_moves_though_it_stands_out_from_nothing():
+def test_where_cameras_are_sure_an_object_that_reaches_the_border_moves_though_it_stands_out_from_nothing():
     residual = np.full((3, 20, 30), 0.4, np.float32)
-    residual[:, :, :18] = 2.2  # a thing before more than half of the picture
+    residual[:, :, :18] = 2.2  # an object before more than half of the image
     evidence = evidence_of(residual, (0.1, 0.1, 0.05))
-    sure = motion_probability(evidence, MaskConfig(), sure=True)
+    sure = motion_probability(evidence, MaskConfig(), background_verified=True)
     assert (sure[:, :, :18] > 0.7).all()
     assert (sure[:, :, 18:] < 0.05).all()
     assert (motion_probability(evidence, MaskConfig())[:, :, :18] < 0.4).all()
 
 
-def test_a_thing_that_floats_moves_though_a_depth_explains_its_motion():
+def test_an_object_that_floats_moves_though_a_depth_explains_its_motion():
     evidence = Evidence.empty(3, (24, 32))
     evidence.cue("depth")[:, 8:16, 12:20] = 0.8
     found = motion_probability(evidence, MaskConfig(floating=8.0))
@@ -124,7 +126,7 @@ def test_cues_are_told_by_name_and_share_the_array_that_flow_carries():
     np.testing.assert_array_equal(evidence.values[0, 0, 0], [2, 0.5, 0, 0, 0])
 
 
-def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen():
+def test_averages_along_the_flow_follow_the_object_and_leave_out_what_is_not_seen():
     n, h, w = 3, 6, 12
 
     def two_to_the_right(a, b):  # one frame later everything is 2 pixels further right
@@ -143,7 +145,7 @@ def test_averages_along_the_flow_follow_the_thing_and_leave_out_what_is_not_seen
     channels = np.stack((values, 2 * values), axis=-1)
     np.testing.assert_allclose(average_along_flow(channels, 1, flow, (1,))[:, 6], [[6.0, 12.0]] * h)
     values[:, :, 11] = 4.0
-    # The last column comes from outside the picture and leaves it again: one frame at a time sees it.
+    # The last column comes from outside the image and leaves it again: one frame at a time sees it.
     np.testing.assert_allclose(average_along_flow(values, 2, flow, (1,))[:, 11], (4.0 + 0.0) / 2)
     np.testing.assert_allclose(average_along_flow(values, 0, flow, (1,))[:, 11], 4.0)
 
@@ -159,7 +161,7 @@ def clip_that_shifts(n, shape, step):
     return FlowBetweenFrames(lambda i: np.full((*shape, 3), i, np.uint8), shape, shift), asked
 
 
-def test_memory_weighs_a_frame_by_its_distance_in_time_and_follows_the_thing():
+def test_memory_weighs_a_frame_by_its_distance_in_time_and_follows_the_object():
     flow, asked = clip_that_shifts(4, (4, 12), 2)
     values = np.zeros((4, 4, 12, 4), np.float16)
     for i, value in enumerate((8.0, 4.0, 2.0, 1.0)):
@@ -195,17 +197,17 @@ def test_memory_takes_nothing_along_flow_that_does_not_lead_back():
     np.testing.assert_array_equal(filter_along_flow(values, flow, 0.9), values)
 
 
-def test_a_thing_that_rests_at_first_moves_from_the_start():
+def test_an_object_that_rests_at_first_moves_from_the_start():
     n, h, w = 16, 40, 60
-    picture = np.full((h, w, 3), 120, np.uint8)
-    picture[10:30, 20:40] = (40, 40, 220)
+    image = np.full((h, w, 3), 120, np.uint8)
+    image[10:30, 20:40] = (40, 40, 220)
     residual = np.full((n, h, w), 0.3, np.float32)
     residual[:5, 10:30, 20:40] = 1.4  # turns around: nearly nothing
     residual[5:, 10:30, 20:40] = 2.8
     found = {}
     for memory in (0.0, 0.9):
         config = MaskConfig(memory=memory)
-        found[memory] = motion_probability(pooled(residual, picture, config), config)
+        found[memory] = motion_probability(pooled(residual, image, config), config)
     assert found[0.0][0, 12:28, 22:38].max() < 0.5
     assert found[0.9][0, 12:28, 22:38].min() > 0.5
     assert found[0.9][:, :6].max() < 0.1
@@ -213,17 +215,17 @@ def test_a_thing_that_rests_at_first_moves_from_the_start():
 
 def test_a_pixel_that_is_measured_well_is_judged_by_itself_and_others_by_what_surrounds_them():
     n, h, w = 5, 40, 80
-    picture = np.full((h, w, 3), 120, np.uint8)
-    picture[10:30, 20:60] = (40, 40, 220)
+    image = np.full((h, w, 3), 120, np.uint8)
+    image[10:30, 20:60] = (40, 40, 220)
     residual = np.full((n, h, w), 0.3, np.float32)
     residual[:, 10:30, 20:50] = 3.0
     residual[:, 10:30, 50:60] = 0.5  # of the same colour, and at rest
     well, badly = np.ones_like(residual), np.ones_like(residual)
     badly[:, 10:30, 50:60] = 0.0  # no flow leads back from there
     end = (slice(None), slice(15, 25), slice(54, 58))
-    lent = pooled(residual, picture, MaskConfig(own=0.0), well).residual[end]
-    known = pooled(residual, picture, MaskConfig(), well).residual[end]
-    unknown = pooled(residual, picture, MaskConfig(), badly).residual[end]
+    lent = pooled(residual, image, MaskConfig(own=0.0), well).residual[end]
+    known = pooled(residual, image, MaskConfig(), well).residual[end]
+    unknown = pooled(residual, image, MaskConfig(), badly).residual[end]
     assert (lent > known + 0.15).all()
     np.testing.assert_allclose(known, lent + (0.5 - lent) / 1.2, atol=0.1)  # weight 1 against 0.2
     assert unknown.min() > 2.5
@@ -231,20 +233,20 @@ def test_a_pixel_that_is_measured_well_is_judged_by_itself_and_others_by_what_su
 
 def test_what_flow_never_measured_is_not_called_moving():
     n, h, w = 3, 40, 80
-    picture = np.full((h, w, 3), 120, np.uint8)
+    image = np.full((h, w, 3), 120, np.uint8)
     residual = np.full((n, h, w), 2.8, np.float32)
     evidence = evidence_of(residual, weight=0.001)
-    pool_evidence(evidence, lambda i: picture, still(picture), MaskConfig())
+    pool_evidence(evidence, lambda i: image, still(image), MaskConfig())
     assert motion_probability(evidence, MaskConfig()).max() < 0.3
 
 
 def test_a_small_object_is_not_averaged_away_by_the_even_scene_around_it():
     n, h, w = 5, 90, 160
-    picture = np.full((h, w, 3), 150, np.uint8)
-    picture[40:46, 70:80] = (160, 150, 150)  # a car in haze, of nearly the same colour
+    image = np.full((h, w, 3), 150, np.uint8)
+    image[40:46, 70:80] = (160, 150, 150)  # a car in haze, of nearly the same colour
     residual = np.full((n, h, w), 0.2, np.float32)
     residual[:, 40:46, 70:80] = 3.0
-    found = motion_probability(pooled(residual, picture, MaskConfig()), MaskConfig(colour_contrast=0.0))
+    found = motion_probability(pooled(residual, image, MaskConfig()), MaskConfig(colour_contrast=0.0))
     assert found[:, 42:44, 73:77].min() > 0.5
     assert found[:, :30].max() < 0.1
 
@@ -258,7 +260,7 @@ def test_agreement_within_a_large_uncertainty_says_little_and_contradiction_says
     np.testing.assert_array_equal(residual_weight(np.zeros((1, 1), np.float32), None), 0.0)
 
 
-def test_smoothing_averages_where_the_picture_is_even_and_not_over_an_edge():
+def test_smoothing_averages_where_the_image_is_even_and_not_over_an_edge():
     guide = np.zeros((40, 60, 1), np.float32)
     guide[:, 30:] = 1.0
     noisy = np.random.default_rng(0).normal(0, 1, (40, 60)).astype(np.float32)
@@ -278,43 +280,43 @@ def test_smoothing_leaves_a_constant_alone():
 
 
 def test_the_grid_gives_each_colour_its_own_mean():
-    picture = np.zeros((36, 64, 3), np.uint8)
-    picture[:, :32] = (200, 30, 30)
-    picture[:, 32:] = (30, 30, 200)
+    image = np.zeros((36, 64, 3), np.uint8)
+    image[:, :32] = (200, 30, 30)
+    image[:, 32:] = (30, 30, 200)
     values = np.zeros((3, 36, 64), np.float32)
     values[:, ::2, :32] = 1.0  # every second row of the red half
     grid = AppearanceGrid(3, (36, 64))
-    grid.fill(values, lambda i: picture)
-    found = grid.look_up(1, picture)
+    grid.fill(values, lambda i: image)
+    found = grid.look_up(1, image)
     np.testing.assert_allclose(found[4:-4, :32], 0.5, atol=0.1)
     np.testing.assert_allclose(found[:, 32:], 0.0, atol=1e-6)
 
 
-def test_pooling_fills_the_thing_and_removes_specks():
+def test_pooling_fills_the_object_and_removes_specks():
     n, h, w = 5, 60, 80
-    picture = np.full((h, w, 3), 120, np.uint8)
-    picture[20:40, 30:60] = (220, 40, 40)
+    image = np.full((h, w, 3), 120, np.uint8)
+    image[20:40, 30:60] = (220, 40, 40)
     truth = np.zeros((h, w), bool)
     truth[20:40, 30:60] = True
     rng = np.random.default_rng(0)
     evidence = np.where(truth, rng.random((n, h, w)) < 0.8, rng.random((n, h, w)) < 0.1).astype(np.float32) * 3
     alone = evidence[0] > 1.8
     assert (alone & truth).sum() / (alone | truth).sum() < 0.6  # it is not easy
-    found = motion_probability(pooled(evidence, picture, MaskConfig()), MaskConfig())
+    found = motion_probability(pooled(evidence, image, MaskConfig()), MaskConfig())
     moving = found > 0.5
     overlap = (moving & truth).sum(axis=(1, 2)) / (moving | truth).sum(axis=(1, 2))
     assert overlap.min() > 0.87
 
 
-def test_a_thing_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_says_no():
+def test_an_object_that_moves_slowly_but_steadily_is_found_where_each_frame_alone_says_no():
     n, h, w = 9, 40, 60
-    picture = np.full((h, w, 3), 120, np.uint8)
-    picture[10:30, 20:40] = (40, 40, 220)
+    image = np.full((h, w, 3), 120, np.uint8)
+    image[10:30, 20:40] = (40, 40, 220)
     rng = np.random.default_rng(0)
     evidence = np.full((n, h, w), 0.6, np.float32)
     evidence[:, 10:30, 20:40] = 2.0
     evidence += rng.normal(0, 0.6, evidence.shape).astype(np.float32)
     assert 0.4 < (evidence[4, 10:30, 20:40] > 1.8).mean() < 0.75
-    filtered = pooled(evidence, picture, MaskConfig())
+    filtered = pooled(evidence, image, MaskConfig())
     assert (motion_probability(filtered, MaskConfig())[4, 12:28, 22:38] > 0.5).all()
     assert (filtered.residual[4, :8] < 1.0).all()

@@ -25,7 +25,7 @@ from das3r_ns.predictor.masks.refiners.salience import combine
 from das3r_ns.predictor.masks.refiners.sam2 import Sam2Refiner, next_prompt
 
 SIZE = (40, 60)
-THING = (slice(10, 30), slice(20, 40))
+OBJECT = (slice(10, 30), slice(20, 40))
 
 
 def still_flow():
@@ -34,9 +34,9 @@ def still_flow():
     )
 
 
-def maps(n, background, thing):
+def maps(n, background, mover):
     out = np.full((n, *SIZE), background, np.float32)
-    out[:, THING[0], THING[1]] = thing
+    out[:, OBJECT[0], OBJECT[1]] = mover
     return out
 
 
@@ -82,7 +82,7 @@ def test_salience_that_does_not_speak_leaves_motion_as_it_is():
     np.testing.assert_allclose(combine(motion, maps(3, 0.4, 0.4), SURE[:3]), motion, atol=1e-6)
 
 
-def test_in_a_scene_at_rest_salient_things_stay_static():
+def test_in_a_scene_at_rest_salient_objects_stay_static():
     motion = maps(5, 0.02, 0.03)
     found = combine(motion, maps(5, 0.0, 1.0), SURE)
     assert found.max() < 0.05
@@ -100,9 +100,9 @@ def test_sure_motion_outweighs_salience():
 def test_where_motion_is_in_doubt_the_salient_object_is_taken_though_all_around_seems_to_move():
     motion = maps(5, 0.6, 0.1)  # the sea moves, the rider whom the camera follows does not
     salient = maps(5, 0.05, 0.95)
-    assert combine(motion, salient, SURE)[:, THING[0], THING[1]].max() < 0.5
+    assert combine(motion, salient, SURE)[:, OBJECT[0], OBJECT[1]].max() < 0.5
     found = combine(motion, salient, SURE + 1)
-    assert found[:, THING[0], THING[1]].min() > 0.6
+    assert found[:, OBJECT[0], OBJECT[1]].min() > 0.6
     assert found[:, :8].max() < 0.3
 
 
@@ -130,9 +130,9 @@ def test_salience_is_that_of_its_own_frame_whatever_the_number_of_threads(monkey
     made = []
     monkeypatch.setattr(salience, "find_weights", lambda: tmp_path)
     monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda path: made.append(OneAtATime()) or made[-1])
-    pictures = np.zeros((9, *SIZE, 3), np.uint8)
+    images = np.zeros((9, *SIZE, 3), np.uint8)
     for i in range(9):
-        pictures[i, i : i + 20, 3 * i : 3 * i + 20] = 255
+        images[i, i : i + 20, 3 * i : 3 * i + 20] = 255
     found = []
     before = torch.get_num_threads()
     monkeypatch.setattr(salience, "average_along_flow", lambda values, i, flow, offsets: values[i])
@@ -141,7 +141,7 @@ def test_salience_is_that_of_its_own_frame_whatever_the_number_of_threads(monkey
         for threads in (1, 2):
             torch.set_num_threads(threads)
             refine = salience.SalienceRefiner()
-            found.append(refine(maps(9, 0.5, 0.5), lambda i: pictures[i], still_flow(), np.zeros(9, np.float32)))
+            found.append(refine(maps(9, 0.5, 0.5), lambda i: images[i], still_flow(), np.zeros(9, np.float32)))
     finally:
         torch.set_num_threads(before)
     assert len(made) == 3
@@ -153,7 +153,7 @@ def test_salience_is_that_of_its_own_frame_whatever_the_number_of_threads(monkey
 
 def test_the_next_prompt_is_the_surest_region_and_points_inside_it():
     motion = maps(4, 0.1, 0.7)
-    motion[2, THING[0], THING[1]] = 0.9
+    motion[2, OBJECT[0], OBJECT[1]] = 0.9
     motion[2, 0:2, 0:2] = 1.0  # sure but small
     nothing = np.zeros(motion.shape, bool)
     prompt = next_prompt(motion, nothing)
@@ -212,16 +212,16 @@ def fake_sam2(monkeypatch):
 
 
 def painted(i):
-    """Twice as large as the maps: a red thing, a blue one that rests, on grey."""
-    picture = np.full((80, 120, 3), 110, np.uint8)
-    picture[20:60, 40:80] = (220, 30, 30)
-    picture[60:80, 0:20] = (30, 30, 220)
-    return picture
+    """Twice as large as the maps: a red object, a blue one that rests, on grey."""
+    image = np.full((80, 120, 3), 110, np.uint8)
+    image[20:60, 40:80] = (220, 30, 30)
+    image[60:80, 0:20] = (30, 30, 220)
+    return image
 
 
-def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_picture_and_its_outline_is_taken(fake_sam2):
+def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_image_and_its_outline_is_taken(fake_sam2):
     motion = np.full((6, *SIZE), 0.05, np.float32)
-    motion[:, 12:26, 24:44] = 0.8  # where motion sees the thing: shifted, and not all of it
+    motion[:, 12:26, 24:44] = 0.8  # where motion sees the object: shifted, and not all of it
     motion[2, 12:26, 24:44] = 0.9  # surest in the middle of the clip: carried both ways from there
     refined = Sam2Refiner()(motion, painted, still_flow(), np.zeros(len(motion), np.float32))
     ((frame, point, box),) = FakeVideoPredictor.last.prompts
@@ -236,21 +236,21 @@ def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_picture_and_its_outline_is
 
 def test_sam2_drops_an_object_that_hardly_moves(fake_sam2):
     motion = np.full((6, *SIZE), 0.05, np.float32)
-    motion[3, 32:38, 2:8] = 0.9  # a false alarm in one frame, on the blue thing
+    motion[3, 32:38, 2:8] = 0.9  # a false alarm in one frame, on the blue object
     refined = Sam2Refiner()(motion, painted, still_flow(), np.zeros(len(motion), np.float32))
     assert (refined < 0.5).all()
 
 
-def test_sam2_takes_a_long_clip_in_parts_with_their_own_pictures(fake_sam2, monkeypatch):
+def test_sam2_takes_a_long_clip_in_parts_with_their_own_images(fake_sam2, monkeypatch):
     monkeypatch.setattr(sam2, "PART_FRAMES", 4)
     motion = maps(6, 0.05, 0.8)
     motion[4:] = 0.05
-    motion[4:, 31:39, 1:9] = 0.8  # in the second part another thing moves, in the corner
+    motion[4:, 31:39, 1:9] = 0.8  # in the second part another object moves, in the corner
 
-    def picture(i):
+    def image(i):
         return painted(i) if i >= 4 else np.where(painted(i) == (30, 30, 220), 110, painted(i)).astype(np.uint8)
 
-    refined = Sam2Refiner()(motion, picture, still_flow(), np.zeros(len(motion), np.float32))
+    refined = Sam2Refiner()(motion, image, still_flow(), np.zeros(len(motion), np.float32))
     assert [prompt[0] < 4 for prompt in FakeVideoPredictor.last.prompts] == [True] * 2
     assert (refined[:4, 12:28, 22:38] > 0.5).all()
     assert (refined[4:, 31:39, 1:9] > 0.5).all()
@@ -265,13 +265,13 @@ def test_sam2_leaves_a_clip_in_which_nothing_moves_alone(fake_sam2):
 
 
 @pytest.mark.slow
-def test_the_network_finds_the_dog_of_a_real_picture(clips):
+def test_the_network_finds_the_dog_of_a_real_image(clips):
     if importlib.util.find_spec("rembg") is None:  # importing it would ask for packages that are not needed here
         pytest.skip("needs the extra salience")
-    from das3r_ns.datasets import read_dynamic_mask, read_picture
+    from das3r_ns.datasets import read_dynamic_mask, read_image
 
     folder = clips / "davis" / "dog"
-    picture = read_picture(sorted((folder / "images").iterdir())[0])
+    image = read_image(sorted((folder / "images").iterdir())[0])
     truth = read_dynamic_mask(sorted((folder / "dynamic_masks").iterdir())[0]).numpy() > 0.5
-    found = salience.Salience()(picture.numpy()) > 0.5
+    found = salience.Salience()(image.numpy()) > 0.5
     assert (found & truth).sum() / (found | truth).sum() > 0.8

@@ -1,4 +1,4 @@
-"""What stands out: barriers counted by hand, trust, and a thing that only its depth or its motion tells apart."""
+"""What stands out: barriers counted by hand, trust, and an object that only its depth or its motion tells apart."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from das3r_ns.predictor.masks.saliency_cues import (
 )
 
 H, W = 36, 48
-THING = (slice(12, 24), slice(16, 32))
+OBJECT = (slice(12, 24), slice(16, 32))
 
 
 def fit_with(signed, velocity):
@@ -40,14 +40,14 @@ def test_what_touches_the_border_does_not_stand_out():
     np.testing.assert_array_equal(barrier_to_border(values)[10:, 5:15], 0.0)
 
 
-def test_each_cue_sees_the_thing_that_differs_in_it():
+def test_each_cue_sees_the_object_that_differs_in_it():
     grey = np.full((H, W, 3), 120, np.uint8)
     red = grey.copy()
-    red[THING] = (220, 40, 40)
+    red[OBJECT] = (220, 40, 40)
     near, still = np.ones((H, W), np.float32), np.zeros((2, H, W), np.float32)
     behind, moves = near.copy(), still.copy()
-    behind[THING] = -1.0  # beyond infinity; the surroundings are at d / (d + median) = 1/2, it at -1/2
-    moves[0][THING] = 0.8
+    behind[OBJECT] = -1.0  # beyond infinity; the surroundings are at d / (d + median) = 1/2, it at -1/2
+    moves[0][OBJECT] = 0.8
     colour = contrasts(red, fit_with(near, still))
     depth = contrasts(grey, fit_with(behind, still))
     motion = contrasts(grey, fit_with(near, moves))
@@ -63,7 +63,7 @@ def test_each_cue_sees_the_thing_that_differs_in_it():
 def test_what_hangs_before_the_scene_floats_and_what_stands_on_the_ground_does_not():
     grey, still = np.full((H, W, 3), 120, np.uint8), np.zeros((2, H, W), np.float32)
     wall = np.ones((H, W), np.float32)
-    # Ground from the height of the thing's foot down: its inverse depth grows towards the camera, beside the thing too.
+    # Ground from the height of the object's foot down: its inverse depth grows towards the camera, beside it too.
     ground = wall.copy()
     ground[20:] = np.linspace(1, 12, H - 20, dtype=np.float32)[:, None]
 
@@ -71,9 +71,9 @@ def test_what_hangs_before_the_scene_floats_and_what_stands_on_the_ground_does_n
         return floating(contrasts(grey, fit_with(inverse_depth, still))[..., 1][None])[0]
 
     hanging, standing, near = wall.copy(), ground.copy(), wall.copy()
-    hanging[THING] = 12.0
-    standing[8:30, 18:30] = ground[29, 0]  # meets the ground where it is as near as the thing
-    near[THING] = 3.0
+    hanging[OBJECT] = 12.0
+    standing[8:30, 18:30] = ground[29, 0]  # meets the ground where it is as near as the object
+    near[OBJECT] = 3.0
     assert floats(hanging)[16:20, 22:26].min() > 0.1
     assert floats(standing).max() == 0
     assert floats(near).max() == 0  # a little nearer is nothing unusual

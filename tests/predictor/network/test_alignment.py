@@ -201,7 +201,7 @@ def test_the_step_size_falls_as_recorded(fixture):
 def test_the_fast_way_is_as_good_as_the_published_one(fixture, seen, predictions, descent):
     config = AlignmentConfig()
     assert config.stride_for(288, 512) == 4
-    assert config.stride_for(HEIGHT, WIDTH) == 1, "small pictures keep all pixels"
+    assert config.stride_for(HEIGHT, WIDTH) == 1, "small images keep all pixels"
     fast = descend(initial_state(start_from_tree(seen), seen), seen, config)
     depth = solve_depth(fast.state, seen, config.depth_rounds)
     ours = objective_on_all_pixels(fast.state, seen, depth, config)
@@ -238,7 +238,7 @@ def test_solved_depth_is_the_minimum_along_every_ray(fixture, seen):
     assert abs(int(np.argmin(costs)) - 200) <= 3
 
 
-def test_solved_depth_far_from_the_middle_of_the_picture_is_that_of_a_search():
+def test_solved_depth_far_from_the_middle_of_the_image_is_that_of_a_search():
     # One pixel at 45 degrees, seen by three edges of one frame; cameras and edges are the identity.
     offsets = torch.tensor([[40.0], [0.0]])
     targets = torch.tensor([[1.0, 0.1, 1.2], [2.0, 0.0, 1.5], [1.1, -0.4, 1.6]])
@@ -279,7 +279,7 @@ def test_focal_of_exact_points_is_exact_even_with_outliers():
     offsets = geometry.pixel_grid(24, 32).flatten(0, 1).T - torch.tensor([[16.0], [12.0]])
     depth = torch.rand(24 * 32) + 1
     points = torch.cat([offsets / 40 * depth, depth[None]])
-    points[:, ::10] += 0.5  # a tenth of the picture is wrong
+    points[:, ::10] += 0.5  # a tenth of the image is wrong
     torch.testing.assert_close(focal_from_points(points[None], offsets), torch.tensor([40.0]), atol=0.1, rtol=0)
 
 

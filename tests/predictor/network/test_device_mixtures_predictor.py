@@ -116,7 +116,7 @@ def test_features_are_kept_and_read_back(memory, gib, loss, tmp_path, monkeypatc
     monkeypatch.setattr(PretendedTensor, "record_stream", lambda *_: None)
     for name, made in (("Stream", mock.Mock()), ("current_stream", mock.Mock()), ("stream", contextlib.nullcontext)):
         monkeypatch.setattr(torch.cuda, name, made)
-    pictures = iter([random_batch(), random_batch()])
+    images = iter([random_batch(), random_batch()])
 
     with pretended_gpu(), torch.no_grad():
         step.to("cuda")
@@ -127,7 +127,7 @@ def test_features_are_kept_and_read_back(memory, gib, loss, tmp_path, monkeypatc
         def batches() -> Any:
             return order.batches(range(4), 2, 0, 1)
 
-        with feed.FeatureFeed(batches, lambda _: (Loaded(b, []) for b in pictures), store, step.freeze) as features:
+        with feed.FeatureFeed(batches, lambda _: (Loaded(b, []) for b in images), store, step.freeze) as features:
             for _ in range(4):
                 batch, problems = features.next()
                 assert not problems
@@ -149,6 +149,6 @@ def test_everything_learns_and_is_validated(tmp_path):
     with pretended_gpu():
         step.to("cuda")
         assert step(random_batch().to(CUDA)).loss.is_cuda
-        scores, pictures, _ = validate(step, source, plan, workers=0, device=CUDA, add_up=lambda sums: sums)
+        scores, images, _ = validate(step, source, plan, workers=0, device=CUDA, add_up=lambda sums: sums)
     assert scores.frames == 2
-    assert pictures.rgb.device.type == "cpu"
+    assert images.rgb.device.type == "cpu"

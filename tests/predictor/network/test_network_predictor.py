@@ -26,7 +26,7 @@ from das3r_ns.scene import read_scene, write_scene
 from das3r_ns.video.clip import Clip
 
 FRAMES = 6
-# Pictures are twice the size of the network's input.
+# Images are twice the size of the network's input.
 SIZE = (2 * HEIGHT, 2 * WIDTH)
 
 
@@ -137,7 +137,7 @@ def test_weights_without_mask_heads_need_the_users_masks(truthful, monkeypatch, 
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (64, 64), (50, 96)])
-def test_any_shape_of_picture_gives_maps_of_the_whole_picture(tiny, tmp_path, size):
+def test_any_shape_of_image_gives_maps_of_the_whole_image(tiny, tmp_path, size):
     save_weights(tiny, tmp_path / "weights")
     clip = clip_of(2, size)
     scene = NetworkPredictor(settings(weights=str(tmp_path / "weights")))(clip)

@@ -38,7 +38,7 @@ def test_intrinsics_follow_the_resize_and_the_crop_and_come_back():
     torch.testing.assert_close(framed.K_to_image(framed.K_to_network(K)), K)
 
 
-def test_maps_return_to_the_whole_picture_with_unknown_borders():
+def test_maps_return_to_the_whole_image_with_unknown_borders():
     framed = framing((436, 1024))
     maps = torch.full((1, 208, 512), 2.0)
     padded = framed.pad(maps)
@@ -46,9 +46,9 @@ def test_maps_return_to_the_whole_picture_with_unknown_borders():
     assert padded[0, :5].eq(0).all()
     assert padded[0, -5:].eq(0).all()
     assert framed.pad(maps, replicate=True).eq(2).all()
-    picture = torch.zeros(1, 436, 1024)
-    picture[:, :10] = 1  # exactly the rows that are cut off
-    assert framed.crop(picture).eq(0).all()
+    image = torch.zeros(1, 436, 1024)
+    image[:, :10] = 1  # exactly the rows that are cut off
+    assert framed.crop(image).eq(0).all()
 
 
 def test_a_strip_is_refused():

@@ -23,7 +23,7 @@ HEIGHT, WIDTH = 120, 160
 
 
 def sliding(steps: list[tuple[int, int]], sky: int = 0) -> np.ndarray:
-    """Frames cut out of one textured picture, moved by (right, down) pixels; `sky` rows of it are of one dark grey."""
+    """Frames cut out of one textured image, moved by (right, down) pixels; `sky` rows of it are of one dark grey."""
     texture = np.random.default_rng(0).uniform(0, 255, (60, 80, 3)).astype(np.float32)
     wall = cv2.resize(texture, (400, 300), interpolation=cv2.INTER_CUBIC).clip(40, 255).astype(np.uint8)
     wall[: 50 + sky] = 12
@@ -104,10 +104,10 @@ def test_bars_are_cut_only_as_far_as_the_scene_is_out_of_the_middle():
     assert over is not None
     clip = remove_overlays(Clip(torch.from_numpy(frames), 10.0, tuple("abcdefghijklmnop")), over)
     assert torch.equal(clip.frames, torch.from_numpy(frames[:, 3:]))
-    assert over.covered is not None
-    assert over.covered[:14].all()
-    assert over.covered[-14:].all()
-    assert not over.covered[14:-14].any()
+    assert over.overlay_mask is not None
+    assert over.overlay_mask[:14].all()
+    assert over.overlay_mask[-14:].all()
+    assert not over.overlay_mask[14:-14].any()
 
 
 def test_an_even_border_that_is_not_black_and_a_black_one_that_is_not_even_are_no_bars():
@@ -126,7 +126,7 @@ def test_words_in_a_bar_leave_it_one():
     over = found(frames)
     assert over is not None
     assert over.columns == (27, WIDTH)
-    assert over.covered is None  # all is cut off
+    assert over.overlay_mask is None  # all is cut off
 
 
 def test_a_night_sky_without_a_sharp_border_is_no_bar():
@@ -141,7 +141,7 @@ def test_a_fade_from_black_makes_no_bars():
     assert found(frames) is None
 
 
-def test_a_picture_without_bars_and_signs_moves_everywhere():
+def test_a_image_without_bars_and_signs_moves_everywhere():
     frames = disk(1.0)
     frames[:, :15] = 0
     over = found(frames)
@@ -153,7 +153,7 @@ def test_a_picture_without_bars_and_signs_moves_everywhere():
     assert find_overlays(clip.frames) is None
 
 
-def test_what_is_known_moves_with_the_corner_of_the_picture():
+def test_what_is_known_moves_with_the_corner_of_the_image():
     over = Overlays(np.zeros((100, 200), bool), (30, 80), (20, 200))  # 30 rows above and 20 below: 10 too many
     K = geometry.intrinsics(150.0, 100, 200).expand(2, 3, 3).clone()
     mask = torch.zeros(2, 100, 200)

@@ -43,7 +43,7 @@ class MemorySource:
         self.name, self.problems, self.bad = "memory", (), bad
         self.pairs = pool_of_pairs([list(range(num_frames))], max_stride=3, seed=0)
 
-    def picture_size(self, pair: Pair) -> tuple[int, int]:
+    def image_size(self, pair: Pair) -> tuple[int, int]:
         return frame().depth.shape  # type: ignore[return-value]
 
     def read(self, pair: Pair) -> tuple[Frame, Frame]:
@@ -94,7 +94,7 @@ def test_the_global_batch_is_the_same_however_it_is_spread():
     for step in range(4):
         assert [draw for part in accumulated[4 * step : 4 * step + 4] for draw in part] == alone[step]
         assert [draw for p in (0, 1) for part in spread[p][2 * step : 2 * step + 2] for draw in part] == alone[step]
-        assert len({draw.size for draw in alone[step]}) == 1  # one shape of picture in a step
+        assert len({draw.size for draw in alone[step]}) == 1  # one shape of image in a step
 
 
 def test_a_plan_without_a_step_is_refused():
@@ -104,7 +104,7 @@ def test_a_plan_without_a_step_is_refused():
 
 def test_a_view_is_centred_on_the_principal_point_and_truth_stays_on_its_pixels():
     view = make_view(frame(cx=26.0), (16, 16), STILL, np.random.default_rng(0))
-    # The principal point is 26 px from the left and 20 from the top of a 60x40 picture: the window is 40x40 around it.
+    # The principal point is 26 px from the left and 20 from the top of a 60x40 image: the window is 40x40 around it.
     assert crop_box(frame(cx=26.0), (16, 16), STILL, None) == (6.0, 0.0, 46.0, 40.0)
     np.testing.assert_allclose(view.K, [[20, 0, 8], [0, 20, 8], [0, 0, 1]], atol=1e-5)
     column_of = view.depth - 1  # the depth is the column of the frame, so it tells where a pixel came from
@@ -153,12 +153,12 @@ def test_colour_changes_are_those_of_torchvision():
     from torchvision.transforms import functional
 
     rgb = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    picture = Image.fromarray(rgb)
+    image = Image.fromarray(rgb)
     for found, expected, tolerance in (
-        (brighten(rgb, 1.3), functional.adjust_brightness(picture, 1.3), 1),
-        (stretch(rgb, 0.6), functional.adjust_contrast(picture, 0.6), 2),
-        (saturate(rgb, 1.4), functional.adjust_saturation(picture, 1.4), 2),
-        (turn_hue(rgb, -0.07), functional.adjust_hue(picture, -0.07), 12),  # both count hues in 256ths, rounded
+        (brighten(rgb, 1.3), functional.adjust_brightness(image, 1.3), 1),
+        (stretch(rgb, 0.6), functional.adjust_contrast(image, 0.6), 2),
+        (saturate(rgb, 1.4), functional.adjust_saturation(image, 1.4), 2),
+        (turn_hue(rgb, -0.07), functional.adjust_hue(image, -0.07), 12),  # both count hues in 256ths, rounded
     ):
         assert np.abs(found.astype(int) - np.asarray(expected)).max() <= tolerance
         assert np.abs(found.astype(int) - rgb).max() > 20

@@ -61,7 +61,7 @@ def losses_of(out: Path) -> list[float]:
 
 
 def recorded_reads(monkeypatch) -> list[int]:
-    """Pairs of the training split whose pictures are read from now on."""
+    """Pairs of the training split whose images are read from now on."""
     reads, read = [], ClipFolders.read
 
     def recorded(self, pair):
@@ -115,7 +115,7 @@ def test_on_a_gpu_kept_features_give_the_losses_of_the_cpu_from_wherever_they_ar
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 2.0], ids=["disk", "both", "memory"])
-def test_a_run_with_kept_features_reads_each_picture_once_and_resumes_to_the_same_weights(
+def test_a_run_with_kept_features_reads_each_image_once_and_resumes_to_the_same_weights(
     share, clip_set, tmp_path, monkeypatch
 ):
     record = RecordLayout.of(SMALL, (32, 48), True, True, torch.float32).bytes

@@ -104,8 +104,8 @@ def label(folder: Path, settings: LabelSettings = SETTINGS):
 def test_strides_have_their_bits_forwards_first():
     assert strides_of(3) == [1, 2, 3, -1, -2, -3]
     bits = np.zeros((1, 1), np.uint32) + (1 << 1) + (1 << 17)  # 2 later, and (of 9) 9 earlier
-    picture = pack(bits.astype(np.uint32))
-    found = {stride for stride in strides_of(9) if unpack(picture, stride, 9)[0, 0]}
+    image = pack(bits.astype(np.uint32))
+    found = {stride for stride in strides_of(9) if unpack(image, stride, 9)[0, 0]}
     assert found == {2, -9}
 
 
@@ -199,7 +199,7 @@ def test_a_missing_depth_map_costs_its_frame_alone(sequence):
     assert report.frames == FRAMES - 2
     assert [str(problem).split("/")[-1] for problem in report.problems] == [
         "depth_00003.png: missing",
-        "depth_00005.png: cannot be read as a picture",
+        "depth_00005.png: cannot be read as an image",
     ]
     source = PointOdyssey(sequence.parent, 9, seed=0)
     assert len(source.problems) == 2

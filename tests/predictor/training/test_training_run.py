@@ -193,14 +193,14 @@ def test_a_resume_that_would_see_other_data_is_refused(clip_set, tmp_path):
         train_predictor(replace(config, resume=True))
 
 
-def test_missing_depth_and_damaged_pictures_are_told_once_skipped_and_counted(clip_set, tmp_path, capsys):
+def test_missing_depth_and_damaged_images_are_told_once_skipped_and_counted(clip_set, tmp_path, capsys):
     import shutil
 
     broken = tmp_path / "set"
     shutil.copytree(clip_set, broken)
     clip = broken / "train" / "clip_00000"
     (clip / "depth" / "00002.npy").unlink()
-    (clip / "images" / "00003.png").write_bytes(b"no picture")
+    (clip / "images" / "00003.png").write_bytes(b"no image")
     data = DataConfig(clips=broken, pairs_per_epoch=24, sizes=((32, 48),), val_pairs=1, workers=0, max_stride=3)
     train_predictor(config_for(broken, tmp_path / "run", data=data))
     printed = "".join(capsys.readouterr().out.split())  # the console breaks lines where it likes
@@ -212,7 +212,7 @@ def test_missing_depth_and_damaged_pictures_are_told_once_skipped_and_counted(cl
 
 def test_a_set_with_nothing_left_is_an_error_that_says_why(clip_set, tmp_path):
     (tmp_path / "set" / "train" / "clip_0" / "images").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"no clip that can be used:\n.*clip_0/images: no pictures"):
+    with pytest.raises(ValueError, match=r"no clip that can be used:\n.*clip_0/images: no images"):
         train_predictor(config_for(tmp_path / "set", tmp_path / "run"))
 
 

@@ -44,8 +44,8 @@ def write_sintel(root: Path, frames: int = 4) -> Path:
     size = struct.pack("<fii", PIEH, WIDTH, HEIGHT)
     for frame in range(frames):
         name = f"frame_{frame + 1:04d}"
-        picture = np.full((HEIGHT, WIDTH, 3), (10, 20, 30), np.uint8)  # OpenCV's order: blue first
-        cv2.imwrite(str(root / "training" / "final" / "alley_9" / f"{name}.png"), picture)
+        image = np.full((HEIGHT, WIDTH, 3), (10, 20, 30), np.uint8)  # OpenCV's order: blue first
+        cv2.imwrite(str(root / "training" / "final" / "alley_9" / f"{name}.png"), image)
         depth = np.full((HEIGHT, WIDTH), 5, "<f4")
         (root / "training" / "depth" / "alley_9" / f"{name}.dpt").write_bytes(size + depth.tobytes())
         T_camera_world = np.eye(4)[:3]
@@ -99,7 +99,7 @@ def test_a_damaged_clip_is_left_out_with_its_reason(rendered, tmp_path):
     source = ClipFolders(root, 3, seed=0)
     assert [problem.reason for problem in source.problems] == [
         "holds values that are not finite",
-        "3 rows for 4 pictures",
+        "3 rows for 4 images",
     ]
     assert {pair.sequence for pair in source.pairs} == {0}
     (clip / "depth" / "00001.npy").write_bytes(b"cut")

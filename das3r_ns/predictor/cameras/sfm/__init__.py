@@ -1,6 +1,6 @@
 """Cameras from optical flow: poses, one focal length and inverse depths, with no feature matching.
 
-In: flow between frames of one shot with its round-trip error, and the pictures. Out: a `CameraEstimate`.
+In: flow between frames of one shot with its round-trip error, and the images. Out: a `CameraEstimate`.
 World axes are those of the first frame with a camera, unless first cameras are given, whose world is kept.
 
 Stages: `tracks` follows a grid of pixels of each frame through its neighbours (`subpixel` makes their positions exact),
@@ -13,7 +13,7 @@ room, and `background` chains those.
 """
 
 from das3r_ns.predictor.cameras.sfm.background import Background, background_cameras
-from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, agreement_with, estimate_cameras, refine_cameras
+from das3r_ns.predictor.cameras.sfm.estimate import CameraEstimate, estimate_cameras, inlier_share_of, refine_cameras
 from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge
 from das3r_ns.predictor.cameras.sfm.initialization import InitializationError
 from das3r_ns.predictor.cameras.sfm.lens_selection import ANY_LENS, LensEstimate, LensSearch, select_lens
@@ -28,10 +28,10 @@ __all__ = [
     "LensEstimate",
     "LensSearch",
     "Tracks",
-    "agreement_with",
     "background_cameras",
     "estimate_cameras",
     "follow_grid",
+    "inlier_share_of",
     "refine_cameras",
     "select_lens",
     "weigh",

@@ -1,4 +1,4 @@
-"""Cameras of a clip whose picture is mostly things that move: the motions in it, the one behind, its cameras."""
+"""Cameras of a clip whose image is mostly objects that move: the motions in it, the one behind, its cameras."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Background:
     """The motion that all others hide."""
 
     cameras: CameraEstimate
-    """Its `agreement` is of all that was followed, so it is low."""
+    """Its `inlier_share` is of all that was followed, so it is low."""
     hidden: int
     """Times that a point of it was lost where something else was seen."""
     hides: int
@@ -47,7 +47,7 @@ def background_cameras(
     """Cameras relative to the motion that all others hide, however few points follow it.
 
     Args:
-        size: height and width of the picture that focal lengths are measured in.
+        size: height and width of the image that focal lengths are measured in.
 
     Returns:
         None where there is but one motion, or none is clearly behind all others.
@@ -72,14 +72,14 @@ def background_cameras(
 def _untangled(
     tracks: Tracks, motions: list[RigidMotion], tangled: Bool[np.ndarray, "n"], prior: FocalPrior
 ) -> list[RigidMotion]:
-    """Where motions may have changed places for a while, as quick things make them do, all are followed anew from the
+    """Where motions may have changed places for a while, as quick objects make them do, all are followed anew from the
     other frames."""
     kept = []
     for motion in motions:
-        rest = motion.known & ~tangled
+        rest = motion.registered & ~tangled
         cameras = motion.state.T_camera_world, motion.state.focal
         kept.append(motion_of(tracks, *cameras, rest) if rest.any() else motion)
-    return [grow_trusted(tracks, motion.state, motion.known, prior) for motion in kept]
+    return [grow_trusted(tracks, motion.state, motion.registered, prior) for motion in kept]
 
 
 def _estimate(
@@ -89,8 +89,8 @@ def _estimate(
     others = np.max([other.share for k, other in enumerate(motions) if k != index], axis=0, initial=0)
     own = believe(tracks, trust(motion.share) * (motion.share > others))
     own = replace(own, seen=tracks.seen * (own.weight.sum(axis=1) > 0)[:, None])
-    estimate = finished_estimate(own, size, motion.state, motion.known, prior)
+    estimate = finished_estimate(own, size, motion.state, motion.registered, prior)
     focal = estimate.focal_px * tracks.size[1] / size[1]
-    known = estimate.pose_known.numpy()
-    final = motion_of(tracks, invert(estimate.T_world_camera.numpy()), focal, known)
-    return replace(estimate, agreement=explained_share(tracks, final.state, known))
+    registered = estimate.pose_known.numpy()
+    final = motion_of(tracks, invert(estimate.T_world_camera.numpy()), focal, registered)
+    return replace(estimate, inlier_share=explained_share(tracks, final.state, registered))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from das3r_ns.predictor.cameras.sfm.kernels import NEAREST
+from das3r_ns.predictor.cameras.sfm.kernels import MIN_DEPTH_SHARE
 from das3r_ns.runtime.numba_jit import compiled
 
 
 @compiled
-def search_depth(T, focal, cx, cy, pixel, observed, weight, tolerance, inverse_depth, agreement):
+def search_depth(T, focal, cx, cy, pixel, observed, weight, tolerance, inverse_depth, inlier_weight):
     """Inverse depth of each point that most targets agree with, and the weight of those within the tolerance.
 
     Each target alone gives one candidate, the point of its epipolar line nearest to what it sees (linear least
@@ -44,7 +44,7 @@ def search_depth(T, focal, cx, cy, pixel, observed, weight, tolerance, inverse_d
             score = 0.0
             for k in range(count):
                 z = A[k, 2] + guess * t[k, 2]
-                if z >= NEAREST:
+                if z >= MIN_DEPTH_SHARE:
                     dx = (A[k, 0] + guess * t[k, 0]) / z - seen[k, 0]
                     dy = (A[k, 1] + guess * t[k, 1]) / z - seen[k, 1]
                     score += use[k] / (1 + (dx * dx + dy * dy) / limit[k])
@@ -54,7 +54,7 @@ def search_depth(T, focal, cx, cy, pixel, observed, weight, tolerance, inverse_d
             H, g, within = 0.0, 0.0, 0.0
             for k in range(count):
                 z = A[k, 2] + rho * t[k, 2]
-                if z < NEAREST:
+                if z < MIN_DEPTH_SHARE:
                     continue
                 x, y = (A[k, 0] + rho * t[k, 0]) / z, (A[k, 1] + rho * t[k, 1]) / z
                 dx, dy = x - seen[k, 0], y - seen[k, 1]
@@ -66,4 +66,4 @@ def search_depth(T, focal, cx, cy, pixel, observed, weight, tolerance, inverse_d
                 g += w * (jx * dx + jy * dy)
             if step < 5 and H > 0:
                 rho = max(rho - g / H, 0.0)
-        inverse_depth[p], agreement[p] = rho, within
+        inverse_depth[p], inlier_weight[p] = rho, within

@@ -19,7 +19,7 @@ FIELD_OF_VIEW_BOUNDS = (20.0, 120.0)
 SPREAD = 0.25
 """Standard deviation of the logarithm of a focal length that nobody knows: phones and camcorders have 45 to 75
 degrees."""
-UNTOLD = 0.1
+MAX_FOCAL_STD = 0.1
 """With a larger standard deviation of its logarithm the motion says next to nothing about a focal length."""
 HINT_SPREAD = 0.05
 """Same, when EXIF data or the user gave a hint."""
@@ -27,7 +27,7 @@ HINT_SPREAD = 0.05
 
 @dataclass(frozen=True)
 class FocalKnowledge:
-    """What is known of the focal length beforehand, in pixels of the picture."""
+    """What is known of the focal length beforehand, in pixels of the image."""
 
     known: float | None = None
     """The true one; it is not changed."""
@@ -61,7 +61,7 @@ def with_usual_focal(
     """The same cameras with a focal length nearer to the usual one: of the way that the motion drew it away, only the
     share remains that the motion has in what is known, 1 - (std / spread)^2.
 
-    Straight ahead, depths and steps that grow with the focal length explain the same pictures: the cost is all but flat
+    Straight ahead, depths and steps that grow with the focal length explain the same images: the cost is all but flat
     along it. What is left to draw it are errors that all positions share, and a standard deviation does not hold those.
 
     Args:

@@ -1,6 +1,6 @@
 """First cameras: two views, then resection of the frames that see what is known, until all are reached.
 
-Flow gives many correspondences, a third of which may lie on moving things, so every step is robust: RANSAC for the
+Flow gives many correspondences, a third of which may lie on moving objects, so every step is robust: RANSAC for the
 essential matrix and for the resection, and an exhaustive search over what each single view says for the depths.
 """
 
@@ -21,10 +21,10 @@ from das3r_ns.predictor.cameras.sfm.resection import (
     MIN_INLIERS,
     alike,
     nearest_first,
-    only_known,
+    only_registered,
     resect,
 )
-from das3r_ns.predictor.cameras.sfm.tracks import USED, Tracks
+from das3r_ns.predictor.cameras.sfm.tracks import MIN_WEIGHT, Tracks
 from das3r_ns.runtime.parallel import in_parts
 
 FIELDS_OF_VIEW = (45.0, 60.0, 75.0)
@@ -38,7 +38,7 @@ class InitializationError(RuntimeError):
 
 
 def triangulate(
-    tracks: Tracks, T_camera_world: Float64[np.ndarray, "n 4 4"], focal: float, known: Bool[np.ndarray, "n"]
+    tracks: Tracks, T_camera_world: Float64[np.ndarray, "n 4 4"], focal: float, registered: Bool[np.ndarray, "n"]
 ) -> tuple[Float64[np.ndarray, "a p"], Float64[np.ndarray, "a p"]]:
     """Inverse depth of every grid point of the known anchors, and how far it is to be believed.
 
@@ -49,10 +49,10 @@ def triangulate(
         Inverse depth, 0 where nothing is known; and the summed weight of the positions within `INLIER_PX`.
     """
     T = relative_poses(T_camera_world, tracks)
-    weight = only_known(tracks, known).weight
-    inverse_depth, agreement = np.zeros(tracks.pixel.shape[:2]), np.zeros(tracks.pixel.shape[:2])
+    weight = only_registered(tracks, registered).weight
+    inverse_depth, inlier_weight = np.zeros(tracks.pixel.shape[:2]), np.zeros(tracks.pixel.shape[:2])
     tolerance = INLIER_PX * np.sqrt(tracks.hops)
-    anchors = np.flatnonzero(known[tracks.anchor])
+    anchors = np.flatnonzero(registered[tracks.anchor])
 
     def work(first: int, last: int) -> None:
         for a in anchors[first:last]:
@@ -65,11 +65,11 @@ def triangulate(
                 weight[a],
                 tolerance,
                 inverse_depth[a],
-                agreement[a],
+                inlier_weight[a],
             )
 
     in_parts(work, len(anchors))
-    return inverse_depth, agreement
+    return inverse_depth, inlier_weight
 
 
 def first_pair(tracks: Tracks, focal: float) -> tuple[int, int, Float64[np.ndarray, "4 4"]]:
@@ -80,7 +80,7 @@ def first_pair(tracks: Tracks, focal: float) -> tuple[int, int, Float64[np.ndarr
     """
     best: tuple[float, int, int, np.ndarray] | None = None
     for a, slot in _candidates(tracks):
-        use = tracks.weight[a, slot] > USED
+        use = tracks.weight[a, slot] > MIN_WEIGHT
         source, target = tracks.pixel[a, use], tracks.observed[a, slot, use]
         fitted = relative_motion(source, target, focal, tracks.centre)
         if fitted is None:
@@ -94,7 +94,7 @@ def first_pair(tracks: Tracks, focal: float) -> tuple[int, int, Float64[np.ndarr
     if best is None:
         raise InitializationError(
             "no pair of frames shows parallax that one camera motion explains: the camera hardly moves or only turns, "
-            "there is too little texture, or moving things fill the picture"
+            "there is too little texture, or moving objects fill the image"
         )
     return best[1:]
 
@@ -121,7 +121,7 @@ def relative_motion(
 def grow(
     tracks: Tracks,
     T_camera_world: Float64[np.ndarray, "n 4 4"],
-    known: Bool[np.ndarray, "n"],
+    registered: Bool[np.ndarray, "n"],
     prior: FocalPrior,
     focal: float,
 ) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
@@ -130,25 +130,25 @@ def grow(
     Returns:
         The adjusted cameras and which frames have one.
     """
-    T, known = T_camera_world.copy(), known.copy()
+    T, registered = T_camera_world.copy(), registered.copy()
     while True:
-        held = ~known
-        held[np.flatnonzero(known)[0]] = True
-        part = only_known(tracks, known)
-        inverse_depth, _ = triangulate(part, T, focal, known)
+        held = ~registered
+        held[np.flatnonzero(registered)[0]] = True
+        part = only_registered(tracks, registered)
+        inverse_depth, _ = triangulate(part, T, focal, registered)
         adjusted = adjust(part, State(T, focal, inverse_depth), prior, held, rounds=2, steps=3)
         T, focal = adjusted.state.T_camera_world.copy(), adjusted.state.focal
-        if known.all():
-            return adjusted, known
-        beside_unknown = ((tracks.target >= 0) & ~known[tracks.target]).any(axis=1)
-        inverse_depth, support = triangulate(alike(part, beside_unknown), T, focal, known)
+        if registered.all():
+            return adjusted, registered
+        beside_unknown = ((tracks.target >= 0) & ~registered[tracks.target]).any(axis=1)
+        inverse_depth, support = triangulate(alike(part, beside_unknown), T, focal, registered)
         new = False
-        for j in nearest_first(known):
+        for j in nearest_first(registered):
             pose = resect(tracks, T, inverse_depth, support, focal, j)
             if pose is not None:
-                T[j], known[j], new = pose, True, True
+                T[j], registered[j], new = pose, True, True
         if not new:
-            return adjusted, known
+            return adjusted, registered
 
 
 def start_from_nothing(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
@@ -157,8 +157,8 @@ def start_from_nothing(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Boo
     Raises:
         InitializationError: see `first_pair`.
     """
-    start, known = start_window(tracks, prior)
-    return grow(tracks, start.state.T_camera_world, known, prior, start.state.focal)
+    start, registered = start_window(tracks, prior)
+    return grow(tracks, start.state.T_camera_world, registered, prior, start.state.focal)
 
 
 def start_window(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.ndarray, "n"]]:
@@ -180,10 +180,10 @@ def start_window(tracks: Tracks, prior: FocalPrior) -> tuple[Adjusted, Bool[np.n
         except InitializationError as e:
             failure = e
             continue
-        adjusted, known = _first_window(tracks, a, slot, T_target_anchor, prior, focal)
-        noise = float(np.median(adjusted.noise[known]))
+        adjusted, registered = _first_window(tracks, a, slot, T_target_anchor, prior, focal)
+        noise = float(np.median(adjusted.noise[registered]))
         if best is None or noise < best[0]:
-            best = noise, adjusted, known
+            best = noise, adjusted, registered
     if best is None:
         assert failure is not None
         raise failure
@@ -197,21 +197,21 @@ def _first_window(
     i, j = tracks.anchor[a], tracks.target[a, slot]
     T = np.tile(np.eye(4), (tracks.num_frames, 1, 1))
     T[j] = T_target_anchor
-    known = np.zeros(tracks.num_frames, bool)
-    known[[i, j]] = True
+    registered = np.zeros(tracks.num_frames, bool)
+    registered[[i, j]] = True
     window = _only_anchor(tracks, a)
-    inverse_depth, support = triangulate(alike(window, np.ones(1, bool)), T, focal, known)
+    inverse_depth, support = triangulate(alike(window, np.ones(1, bool)), T, focal, registered)
     support *= 3  # a point seen twice is all there is yet
-    for other in nearest_first(known):
+    for other in nearest_first(registered):
         pose = resect(window, T, inverse_depth, support, focal, other)
         if pose is not None:
-            T[other], known[other] = pose, True
-    window = only_known(window, known)
-    inverse_depth, _ = triangulate(window, T, focal, known)
-    held = ~known
+            T[other], registered[other] = pose, True
+    window = only_registered(window, registered)
+    inverse_depth, _ = triangulate(window, T, focal, registered)
+    held = ~registered
     held[i] = True
     adjusted = adjust(window, State(T, focal, inverse_depth), prior, held, rounds=4, steps=4)
-    return adjusted, known
+    return adjusted, registered
 
 
 def _only_anchor(tracks: Tracks, a: int) -> Tracks:
@@ -230,7 +230,7 @@ def _only_anchor(tracks: Tracks, a: int) -> Tracks:
 def _candidates(tracks: Tracks) -> list[tuple[int, int]]:
     """Pairs of anchor and slot that still see half of the points that any pair sees, spread over the clip, far apart in
     time first."""
-    share = (tracks.weight > USED).mean(axis=2)
+    share = (tracks.weight > MIN_WEIGHT).mean(axis=2)
     share = share / max(float(np.quantile(share[tracks.target >= 0], 0.95)), 1e-9)
     found = []
     for a in range(len(tracks.anchor)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from das3r_ns.runtime.numba_jit import compiled
 
-NEAREST = 0.05
+MIN_DEPTH_SHARE = 0.05
 """A point that comes nearer to the target camera than this share of its depth in the anchor frame counts as wrong."""
 
 
@@ -28,7 +28,7 @@ def _squared_errors(T, focal, cx, cy, pixel, observed, inverse_depth, errors):
         rho = inverse_depth[p]
         for k in range(T.shape[0]):
             Yz = T[k, 2, 0] * x + T[k, 2, 1] * y + T[k, 2, 2] + rho * T[k, 2, 3]
-            if Yz < NEAREST:
+            if Yz < MIN_DEPTH_SHARE:
                 errors[k, p] = np.inf
                 continue
             Yx = T[k, 0, 0] * x + T[k, 0, 1] * y + T[k, 0, 2] + rho * T[k, 0, 3]
@@ -151,7 +151,7 @@ def _accumulate(
             ay = T[k, 1, 0] * x + T[k, 1, 1] * y
             az = T[k, 2, 0] * x + T[k, 2, 1] * y
             Yz = az + T[k, 2, 2] + rho * T[k, 2, 3]
-            if Yz < NEAREST:
+            if Yz < MIN_DEPTH_SHARE:
                 continue
             X = (ax + T[k, 0, 2] + rho * T[k, 0, 3]) / Yz
             Y = (ay + T[k, 1, 2] + rho * T[k, 1, 3]) / Yz

@@ -4,7 +4,7 @@ Three effects, each of which a clip may or may not show: radial distortion, Open
 r' = r (1 + k1 r^2 + k2 r^4); zoom, a focal length for each frame; rolling shutter, rows read one after the other. All
 that follows tracks (two views, resection, adjustment) knows only the pinhole: `straightened` makes one of the tracks.
 
-Radii are measured in half the diagonal of the picture, not in focal lengths, so straightening does not depend on the
+Radii are measured in half the diagonal of the image, not in focal lengths, so straightening does not depend on the
 focal length; `Lens.coefficients` gives OpenCV's.
 """
 
@@ -31,7 +31,7 @@ MIN_SLOPE = 0.15
 
 @dataclass(frozen=True)
 class Lens:
-    """What a lens does beside being a pinhole in the middle of the picture."""
+    """What a lens does beside being a pinhole in the middle of the image."""
 
     radial: tuple[float, float] = (0.0, 0.0)
     """Of r and r' in units of half the diagonal."""
@@ -114,8 +114,8 @@ class Straightened:
     stretch: Float32[np.ndarray, "a k p"] | None
     """By how much lengths around each target's position grew; None where they are as they were."""
 
-    def in_picture(self, errors: Float64[np.ndarray, "a k p"]) -> Float64[np.ndarray, "a k p"]:
-        """Squared errors of straightened positions, in pixels of the picture as it was."""
+    def in_image(self, errors: Float64[np.ndarray, "a k p"]) -> Float64[np.ndarray, "a k p"]:
+        """Squared errors of straightened positions, in pixels of the image as it was."""
         return errors if self.stretch is None else errors / np.square(self.stretch)
 
     @property

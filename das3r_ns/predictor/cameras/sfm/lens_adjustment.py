@@ -93,7 +93,7 @@ def adjust_with_lens(
     cost, noise = float("nan"), np.ones(raw.num_frames)
     scale = RobustScale(np.ones(raw.target.shape), width)
     for _ in range(rounds):
-        errors = straight.in_picture(squared_errors(straight.tracks, state))
+        errors = straight.in_image(squared_errors(straight.tracks, state))
         noise = noise_by_frame(raw, errors)
         scale = RobustScale(pair_noise(raw, noise), width)
         cost = robust_cost(raw, errors, scale) + _prior_cost(state, lens, prior, model)
@@ -103,7 +103,7 @@ def adjust_with_lens(
             trial_cost, moved = np.inf, straight
             if trial is not None and trial[1].is_invertible():
                 moved = straightened(raw, trial[1], trial[0])
-                errors = moved.in_picture(squared_errors(moved.tracks, trial[0]))
+                errors = moved.in_image(squared_errors(moved.tracks, trial[0]))
                 trial_cost = robust_cost(raw, errors, scale) + _prior_cost(*trial, prior, model)
             if trial is None or not trial_cost < cost:
                 damping = min(damping * 10, 1e3)

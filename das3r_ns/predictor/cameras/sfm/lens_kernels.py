@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from das3r_ns.predictor.cameras.sfm.kernels import NEAREST
+from das3r_ns.predictor.cameras.sfm.kernels import MIN_DEPTH_SHARE
 from das3r_ns.runtime.numba_jit import compiled
 
-FURTHEST = 3.0
+MAX_RADIUS = 3.0
 """Radius, in half the diagonal, beyond which nothing is sought: some 150 degrees."""
 
 
 @compiled
 def _straight(u, v, cx, cy, radius, k1, k2, zoom):
-    """Position (u, v) of a picture as the pinhole of reference focal length would have seen it, and by how much lengths
+    """Position (u, v) of an image as the pinhole of reference focal length would have seen it, and by how much lengths
     around it grow."""
     x, y = u - cx, v - cy
     distorted = (x * x + y * y) ** 0.5 / radius
@@ -22,7 +22,7 @@ def _straight(u, v, cx, cy, radius, k1, k2, zoom):
             q = r * r
             slope = 1.0 + q * (3.0 * k1 + 5.0 * k2 * q)
             change = (r * (1.0 + q * (k1 + k2 * q)) - distorted) / max(slope, 0.05)
-            r = min(max(r - change, 0.0), FURTHEST)
+            r = min(max(r - change, 0.0), MAX_RADIUS)
             if abs(change) < 1e-10:
                 break
     scale = r / distorted if distorted > 1e-9 else 1.0
@@ -95,13 +95,13 @@ def derivatives(
                 R = T[a, k]
                 ax, ay, az = R[0, 0] * x + R[0, 1] * y, R[1, 0] * x + R[1, 1] * y, R[2, 0] * x + R[2, 1] * y
                 Yz = az + R[2, 2] + rho * R[2, 3]
-                if Yz < NEAREST:
+                if Yz < MIN_DEPTH_SHARE:
                     out[a, k, p] = 0.0
                     continue
                 X = (ax + R[0, 2] + rho * R[0, 3]) / Yz
                 Y = (ay + R[1, 2] + rho * R[1, 3]) / Yz
                 # by the logarithm of the anchor's radius, and by that of the target's: where the point should be, not
-                # where it was seen, else noise is smaller when the picture shrinks, and it does
+                # where it was seen, else noise is smaller when the image shrinks, and it does
                 Au, Av = focal * (ax - X * az) / Yz, focal * (ay - Y * az) / Yz
                 Bu, Bv = focal * X, focal * Y
                 q = (Bu * Bu + Bv * Bv) * (target_zoom[a, k] / radius) ** 2
@@ -169,7 +169,7 @@ def unroll(
             for k in range(observed.shape[1]):
                 R = T[a, k]
                 Yz = R[2, 0] * x + R[2, 1] * y + R[2, 2] + rho * R[2, 3]
-                if Yz < NEAREST:
+                if Yz < MIN_DEPTH_SHARE:
                     continue
                 X = (R[0, 0] * x + R[0, 1] * y + R[0, 2] + rho * R[0, 3]) / Yz
                 Y = (R[1, 0] * x + R[1, 1] * y + R[1, 2] + rho * R[1, 3]) / Yz

@@ -21,12 +21,12 @@ from das3r_ns.predictor.cameras.sfm.bundle_adjustment import (
     pair_noise,
 )
 from das3r_ns.predictor.cameras.sfm.estimate import (
-    LEAST_BELIEVED,
-    MIN_AGREEMENT,
+    MIN_BELIEVED_SHARE,
+    MIN_INLIER_SHARE,
     CameraEstimate,
-    agreement_by_frame,
     believe_points,
     estimate_of,
+    inlier_share_by_frame,
     less_in_corners,
 )
 from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge, focal_prior
@@ -93,7 +93,7 @@ class Search:
     full: Tracks
     """With the weights as they were."""
     size: tuple[int, int]
-    known: Bool[np.ndarray, "n"]
+    registered: Bool[np.ndarray, "n"]
     prior: FocalPrior
     state: State
     lens: Lens
@@ -113,19 +113,19 @@ class Search:
         Args:
             has_depth: False for cameras that only turn.
         """
-        known = cameras.pose_known.numpy()
+        registered = cameras.pose_known.numpy()
         T, focal_flow = invert(cameras.T_world_camera.numpy()), cameras.focal_px * tracks.size[1] / size[1]
         weighed = less_in_corners(tracks)
         inverse_depth = np.zeros(tracks.pixel.shape[:2])
         if has_depth:
-            inverse_depth, _ = triangulate(straightened(weighed, lens).tracks, T, focal_flow, known)
+            inverse_depth, _ = triangulate(straightened(weighed, lens).tracks, T, focal_flow, registered)
         state = State(T, focal_flow, inverse_depth)
-        return Search(weighed, tracks, size, known, focal_prior(tracks, size, focal), state, lens, has_depth)
+        return Search(weighed, tracks, size, registered, focal_prior(tracks, size, focal), state, lens, has_depth)
 
     @property
     def held(self) -> Bool[np.ndarray, "n"]:
-        held = np.zeros(len(self.known), bool)
-        held[np.flatnonzero(self.known)[0]] = True
+        held = np.zeros(len(self.registered), bool)
+        held[np.flatnonzero(self.registered)[0]] = True
         return held
 
     def at(self, fit: LensAdjusted) -> Search:
@@ -150,7 +150,7 @@ class Search:
 
     def _errors(self, tracks: Tracks, state: State, lens: Lens) -> Float64[np.ndarray, "a k p"]:
         straight = straightened(tracks, lens, state)
-        return straight.in_picture(squared_errors(straight.tracks, state))
+        return straight.in_image(squared_errors(straight.tracks, state))
 
     def promises(self, effects: tuple[Effect, ...], open_: tuple[Effect, ...]) -> dict[Effect, Promise]:
         """What each open effect would do, as far as a parabola tells."""
@@ -194,7 +194,7 @@ class Search:
         )
         for _ in range(3 if self.has_depth else 0):
             believed = believe_points(fit.straight.tracks, fit.adjusted)
-            if believed.weight.sum() < LEAST_BELIEVED * self.raw.weight.sum():
+            if believed.weight.sum() < MIN_BELIEVED_SHARE * self.raw.weight.sum():
                 break
             raw = replace(self.raw, weight=believed.weight)
             fit = adjust_with_lens(raw, fit.adjusted.state, fit.lens, model, self.prior, self.held, rounds=4)
@@ -225,8 +225,8 @@ class Search:
 
     def estimate(self, fit: LensAdjusted) -> CameraEstimate:
         tracks, state = fit.straight.tracks, fit.adjusted.state
-        holds = agreement_by_frame(tracks, state) > MIN_AGREEMENT if self.has_depth else self.known.copy()
-        holds[np.flatnonzero(self.known)[0]] = True
+        holds = inlier_share_by_frame(tracks, state) > MIN_INLIER_SHARE if self.has_depth else self.registered.copy()
+        holds[np.flatnonzero(self.registered)[0]] = True
         T = geometry.interpolate_poses(torch.from_numpy(invert(state.T_camera_world)), torch.from_numpy(holds))
         state = State(invert(T.numpy()), state.focal, state.inverse_depth)
         depth = 1 / state.inverse_depth[state.inverse_depth > 0]

@@ -20,10 +20,10 @@ from das3r_ns.predictor.cameras.sfm.initialization import InitializationError
 from das3r_ns.predictor.cameras.sfm.lens import Lens, number_of_knots, straightened, zoom_basis
 from das3r_ns.predictor.cameras.sfm.lens_adjustment import LensAdjusted
 from das3r_ns.predictor.cameras.sfm.lens_search import Effect, Search
-from das3r_ns.predictor.cameras.sfm.tracks import USED, Tracks
+from das3r_ns.predictor.cameras.sfm.tracks import MIN_WEIGHT, Tracks
 from das3r_ns.scene import RadialLens
 
-MAX_AGREEMENT = 0.6
+DOUBTFUL_INLIER_SHARE = 0.6
 """With less, a pinhole may have found cameras so wrong that no effect shows there: other lenses are tried from the
 start."""
 RADIAL_STARTS = ((-0.15, 0.02), (-0.3, 0.05), (0.15, 0.0))
@@ -33,7 +33,7 @@ MAX_RESTARTS = 3
 MIN_HELP = 0.02
 """Relative fall of the cost below which nothing more is to be had."""
 MIN_DIVERGENCE = 0.1
-"""Range of the logarithm of the size of things over a clip that a zoom could be the reason of."""
+"""Range of the logarithm of the size of objects over a clip that a zoom could be the reason of."""
 MIN_PAIR_SHARE = 0.15
 """Of the width: points nearer to one another say little about how the image grows."""
 NEAR_FRAMES = 2
@@ -113,14 +113,14 @@ def select_lens(
     """The lens that the tracks prove, with better cameras; None where that is a pinhole.
 
     Args:
-        size: height and width of the picture that focal lengths are measured in.
+        size: height and width of the image that focal lengths are measured in.
         cameras: found by taking the lens for a pinhole.
         looked_for: a focal length that is known does not change, so no zoom is then.
     """
     if focal.known is not None:
         looked_for = looked_for.without("zoom")
     search = Search.begin(tracks, size, cameras, focal, has_depth=len(cameras.points) > 0)
-    doubtful = search.has_depth and cameras.agreement < MAX_AGREEMENT
+    doubtful = search.has_depth and cameras.inlier_share < DOUBTFUL_INLIER_SHARE
     found: LensAdjusted | None = None
     effects: tuple[Effect, ...] = ()
     rejected: set[Effect] = set()
@@ -210,7 +210,7 @@ def zoom_by_divergence(tracks: Tracks) -> Lens | None:
     rows, grown = [], []
     for a, slot in zip(*np.nonzero(tracks.target >= 0)):
         i, j = int(tracks.anchor[a]), int(tracks.target[a, slot])
-        use = np.flatnonzero(tracks.weight[a, slot] > USED)
+        use = np.flatnonzero(tracks.weight[a, slot] > MIN_WEIGHT)
         if abs(i - j) > NEAR_FRAMES or len(use) < 20:
             continue
         first, second = rng.choice(use, 400), rng.choice(use, 400)

@@ -1,9 +1,9 @@
 """The rigid motions of a clip in which no single one explains most of what was followed.
 
-In: `Tracks`. Out: `RigidMotion`s, each with cameras of its own: relative to the room, or to a thing that moves.
+In: `Tracks`. Out: `RigidMotion`s, each with cameras of its own: relative to the room, or to an object that moves.
 One is grown after the other, each from what the earlier ones leave over. Growth trusts no point for what two or three
-views say, for a moving thing finds a depth for any two of them; only points that most of their views agree with place
-further frames and count in the adjustment. So a motion keeps to the things that it began with.
+views say, for a moving object finds a depth for any two of them; only points that most of their views agree with place
+further frames and count in the adjustment. So a motion keeps to the objects that it began with.
 
 Which of the motions is that of the room is the business of `occlusion_order`.
 """
@@ -18,33 +18,33 @@ from jaxtyping import Bool, Float
 from das3r_ns.predictor.cameras.sfm.bundle_adjustment import FocalPrior, adjust
 from das3r_ns.predictor.cameras.sfm.initialization import InitializationError, start_window, triangulate
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, squared_errors
-from das3r_ns.predictor.cameras.sfm.resection import alike, nearest_first, only_known, resect
+from das3r_ns.predictor.cameras.sfm.resection import alike, nearest_first, only_registered, resect
 from das3r_ns.predictor.cameras.sfm.tracks import Tracks
 
-MOST_MOTIONS = 4
-LEAST_LEFT = 0.1
+MAX_MOTIONS = 4
+MIN_LEFT_SHARE = 0.1
 """Share of what was followed; with less left over nobody looks for a further motion."""
 EXPLAINED_PX = 0.5
 """Pixels of the flow at which a position counts half."""
-TRUSTED = (0.4, 0.6)
+TRUSTED_SHARE = (0.4, 0.6)
 """Shares of its views that a motion must explain for a point to belong to it at all, and fully."""
-REACH = 8
+MIN_GROWTH_FRAMES = 8
 """Frames by which a motion grows at once, at least: depths from a short part are rough far from it."""
-FEW_VIEWS = 1.0
+MIN_VIEW_WEIGHT = 1.0
 """Summed weight of its views below which nothing can be said about a point."""
-SAME = 0.3
+MAX_SHARED_POINTS = 0.3
 """Share of the smaller one's points that two motions have in common if they are parts of one."""
-OUT_OF_STEP = 0.5
+MIN_IN_STEP_SHARE = 0.5
 """Share of what no other motion explains that a motion must explain in a frame, or its camera there is doubted."""
 
 
 @dataclass(frozen=True)
 class RigidMotion:
-    """Cameras relative to one thing that does not change its shape, and what belongs to it."""
+    """Cameras relative to one object that does not change its shape, and what belongs to it."""
 
     state: State
     """With the inverse depth that each point would have, all points considered."""
-    known: Bool[np.ndarray, "n"]
+    registered: Bool[np.ndarray, "n"]
     """Frames whose camera was found."""
     share: Float[np.ndarray, "a p"]
     """How much of its views among the known frames is explained, by point; 0 where there are none."""
@@ -60,15 +60,15 @@ def rigid_motions(tracks: Tracks, prior: FocalPrior) -> list[RigidMotion]:
     found: list[RigidMotion] = []
     left = np.ones(tracks.pixel.shape[:2], np.float32)
     total = float(tracks.weight.sum())
-    for _ in range(MOST_MOTIONS):
+    for _ in range(MAX_MOTIONS):
         rest = believe(tracks, left)
-        if rest.weight.sum() < LEAST_LEFT * total:
+        if rest.weight.sum() < MIN_LEFT_SHARE * total:
             break
         try:
-            start, known = start_window(rest, prior)
+            start, registered = start_window(rest, prior)
         except InitializationError:
             break
-        grown = grow_trusted(rest, start.state, known, prior)
+        grown = grow_trusted(rest, start.state, registered, prior)
         motion = settle(tracks, grown, prior)
         left *= ~motion.points & ~grown.points
         found.append(motion)
@@ -79,42 +79,42 @@ def rigid_motions(tracks: Tracks, prior: FocalPrior) -> list[RigidMotion]:
     return distinct
 
 
-def grow_trusted(tracks: Tracks, start: State, known: Bool[np.ndarray, "n"], prior: FocalPrior) -> RigidMotion:
+def grow_trusted(tracks: Tracks, start: State, registered: Bool[np.ndarray, "n"], prior: FocalPrior) -> RigidMotion:
     """Find the cameras of further frames until no more can be had, from points that belong to the motion alone.
 
     Args:
         start: cameras; depths are found anew.
         known: frames whose camera is among them.
     """
-    T, focal, known = start.T_camera_world.copy(), start.focal, known.copy()
+    T, focal, registered = start.T_camera_world.copy(), start.focal, registered.copy()
     while True:
-        motion = settle(tracks, motion_of(tracks, T, focal, known), prior)
+        motion = settle(tracks, motion_of(tracks, T, focal, registered), prior)
         T, focal = motion.state.T_camera_world.copy(), motion.state.focal
-        if known.all():
+        if registered.all():
             return motion
         trusted = believe(tracks, (trust(motion.share) > 0).astype(np.float32))
         everywhere = np.ones(len(tracks.anchor), bool)
-        _, support = triangulate(alike(only_known(trusted, known), everywhere), T, focal, known)
-        index, reach = np.flatnonzero(known), max(REACH, int(known.sum()) // 3)
+        _, support = triangulate(alike(only_registered(trusted, registered), everywhere), T, focal, registered)
+        index, reach = np.flatnonzero(registered), max(MIN_GROWTH_FRAMES, int(registered.sum()) // 3)
         new = False
-        for j in nearest_first(known):
+        for j in nearest_first(registered):
             if np.abs(index - j).min() > reach:
                 break
             pose = resect(trusted, T, motion.state.inverse_depth, support, focal, j)
             if pose is not None:
-                T[j], known[j], new = pose, True, True
+                T[j], registered[j], new = pose, True, True
         if not new:
             return motion
 
 
 def settle(tracks: Tracks, motion: RigidMotion, prior: FocalPrior, rounds: int = 2) -> RigidMotion:
     """Adjust the known cameras to the points that belong to the motion, and see which do then."""
-    held = ~motion.known
-    held[np.flatnonzero(motion.known)[0]] = True
+    held = ~motion.registered
+    held[np.flatnonzero(motion.registered)[0]] = True
     for _ in range(rounds):
-        own = believe(only_known(tracks, motion.known), trust(motion.share))
+        own = believe(only_registered(tracks, motion.registered), trust(motion.share))
         adjusted = adjust(own, motion.state, prior, held, rounds=2, steps=3)
-        motion = motion_of(tracks, adjusted.state.T_camera_world, adjusted.state.focal, motion.known)
+        motion = motion_of(tracks, adjusted.state.T_camera_world, adjusted.state.focal, motion.registered)
     return motion
 
 
@@ -128,21 +128,21 @@ def regrow(tracks: Tracks, motions: list[RigidMotion], index: int, prior: FocalP
     of_frame, free_of_frame = np.zeros(tracks.num_frames), np.zeros(tracks.num_frames)
     of_frame[tracks.anchor] = (weight * trust(motion.share)).sum(axis=1)
     free_of_frame[tracks.anchor] = weight.sum(axis=1)
-    in_step = motion.known & ((of_frame >= OUT_OF_STEP * free_of_frame) | (free_of_frame == 0))
-    known = in_step if in_step.sum() > 2 else motion.known
-    return grow_trusted(believe(tracks, free), motion.state, known, prior)
+    in_step = motion.registered & ((of_frame >= MIN_IN_STEP_SHARE * free_of_frame) | (free_of_frame == 0))
+    registered = in_step if in_step.sum() > 2 else motion.registered
+    return grow_trusted(believe(tracks, free), motion.state, registered, prior)
 
 
 def motion_of(
-    tracks: Tracks, T_camera_world: Float[np.ndarray, "n 4 4"], focal: float, known: Bool[np.ndarray, "n"]
+    tracks: Tracks, T_camera_world: Float[np.ndarray, "n 4 4"], focal: float, registered: Bool[np.ndarray, "n"]
 ) -> RigidMotion:
     """What belongs to the motion with the given cameras."""
-    part = only_known(tracks, known)
-    inverse_depth, _ = triangulate(part, T_camera_world, focal, known)
+    part = only_registered(tracks, registered)
+    inverse_depth, _ = triangulate(part, T_camera_world, focal, registered)
     state = State(T_camera_world, focal, inverse_depth)
     total = part.weight.sum(axis=1)
     explained = (part.weight / (1 + squared_errors(tracks, state) / EXPLAINED_PX**2)).sum(axis=1)
-    return RigidMotion(state, known, np.where(total > FEW_VIEWS, explained / np.maximum(total, 1e-9), 0))
+    return RigidMotion(state, registered, np.where(total > MIN_VIEW_WEIGHT, explained / np.maximum(total, 1e-9), 0))
 
 
 def believe(tracks: Tracks, points: Float[np.ndarray, "a p"]) -> Tracks:
@@ -152,13 +152,13 @@ def believe(tracks: Tracks, points: Float[np.ndarray, "a p"]) -> Tracks:
 
 def trust(share: Float[np.ndarray, "a p"]) -> Float[np.ndarray, "a p"]:
     """How far points belong to a motion that explains a share of their views."""
-    return np.clip((share - TRUSTED[0]) / (TRUSTED[1] - TRUSTED[0]), 0, 1).astype(np.float32)
+    return np.clip((share - TRUSTED_SHARE[0]) / (TRUSTED_SHARE[1] - TRUSTED_SHARE[0]), 0, 1).astype(np.float32)
 
 
 def same(one: RigidMotion, other: RigidMotion) -> bool:
     """Whether two motions are parts of one."""
     smaller = min(one.points.sum(), other.points.sum())
-    return bool((one.points & other.points).sum() > SAME * smaller)
+    return bool((one.points & other.points).sum() > MAX_SHARED_POINTS * smaller)
 
 
 def weight_of(tracks: Tracks, points: Bool[np.ndarray, "a p"]) -> float:

@@ -1,8 +1,8 @@
 """Which of several rigid motions is that of the room: the one whose points the others hide.
 
-What moves passes before what stands still. So points of the room end at the outlines of things: where the room's
-cameras say that a point should be, a thing is seen instead. Points of a thing end where it turns away or leaves the
-picture, hardly ever where the room is seen. How many points follow a motion says nothing, nor do their depths, for
+What moves passes before what stands still. So points of the room end at the outlines of objects: where the room's
+cameras say that a point should be, an object is seen instead. Points of an object end where it turns away or leaves the
+image, hardly ever where the room is seen. How many points follow a motion says nothing, nor do their depths, for
 each motion has a scale of its own.
 """
 
@@ -20,32 +20,32 @@ from das3r_ns.predictor.cameras.sfm.tracks import Tracks
 NEAR_FRAMES = 8
 """Points are looked for in frames up to this far away: further off they are lost for other reasons too."""
 MARGIN_PX = 2.0
-"""Pixels of the flow. Points nearer to the border of the picture may have left it."""
-SURROUNDED = 4
+"""Pixels of the flow. Points nearer to the border of the image may have left it."""
+MIN_NEIGHBOURS = 4
 """Points around, all of one motion, that say what is seen in a place."""
-FOUND = 0.5
+MIN_FOUND_SHARE = 0.5
 """Share of a motion's points that two frames must find where they should be."""
-SURE = 0.8
+MIN_HIDDEN_SHARE = 0.8
 """Share of all hiding between the room and the rest in which the room is the one that is hidden."""
-ENOUGH_HIDDEN = 50
+MIN_HIDDEN_POINTS = 50
 """Points found hidden without which nothing is said."""
 AROUND_FRAMES = 3
 """Frames each way over which is summed what a single frame says."""
-NOBODY = -1
+NO_MOTION = -1
 
 
 def labels(motions: list[RigidMotion]) -> Int[np.ndarray, "a p"]:
-    """By point, the motion that explains it best; `NOBODY` where none does."""
+    """By point, the motion that explains it best; `NO_MOTION` where none does."""
     share = np.stack([motion.share for motion in motions])
     belongs = np.stack([motion.points for motion in motions]).any(axis=0)
-    return np.where(belongs, share.argmax(axis=0), NOBODY)
+    return np.where(belongs, share.argmax(axis=0), NO_MOTION)
 
 
 def count_occlusions(tracks: Tracks, motions: list[RigidMotion]) -> Int[np.ndarray, "n m m"]:
     """How often points of one motion (row) that a frame should see are lost, with another (column) seen in their place.
 
     Only between frames in which most points of the motion are found where they should be: elsewhere its cameras are
-    wrong or the picture moved too fast to be followed.
+    wrong or the image moved too fast to be followed.
     """
     label = labels(motions)
     around = [cKDTree(pixel) for pixel in tracks.pixel]
@@ -60,23 +60,23 @@ def count_occlusions(tracks: Tracks, motions: list[RigidMotion]) -> Int[np.ndarr
         found = inside & (tracks.seen > 0) & right
         for a, slot in zip(*np.nonzero(tracks.target >= 0)):
             i, j = int(tracks.anchor[a]), int(tracks.target[a, slot])
-            if abs(i - j) > NEAR_FRAMES or j not in anchor_of or not (motion.known[i] and motion.known[j]):
+            if abs(i - j) > NEAR_FRAMES or j not in anchor_of or not (motion.registered[i] and motion.registered[j]):
                 continue
             lost = inside[a, slot] & (tracks.seen[a, slot] == 0)
-            if lost.any() and found[a, slot].sum() > FOUND * inside[a, slot].sum():
+            if lost.any() and found[a, slot].sum() > MIN_FOUND_SHARE * inside[a, slot].sum():
                 b = anchor_of[j]
-                seen = label[b][around[b].query(expected[a, slot, lost], k=SURROUNDED)[1]]
+                seen = label[b][around[b].query(expected[a, slot, lost], k=MIN_NEIGHBOURS)[1]]
                 agreed = seen[(seen == seen[:, :1]).all(axis=1), 0]
-                count[j, m] += np.bincount(agreed[agreed != NOBODY], minlength=len(motions))
+                count[j, m] += np.bincount(agreed[agreed != NO_MOTION], minlength=len(motions))
     return count
 
 
 def rearmost_motion(count: Int[np.ndarray, "n m m"]) -> int | None:
     """The motion that all others hide, from the counts of `count_occlusions`; None where that is not beyond doubt."""
     hidden, hides = (side.sum(axis=0) for side in sides(count))
-    share = np.where(hidden < ENOUGH_HIDDEN, 0, (hidden + 1) / (hidden + hides + 2))
+    share = np.where(hidden < MIN_HIDDEN_POINTS, 0, (hidden + 1) / (hidden + hides + 2))
     best = int(share.argmax())
-    return best if len(share) > 1 and share[best] > SURE else None
+    return best if len(share) > 1 and share[best] > MIN_HIDDEN_SHARE else None
 
 
 def front_frames(count: Int[np.ndarray, "n m m"], motion: int) -> Bool[np.ndarray, "n"]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from das3r_ns.predictor.cameras.sfm.normal_equations import invert
-from das3r_ns.predictor.cameras.sfm.tracks import USED, Tracks
+from das3r_ns.predictor.cameras.sfm.tracks import MIN_WEIGHT, Tracks
 
 INLIER_PX = 1.5
 """RANSAC threshold, pixels of the flow."""
@@ -19,9 +19,9 @@ MIN_INLIER_SHARE = 0.3
 NO_DISTORTION = np.zeros(4)
 
 
-def only_known(tracks: Tracks, known: Bool[np.ndarray, "n"]) -> Tracks:
+def only_registered(tracks: Tracks, registered: Bool[np.ndarray, "n"]) -> Tracks:
     """The same tracks with no weight between frames whose camera is not known."""
-    pair = known[tracks.anchor][:, None] & known[tracks.target] & (tracks.target >= 0)
+    pair = registered[tracks.anchor][:, None] & registered[tracks.target] & (tracks.target >= 0)
     return replace(tracks, weight=tracks.weight * pair[..., None].astype(np.float32))
 
 
@@ -31,13 +31,13 @@ def alike(tracks: Tracks, anchors: Bool[np.ndarray, "a"]) -> Tracks:
     A resection needs points, and where few could be sharpened (blur, little texture) the others, seen alike by many
     views, still say where a camera stands.
     """
-    return replace(tracks, weight=((tracks.weight > USED) & anchors[:, None, None]).astype(np.float32))
+    return replace(tracks, weight=((tracks.weight > MIN_WEIGHT) & anchors[:, None, None]).astype(np.float32))
 
 
-def nearest_first(known: Bool[np.ndarray, "n"]) -> list[int]:
+def nearest_first(registered: Bool[np.ndarray, "n"]) -> list[int]:
     """Frames without a camera, those nearest in time to one with a camera first."""
-    index = np.flatnonzero(known)
-    missing = np.flatnonzero(~known)
+    index = np.flatnonzero(registered)
+    missing = np.flatnonzero(~registered)
     return sorted(missing.tolist(), key=lambda j: int(np.abs(index - j).min()))
 
 
@@ -47,7 +47,7 @@ def resect(
     """T_camera_world of a frame from points of known depth that it sees; None where too few agree."""
     points, pixels = [], []
     for a, slot in zip(*np.nonzero(tracks.target == frame)):
-        use = (tracks.weight[a, slot] > USED) & (support[a] >= 3) & (inverse_depth[a] > 0)
+        use = (tracks.weight[a, slot] > MIN_WEIGHT) & (support[a] >= 3) & (inverse_depth[a] > 0)
         if not use.any():
             continue
         ray = np.concatenate(((tracks.pixel[a, use] - tracks.centre) / focal, np.ones((use.sum(), 1))), axis=1)

@@ -1,10 +1,10 @@
-"""Positions accurate to a few hundredths of a pixel: corners, matched directly between two pictures.
+"""Positions accurate to a few hundredths of a pixel: corners, matched directly between two images.
 
 Dense flow is smooth, which pulls it towards the flow around it; the error is small but has a direction, and makes
-focal lengths some per cent too long. A patch around a corner, aligned with the anchor's own picture (Lucas-Kanade,
+focal lengths some per cent too long. A patch around a corner, aligned with the anchor's own image (Lucas-Kanade,
 started where the flow ends), has no such bias and does not drift however far the frames are apart.
 
-Positions are in pixels of the flow, first pixel's centre at (0.5, 0.5); pictures may be larger.
+Positions are in pixels of the flow, first pixel's centre at (0.5, 0.5); images may be larger.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 WINDOW = 15
-"""Side of the patches, pixels of the picture."""
+"""Side of the patches, pixels of the image."""
 MARGIN = 9
-"""Pixels at the picture's border that hold no corner: half a window and what the gradients need."""
+"""Pixels at the image's border that hold no corner: half a window and what the gradients need."""
 ROUND_TRIP = 0.1
-"""There and back again must meet within this many pixels of the picture."""
-FURTHEST = 3.0
+"""There and back again must meet within this many pixels of the image."""
+MAX_CORRECTION_PX = 3.0
 """A patch that moves further from where the flow put it, in pixels of the flow, has found something else."""
 
 EQUALLY_EXPOSED = 0.05
 """Relative difference in brightness that aligning patches does not mind; making up for less costs more by rounding."""
 FEW_GREYS = 30
-"""Fewer points do not tell how much brighter a picture is."""
+"""Fewer points do not tell how much brighter an image is."""
 
 
 class SubpixelMatcher:
     """Corners of frames and their positions in other frames.
 
     Args:
-        picture: frame i, RGB, of any resolution.
+        image: frame i, RGB, of any resolution.
         flow_size: height and width of the flow that positions are measured in.
-        keep: grey pictures held in memory.
+        keep: grey images held in memory.
     """
 
     def __init__(
-        self, picture: Callable[[int], UInt8[np.ndarray, "h w 3"]], flow_size: tuple[int, int], keep: int
+        self, image: Callable[[int], UInt8[np.ndarray, "h w 3"]], flow_size: tuple[int, int], keep: int
     ) -> None:
-        self._grey = lru_cache(maxsize=keep)(lambda i: cv2.cvtColor(picture(i), cv2.COLOR_RGB2GRAY))
+        self._grey = lru_cache(maxsize=keep)(lambda i: cv2.cvtColor(image(i), cv2.COLOR_RGB2GRAY))
         self._flow_size = flow_size
 
     def corners(self, frame: int, grid: Float32[np.ndarray, "p 2"], reach: float) -> Float32[np.ndarray, "p 2"]:
@@ -92,7 +92,7 @@ class SubpixelMatcher:
         back, found_back = _align(second, first, b, a)
         better = ((b + 0.5) / scale).astype(np.float32)
         fine = found & found_back & (np.linalg.norm(back - a, axis=1) < ROUND_TRIP)
-        fine &= np.linalg.norm(better - guess[use], axis=1) < FURTHEST
+        fine &= np.linalg.norm(better - guess[use], axis=1) < MAX_CORRECTION_PX
         chosen = np.flatnonzero(use)[fine]
         position[chosen], sharp[chosen] = better[fine], True
         return position, sharp
@@ -107,8 +107,8 @@ def _of_same_exposure(
     a: Float32[np.ndarray, "p 2"],
     b: Float32[np.ndarray, "p 2"],
 ) -> UInt8[np.ndarray, "h w"]:
-    """The second picture as bright as the first, by the points that they share: patches are compared grey by grey."""
-    grey = [cv2.remap(picture, at[:, :1], at[:, 1:], cv2.INTER_LINEAR) for picture, at in ((first, a), (second, b))]
+    """The second image as bright as the first, by the points that they share: patches are compared grey by grey."""
+    grey = [cv2.remap(image, at[:, :1], at[:, 1:], cv2.INTER_LINEAR) for image, at in ((first, a), (second, b))]
     well_exposed = (grey[0] > 8) & (grey[0] < 247) & (grey[1] > 8) & (grey[1] < 247)
     if well_exposed.sum() < FEW_GREYS:
         return second

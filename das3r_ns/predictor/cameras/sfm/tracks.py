@@ -1,10 +1,10 @@
 """A grid of pixels of every frame, followed through the frames around it.
 
 In: a function that gives the flow between two frames and its round-trip error (`FlowBetweenFrames.checked`), and the
-pictures if they are at hand. Out: `Tracks`, some tens of megabytes that hold all that the cameras are computed from.
+images if they are at hand. Out: `Tracks`, some tens of megabytes that hold all that the cameras are computed from.
 Short offsets are looked up directly; long ones are composed of them, so that points are seen over a wide baseline
-without asking an estimator for flow that it cannot find. With the pictures every position is sharpened against the
-anchor's own picture (`subpixel`), so compositions do not drift.
+without asking an estimator for flow that it cannot find. With the images every position is sharpened against the
+anchor's own image (`subpixel`), so compositions do not drift.
 
 Everything here is in pixels of the flow, first pixel's centre at (0.5, 0.5).
 """
@@ -31,7 +31,7 @@ ROUND_TRIP = (0.7, 0.03)
 """A step is trusted up to this round-trip error: pixels, plus this share of the step's length."""
 NOT_SHARP = 0.05
 """Weight of a position that could not be sharpened against one that could: enough to carry a clip without texture."""
-USED = 0.02
+MIN_WEIGHT = 0.02
 """Positions of more weight than this count as seen: `NOT_SHARP` and probably static."""
 
 
@@ -50,7 +50,7 @@ class Tracks:
     observed: Float32[np.ndarray, "a k p 2"]
     """Positions in the target frames; of no meaning where the weight is 0."""
     seen: Float32[np.ndarray, "a k p"]
-    """1 where the position is trusted (`NOT_SHARP` where pictures were given and did not confirm it), else 0."""
+    """1 where the position is trusted (`NOT_SHARP` where images were given and did not confirm it), else 0."""
     weight: Float32[np.ndarray, "a k p"]
     """`seen` times how likely the point is static."""
     num_frames: int
@@ -66,7 +66,7 @@ class Tracks:
 def follow_grid(
     flow: CheckedFlow,
     num_frames: int,
-    picture: Callable[[int], UInt8[np.ndarray, "H W 3"]] | None = None,
+    image: Callable[[int], UInt8[np.ndarray, "H W 3"]] | None = None,
     points: int = 600,
     max_anchors: int = 250,
     advance: Callable[[int], None] = lambda frames: None,
@@ -75,7 +75,7 @@ def follow_grid(
 
     Args:
         flow: asked for offsets of +-1, 2, 4 and 8 only, about in order of the source frame, by several threads.
-        picture: frame i, of any resolution. Positions are then accurate to a few hundredths of a pixel and free of
+        image: frame i, of any resolution. Positions are then accurate to a few hundredths of a pixel and free of
             the bias of smooth flow, which alone makes the focal length some per cent too long.
         points: grid points a frame, about. Accuracy grows with their root, time with their number.
         max_anchors: in longer clips only every second, third, ... frame is an anchor.
@@ -91,7 +91,7 @@ def follow_grid(
     rows, columns = max(round(height / step), 2), max(round(width / step), 2)
     anchors = np.unique(np.append(np.arange(0, num_frames, -(-num_frames // max_anchors)), num_frames - 1))
     offsets = [sign * offset for offset in DIRECT + COMPOSED if offset < num_frames for sign in (1, -1)]
-    sharpener = SubpixelMatcher(picture, (height, width), 2 * max(offsets) + 2) if picture else None
+    sharpener = SubpixelMatcher(image, (height, width), 2 * max(offsets) + 2) if image else None
     k, p = len(offsets), rows * columns
     target = np.full((len(anchors), k), -1)
     pixel = np.empty((len(anchors), p, 2), np.float32)

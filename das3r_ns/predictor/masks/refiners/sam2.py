@@ -27,7 +27,7 @@ PART_FRAMES = 150
 MAX_OBJECTS = 6
 """Objects prompted in a part of a clip."""
 MIN_AREA = 0.001
-"""Share of the picture; smaller regions prompt nothing."""
+"""Share of the image; smaller regions prompt nothing."""
 COVERED = 0.5
 """Share of a region that earlier objects must cover for it to prompt no more."""
 MOVES = 0.4
@@ -70,7 +70,7 @@ class Sam2Refiner:
     def __call__(
         self,
         dynamic_prob: Float32[np.ndarray, "n h w"],
-        picture: Callable[[int], UInt8[np.ndarray, "H W 3"]],
+        image: Callable[[int], UInt8[np.ndarray, "H W 3"]],
         flow: FlowBetweenFrames,
         doubt: Float32[np.ndarray, "n"],
     ) -> Float32[np.ndarray, "n h w"]:
@@ -87,7 +87,7 @@ class Sam2Refiner:
             for start in range(0, n, PART_FRAMES):
                 part = slice(start, min(start + PART_FRAMES, n))
                 with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                    refined[part] = _refine_part(predictor, dynamic_prob[part], lambda i, s=start: picture(s + i))
+                    refined[part] = _refine_part(predictor, dynamic_prob[part], lambda i, s=start: image(s + i))
                 bar.advance(part.stop - start)
         return refined
 
@@ -110,7 +110,7 @@ def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.nda
     if best is None:
         return None
     frame, region, stat = best
-    # A border of zeros: a region that leaves the picture is deepest inside it, not at its edge.
+    # A border of zeros: a region that leaves the image is deepest inside it, not at its edge.
     depth = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), region.shape)
     left, top, width, height = (int(stat[k]) for k in range(4))
@@ -118,19 +118,19 @@ def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.nda
 
 
 def _refine_part(
-    predictor: Any, dynamic_prob: np.ndarray, picture: Callable[[int], UInt8[np.ndarray, "H W 3"]]
+    predictor: Any, dynamic_prob: np.ndarray, image: Callable[[int], UInt8[np.ndarray, "H W 3"]]
 ) -> np.ndarray:
     covered = np.zeros(dynamic_prob.shape, bool)
     objects = np.zeros_like(dynamic_prob)
     first = next_prompt(dynamic_prob, covered)
     if first is None:
         return dynamic_prob
-    height, width = picture(0).shape[:2]
+    height, width = image(0).shape[:2]
     needed = len(dynamic_prob) * height * width  # of JPEG files, rather more than less
     with temporary_folder("das3r-sam2-", needed, "the frames for SAM 2") as folder:
         # SAM 2 reads a folder of JPEG files that are numbered.
         for i in range(len(dynamic_prob)):
-            frame = picture(i)
+            frame = image(i)
             path = folder / f"{i:05d}.jpg"
             cv2.imwrite(str(path), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 97])
             scale = frame.shape[1] / dynamic_prob.shape[2], frame.shape[0] / dynamic_prob.shape[1]

@@ -62,7 +62,7 @@ def clean_confidence(
 def _nearest_pixel(
     points: Float[Tensor, "m p 3"], z: Float[Tensor, "m p"], K: Float[Tensor, "m 3 3"], height: int, width: int
 ) -> tuple[Int[Tensor, "m p"], Bool[Tensor, "m p"]]:
-    """Flat index of the pixel each point falls on, and whether it falls on the picture at all."""
+    """Flat index of the pixel each point falls on, and whether it falls on the image at all."""
     in_front = z > 0
     safe = torch.where(in_front, z, torch.ones_like(z))
     focal, centre = K[:, None, [0, 1], [0, 1]], K[:, None, [0, 1], [2, 2]]

@@ -92,7 +92,7 @@ def observe(
 
     Args:
         stride: every stride-th row and column; 1 takes all pixels, and then copies no pointmap.
-        principal_point: (x, y) in pixels; the middle of the picture if None.
+        principal_point: (x, y) in pixels; the middle of the image if None.
         aspect: horizontal over vertical focal length. Vertical offsets are multiplied by it, so that the state needs
             one focal length, the horizontal one.
     """

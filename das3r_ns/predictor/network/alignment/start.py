@@ -181,7 +181,7 @@ def _camera(rotation: Tensor, position: Tensor) -> Tensor:
 
 def _focals(observations: Observations, scores: list[float]) -> Float[Tensor, "n"]:
     """Focal length of each frame from the best edge in which it is first (not a stale one); frames without a usable
-    estimate take the median of the others, and without any the longer side of the picture is assumed."""
+    estimate take the median of the others, and without any the longer side of the image is assumed."""
     frames = observations.first.frame.tolist()
     best = {}
     for k in sorted(range(len(scores)), key=scores.__getitem__):

@@ -1,7 +1,7 @@
 """Clips with truth as training pairs: the layout of synthetic clips, also for a domain of your own.
 
     ROOT/{train,val}/CLIP/
-      images/NAME.png          pictures (any usual format), in the order of their names
+      images/NAME.png          images (any usual format), in the order of their names
       dynamic_masks/NAME.png   255 where something moves
       depth/NAME.npy           z-depth in world units, 0 unknown
       T_world_camera.txt       one row a frame: 4x4 camera-to-world, row by row, OpenCV axes
@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from das3r_ns.predictor.training.data.sources import BadDataError, Frame, NothingLeftError, Pair, Problem, readable_size
 from das3r_ns.predictor.training.data.strides import pool_of_pairs
-from das3r_ns.video.images import list_pictures, read_mask, read_picture
+from das3r_ns.video.images import list_images, read_image, read_mask
 
 
 class ClipFolders:
@@ -51,7 +51,7 @@ class ClipFolders:
                 )
                 if len(T_world_camera) != len(images):
                     raise BadDataError(
-                        folder / "T_world_camera.txt", f"{len(T_world_camera)} rows for {len(images)} pictures"
+                        folder / "T_world_camera.txt", f"{len(T_world_camera)} rows for {len(images)} images"
                     )
             except BadDataError as error:
                 self.problems.append(error.problem)
@@ -69,7 +69,7 @@ class ClipFolders:
         self.problems.extend(Problem(str(path), "missing") for path in absent)
         return not absent
 
-    def picture_size(self, pair: Pair) -> tuple[int, int]:
+    def image_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair. Raises BadDataError."""
         return readable_size(self.images[pair.sequence][pair.first])
 
@@ -82,7 +82,7 @@ class ClipFolders:
         mask_path, depth_path = _truth_paths(image)
         path = image
         try:
-            rgb = read_picture(path)
+            rgb = read_image(path)
             path = mask_path
             mask = read_mask(path)
             path = depth_path
@@ -91,20 +91,20 @@ class ClipFolders:
             raise BadDataError(path, f"cannot be read ({error})") from error
         if not rgb.shape[:2] == mask.shape == depth.shape:
             raise BadDataError(
-                image, f"picture {rgb.shape[:2]}, mask {mask.shape} and depth {depth.shape} differ in size"
+                image, f"image {rgb.shape[:2]}, mask {mask.shape} and depth {depth.shape} differ in size"
             )
         return Frame(rgb, depth, (mask > 0.5).astype(np.uint8), self.K[clip], self.T_world_camera[clip][number])
 
 
 def _images(folder: Path) -> list[Path]:
     try:
-        return list_pictures(folder / "images")
+        return list_images(folder / "images")
     except (OSError, ValueError) as error:
-        raise BadDataError(folder / "images", f"no pictures ({error})") from error
+        raise BadDataError(folder / "images", f"no images ({error})") from error
 
 
 def _truth_paths(image: Path) -> tuple[Path, Path]:
-    """Mask and depth of a picture."""
+    """Mask and depth of an image."""
     clip = image.parents[1]
     return clip / "dynamic_masks" / f"{image.stem}.png", clip / "depth" / f"{image.stem}.npy"
 

@@ -1,4 +1,4 @@
-"""Make the dynamic labels of a PointOdyssey sequence: 3-D tracks and depth in, one small picture a frame out.
+"""Make the dynamic labels of a PointOdyssey sequence: 3-D tracks and depth in, one small image a frame out.
 
 Labels are written to a folder beside their place, named after the settings, and moved when the sequence is done: an
 interrupted run goes on where it stopped, and other settings never mix.
@@ -58,7 +58,7 @@ class LabelReport:
 
 
 def frame_numbers(sequence: Path) -> list[int]:
-    """Numbers of the frames that have a picture or a depth map."""
+    """Numbers of the frames that have an image or a depth map."""
     stems = [path.stem for kind in ("rgbs", "depths") for path in (sequence / kind).glob("*_[0-9]*.*")]
     return sorted({int(stem.rpartition("_")[2]) for stem in stems})
 
@@ -88,7 +88,7 @@ def label_sequence(sequence: Path, settings: LabelSettings, advance: Callable[[]
                 if not place.exists():
                     if frame >= min(len(tracks), len(cameras)):
                         raise BadDataError(rgb_path(sequence, frame), f"has no camera: there are {len(cameras)}")
-                    _write_picture(place, _label_frame(sequence, frame, tracks, cameras, settings))
+                    _write_image(place, _label_frame(sequence, frame, tracks, cameras, settings))
                 labelled.append(frame)
             except BadDataError as error:
                 problems.append(error.problem)
@@ -134,8 +134,8 @@ def _label_frame(sequence: Path, frame: int, tracks: Tracks, cameras: Cameras, s
     return pack(label_pixels(points.numpy(), (depth > 0).numpy(), track_points, labels))
 
 
-def _write_picture(place: Path, picture: np.ndarray) -> None:
-    encoded, data = cv2.imencode(".png", picture)
+def _write_image(place: Path, image: np.ndarray) -> None:
+    encoded, data = cv2.imencode(".png", image)
     if not encoded:
         raise OSError(f"could not encode {place.name}")
     partial = place.with_suffix(".part")

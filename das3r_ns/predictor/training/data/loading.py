@@ -1,6 +1,6 @@
 """Pairs to batches: worker processes read and crop, bad files are replaced, the device gets bytes and unprojects.
 
-Pictures travel as bytes and depth as it is, a quarter of what normalised pictures and pointmaps would weigh; the
+Images travel as bytes and depth as it is, a quarter of what normalised images and pointmaps would weigh; the
 pointmaps are made on the device.
 """
 

@@ -3,7 +3,7 @@
 An epoch is a fixed number of pairs, drawn anew each time: a permutation of the pool seeded by the epoch (the pool is
 repeated where it is smaller). Several sets give equal shares. Steps take consecutive pairs; within a step the
 processes and their micro-batches take consecutive parts. So one process with batch 16, two with batch 8 and one with
-batch 8 accumulated twice see the same 16 pairs in the same step, in one shape of picture.
+batch 8 accumulated twice see the same 16 pairs in the same step, in one shape of image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Order:
     global_batch: int
     """Pairs of one optimiser step: batch size x processes x accumulated micro-batches."""
     sizes: tuple[tuple[int, int], ...]
-    """Shapes of pictures (rows, columns), one of which is drawn for each step."""
+    """Shapes of images (rows, columns), one of which is drawn for each step."""
     seed: int
     recurring: int = 0
     """Epochs after which the plan begins anew, crops and jitters included. 0 never does."""

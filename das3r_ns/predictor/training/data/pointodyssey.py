@@ -57,7 +57,7 @@ class Cameras:
 
 
 def sequence_folders(root: Path) -> list[Path]:
-    """All folders under `root` (a split, or the folder of the splits) that hold pictures or annotations.
+    """All folders under `root` (a split, or the folder of the splits) that hold images or annotations.
 
     Raises:
         FileNotFoundError: there are none.
@@ -167,20 +167,20 @@ def read_depth(sequence: Path, frame: int) -> Float[np.ndarray, "h w"]:
     """z-depth in metres; 0 where unknown.
 
     Raises:
-        BadDataError: the file is missing or damaged, or no 16-bit picture.
+        BadDataError: the file is missing or damaged, or not a 16-bit image.
     """
     path = depth_path(sequence, frame)
-    picture = _read(path, cv2.IMREAD_UNCHANGED)
-    if picture.dtype != np.uint16 or picture.ndim != 2:
-        raise BadDataError(path, f"is a picture of {picture.dtype} and shape {picture.shape}, not a 16-bit depth map")
-    return picture.astype(np.float32) * np.float32(DEPTH_SCALE)
+    image = _read(path, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise BadDataError(path, f"is an image of {image.dtype} and shape {image.shape}, not a 16-bit depth map")
+    return image.astype(np.float32) * np.float32(DEPTH_SCALE)
 
 
 def _read(path: Path, flags: int) -> np.ndarray:
-    picture = cv2.imread(str(path), flags)
-    if picture is None:
-        raise BadDataError(path, "cannot be read as a picture" if path.exists() else "missing")
-    return picture
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise BadDataError(path, "cannot be read as an image" if path.exists() else "missing")
+    return image
 
 
 def read_labels(sequence: Path) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class PointOdyssey:
             raise NothingLeftError(f"{root} holds no sequence that can be used:", self.problems)
 
     def _usable(self, folder: Path, labelled: list[int], num_cameras: int) -> list[int]:
-        """Labelled frames whose picture and depth are there; the others are problems."""
+        """Labelled frames whose image and depth are there; the others are problems."""
         there = {
             path.name for kind in ("rgbs", "depths") if (folder / kind).is_dir() for path in (folder / kind).iterdir()
         }
@@ -255,7 +255,7 @@ class PointOdyssey:
                 usable.append(frame)
         return usable
 
-    def picture_size(self, pair: Pair) -> tuple[int, int]:
+    def image_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair. Raises BadDataError."""
         return readable_size(rgb_path(self.folders[pair.sequence], pair.first))
 
@@ -271,7 +271,7 @@ class PointOdyssey:
         if not rgb.shape[:2] == depth.shape == packed.shape[:2]:
             raise BadDataError(
                 rgb_path(folder, frame),
-                f"picture {rgb.shape[:2]}, depth {depth.shape} and labels {packed.shape[:2]} differ",
+                f"image {rgb.shape[:2]}, depth {depth.shape} and labels {packed.shape[:2]} differ",
             )
         return Frame(
             rgb=rgb,

@@ -75,7 +75,7 @@ def label_pointodyssey(task: PointOdysseyLabels) -> None:
     frames = sum(report.frames for report in reports)
     if not frames:
         raise NothingLeftError(f"no frame of {task.root} could be labelled:", problems)
-    get_console().print(f"{frames} of {total} frames labelled; {len(log)} things left out")
+    get_console().print(f"{frames} of {total} frames labelled; {len(log)} items left out")
 
 
 def make_synthetic_set(task: SyntheticSet) -> None:

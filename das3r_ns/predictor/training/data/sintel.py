@@ -14,7 +14,7 @@ from das3r_ns.datasets.sintel import read_dpt, read_sintel, sintel_root, sintel_
 from das3r_ns.datasets.truth import TruthClip, TruthError
 from das3r_ns.predictor.training.data.sources import BadDataError, Frame, NothingLeftError, Pair, Problem, readable_size
 from das3r_ns.predictor.training.data.strides import pool_of_pairs
-from das3r_ns.video.images import read_picture
+from das3r_ns.video.images import read_image
 
 
 class Sintel:
@@ -50,7 +50,7 @@ class Sintel:
         if not self.pairs:
             raise NothingLeftError(f"{folder} holds no sequence that can be used:", self.problems)
 
-    def picture_size(self, pair: Pair) -> tuple[int, int]:
+    def image_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair. Raises BadDataError."""
         return readable_size(self._image(pair.sequence, pair.first))
 
@@ -71,7 +71,7 @@ class Sintel:
         try:
             mask = clip.dynamic_mask(number)
             depth = read_dpt(clip.folder / "depth" / clip.name / f"{image.stem}.dpt")
-            rgb = read_picture(image)
+            rgb = read_image(image)
         except (OSError, ValueError) as error:
             raise BadDataError(image, str(error)) from error
         if mask is None or not rgb.shape[:2] == mask.shape == depth.shape:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from rich import get_console
 
-from das3r_ns.video.images import picture_size
+from das3r_ns.video.images import image_size
 
 UNKNOWN = 255
 """Label of a pixel of which nobody knows whether it moves."""
@@ -24,7 +24,7 @@ UNKNOWN = 255
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture and the truth about it, as its files hold it."""
+    """One image and the truth about it, as its files hold it."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
     depth: Float[np.ndarray, "h w"]
@@ -54,12 +54,12 @@ class BadDataError(ValueError):
         self.problem = Problem(str(path), reason)
 
 
-def readable_size(picture: Path) -> tuple[int, int]:
-    """Height and width of a picture. Raises BadDataError."""
+def readable_size(image: Path) -> tuple[int, int]:
+    """Height and width of an image. Raises BadDataError."""
     try:
-        return picture_size(picture)
+        return image_size(image)
     except (OSError, ValueError) as error:
-        raise BadDataError(picture, f"cannot be read ({error})") from error
+        raise BadDataError(image, f"cannot be read ({error})") from error
 
 
 class NothingLeftError(ValueError):
@@ -103,11 +103,11 @@ class PairSource(Protocol):
         """What was left out while indexing."""
         ...
 
-    def picture_size(self, pair: Pair) -> tuple[int, int]:
+    def image_size(self, pair: Pair) -> tuple[int, int]:
         """Height and width of the frames of a pair, without reading them whole.
 
         Raises:
-            BadDataError: the first frame's picture is missing or damaged.
+            BadDataError: the first frame's image is missing or damaged.
         """
         ...
 

@@ -69,6 +69,6 @@ def make_training_clip(task: SyntheticSet, split: str, number: int) -> Path:
         noise=float(rng.uniform(0, 3)),
     )
     with written_whole(folder) as partial:
-        # Training reads the pictures, and a machine that trains need not have PyAV.
+        # Training reads the images, and a machine that trains need not have PyAV.
         write_clip(make_clip(config), partial, video=False)
     return folder

@@ -2,7 +2,7 @@
 
 A label belongs to a pair of frames: a track moves between two frames when its world position differs by more than a
 threshold. (Published: by anything at all, which calls the jitter of half-precision files motion.) So a frame has one
-label for each distance in time, forwards and backwards. `pack` puts them into the bits of one colour picture: bit
+label for each distance in time, forwards and backwards. `pack` puts them into the bits of one colour image: bit
 d - 1 for the frame d later, bit max_stride + d - 1 for the frame d earlier; white is what moves always.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from scipy.spatial import cKDTree
 
 MAX_STRIDE = 12
-"""Largest distance in time whose labels fit into the 24 bits of a colour picture."""
+"""Largest distance in time whose labels fit into the 24 bits of a colour image."""
 MIN_TRACKS = 16
 """With fewer tracks, labels would be guesses."""
 
@@ -84,11 +84,11 @@ def label_pixels(
 
 
 def pack(bits: UInt32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """24 bits as a picture in OpenCV's channel order."""
+    """24 bits as an image in OpenCV's channel order."""
     return np.stack([(bits >> shift).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
 
 
-def unpack(picture: UInt8[np.ndarray, "h w 3"], stride: int, max_stride: int) -> UInt8[np.ndarray, "h w"]:
+def unpack(image: UInt8[np.ndarray, "h w 3"], stride: int, max_stride: int) -> UInt8[np.ndarray, "h w"]:
     """The label of every pixel towards the frame `stride` away (negative: earlier): 1 moves, 0 does not."""
     bit = stride - 1 if stride > 0 else max_stride - stride - 1
-    return (picture[..., bit // 8] >> np.uint8(bit % 8)) & np.uint8(1)
+    return (image[..., bit // 8] >> np.uint8(bit % 8)) & np.uint8(1)

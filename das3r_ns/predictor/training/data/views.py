@@ -2,7 +2,7 @@
 
 The published recipe crops around the principal point, crops again by 0.9 to 1, resizes to a little more than the
 target and crops the rest. All crops share one centre, so they are one: `crop_box` composes them and each map is
-resampled once, the picture with a good filter, the truth by the nearest pixel. The principal point of a view is its
+resampled once, the image with a good filter, the truth by the nearest pixel. The principal point of a view is its
 middle.
 """
 
@@ -76,7 +76,7 @@ def crop_box(frame: Frame, size: tuple[int, int], config: AugmentConfig, rng: np
     height, width = frame.depth.shape
     rows, columns = size
     cx, cy = float(frame.K[0, 2]), float(frame.K[1, 2])
-    # The largest window around the principal point that lies inside the picture.
+    # The largest window around the principal point that lies inside the image.
     half_w, half_h = min(cx, width - cx), min(cy, height - cy)
     enlarged = 0
     if rng is not None:
@@ -100,7 +100,7 @@ def crop_intrinsics(K: Float[np.ndarray, "3 3"], box: Box, size: tuple[int, int]
 
 
 def resample(rgb: UInt8[np.ndarray, "h w 3"], box: Box, size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The box of a picture at another size: Lanczos where it shrinks, bicubic where it grows."""
+    """The box of an image at another size: Lanczos where it shrinks, bicubic where it grows."""
     shrinks = box[2] - box[0] > size[1]
     kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
     height, width = rgb.shape[:2]
@@ -135,7 +135,7 @@ def brighten(rgb: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray
 
 
 def stretch(rgb: UInt8[np.ndarray, "h w 3"], factor: float) -> UInt8[np.ndarray, "h w 3"]:
-    """Multiply each colour's difference from the picture's mean grey."""
+    """Multiply each colour's difference from the image's mean grey."""
     mean = float(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).mean())
     return np.clip(mean + factor * (rgb.astype(np.float32) - mean), 0, 255).astype(np.uint8)
 

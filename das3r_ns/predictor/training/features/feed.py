@@ -1,6 +1,6 @@
-"""What a process trains on, batch by batch: pictures that workers read, or features that were kept.
+"""What a process trains on, batch by batch: images that workers read, or features that were kept.
 
-With kept features the pictures are read only for pairs whose features are not there yet. Features are fetched ahead in
+With kept features the images are read only for pairs whose features are not there yet. Features are fetched ahead in
 a thread, on a GPU in a stream of its own, so that neither disk nor copying is waited for.
 """
 
@@ -30,7 +30,7 @@ MakeLoader = Callable[[Iterator[list[Draw]]], Iterator[Loaded]]
 
 
 class LoadedFeed:
-    """Batches of pictures, as the loader gives them."""
+    """Batches of images, as the loader gives them."""
 
     def __init__(
         self, batches: Callable[[], Iterator[list[Draw]]], make_loader: MakeLoader, device: torch.device
@@ -50,7 +50,7 @@ class LoadedFeed:
 
 
 class FeatureFeed:
-    """Batches of features: kept ones where they are, else computed from pictures and kept. A context manager."""
+    """Batches of features: kept ones where they are, else computed from images and kept. A context manager."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class FeatureFeed:
     ) -> None:
         """Args:
         batches: the micro-batches of this process, from the first; called twice.
-        make_loader: reads the pictures of some of them, in their order.
-        freeze: computes the features of a batch of pictures on the device.
+        make_loader: reads the images of some of them, in their order.
+        freeze: computes the features of a batch of images on the device.
         """
         self.store, self.freeze, self._make_loader = store, freeze, make_loader
         known = frozenset(store.known())

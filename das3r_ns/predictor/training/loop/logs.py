@@ -1,4 +1,4 @@
-"""What a run tells: TensorBoard (curves and mask pictures), `log.jsonl` (the same numbers, one line a log), a bar.
+"""What a run tells: TensorBoard (curves and mask images), `log.jsonl` (the same numbers, one line a log), a bar.
 
 One of several processes writes; the others count.
 """
@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from torch import Tensor
 
 from das3r_ns.predictor.training.loop.losses import ViewLoss
-from das3r_ns.predictor.training.loop.validation import Pictures, Scores
+from das3r_ns.predictor.training.loop.validation import Scores, ValidationImages
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -98,8 +98,8 @@ class RunLog:
         self._write(step, {f"train/{name}": value for name, value in numbers.items()})
         self.progress.update(self.bar, loss=numbers["loss"], speed=numbers["pairs_per_s"])
 
-    def validation(self, step: int, scores: Scores, pictures: Pictures | None) -> None:
-        """Scores of one set, and its pictures."""
+    def validation(self, step: int, scores: Scores, images: ValidationImages | None) -> None:
+        """Scores of one set, and its images."""
         numbers = {"J": scores.j, "recall": scores.recall, "criterion": scores.criterion}
         self._write(step, {f"{scores.name}/{name}": value for name, value in numbers.items()})
         self.progress.update(self.bar, j=scores.j)
@@ -109,8 +109,8 @@ class RunLog:
             f"step {step}: {scores.name}: J {scores.j:.3f}, recall {scores.recall:.3f} ({scores.frames} frames)",
             highlight=False,
         )
-        if self.writer is not None and pictures is not None:
-            self.writer.add_image(f"{scores.name}/seen, truth, predicted", _mosaic(pictures), step, dataformats="HWC")
+        if self.writer is not None and images is not None:
+            self.writer.add_image(f"{scores.name}/seen, truth, predicted", _mosaic(images), step, dataformats="HWC")
 
     def _write(self, step: int, numbers: dict[str, float]) -> None:
         if not self.active or self.writer is None:
@@ -132,9 +132,9 @@ def _summary_writer(folder: Path) -> SummaryWriter:
     return SummaryWriter(str(folder))
 
 
-def _mosaic(pictures: Pictures) -> Tensor:
-    """Rows of: the picture, its true mask, the predicted one."""
+def _mosaic(images: ValidationImages) -> Tensor:
+    """Rows of: the image, its true mask, the predicted one."""
     grey = [
-        (m * 255).round().to(torch.uint8)[..., None].expand(-1, -1, -1, 3) for m in (pictures.truth, pictures.predicted)
+        (m * 255).round().to(torch.uint8)[..., None].expand(-1, -1, -1, 3) for m in (images.truth, images.predicted)
     ]
-    return torch.cat([pictures.rgb, *grey], dim=2).flatten(0, 1)
+    return torch.cat([images.rgb, *grey], dim=2).flatten(0, 1)

@@ -244,7 +244,7 @@ class Run:
         config, fabric, scores = self.config, self.fabric, []
         with self._averaged(), fabric.autocast():
             for source, plan in zip(self.val_sources, self.val_plans):
-                of_set, pictures, problems = validate(
+                of_set, images, problems = validate(
                     self.step,
                     source,
                     plan[fabric.global_rank :: fabric.world_size],
@@ -253,7 +253,7 @@ class Run:
                     add_up=self._sum,
                 )
                 self.problems.add(problems)
-                log.validation(self.done, of_set, pictures)
+                log.validation(self.done, of_set, images)
                 scores.append(of_set.j)
         if np.mean(scores) > self.best_j:
             self.best_j = float(np.mean(scores))
@@ -283,7 +283,7 @@ class Run:
             stopped = f"stopped after {self.done} of {self.total_steps} steps; --resume goes on"
             what = f"trained {self.done} steps; weights in {out / FINAL}" if at_end else stopped
             best = f", best mean J {self.best_j:.3f} in {out / BEST}" if self.best_j >= 0 else ""
-            get_console().print(f"{what}{best}; {left_out} things left out", highlight=False)
+            get_console().print(f"{what}{best}; {left_out} items left out", highlight=False)
         return out / FINAL if at_end else out
 
     def _write_weights(self, name: str) -> None:

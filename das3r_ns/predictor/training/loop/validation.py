@@ -40,7 +40,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ValidationImages:
     """Some validated frames, for the logs."""
 
     rgb: Tensor
@@ -57,14 +57,14 @@ def validation_plan(
     """Batches of up to `count` pairs spread evenly over the set, each batch of one shape; always the same.
 
     Args:
-        long_side: of the views, in pixels; the other side follows from the pictures, as in inference.
+        long_side: of the views, in pixels; the other side follows from the images, as in inference.
     """
     chosen = torch.linspace(0, len(source.pairs) - 1, min(count, len(source.pairs))).round().long().tolist()
     by_size: dict[tuple[int, int], list[Draw]] = {}
     problems: list[Problem] = []
     for pair in chosen:
         try:
-            size = framing(source.picture_size(source.pairs[pair]), long_side).size
+            size = framing(source.image_size(source.pairs[pair]), long_side).size
         except BadDataError as error:
             problems.append(error.problem)
             continue
@@ -95,19 +95,19 @@ def validate(
     workers: int,
     device: torch.device,
     add_up: Callable[[Tensor], Tensor],
-) -> tuple[Scores, Pictures | None, list[Problem]]:
+) -> tuple[Scores, ValidationImages | None, list[Problem]]:
     """Score one set; every process takes a part of the batches and gets the scores of all.
 
     Args:
         batches: this process' part of `validation_plan`.
         add_up: sum of a tensor over all processes.
     Returns:
-        The scores, some pictures of this process' first batch (None if it had none), and what was left out.
+        The scores, some images of this process' first batch (None if it had none), and what was left out.
     """
     training = step.training
     step.eval()
     sums = torch.zeros(5, dtype=torch.float64, device=device)  # J, frames above 1/2, frames, criterion, batches
-    pictures, problems = None, []
+    images, problems = None, []
     loader = make_loader(PairDataset([source], None, seed=0), batches, workers, device)
     for loaded in loader:
         batch = loaded.batch.to(device)
@@ -120,17 +120,17 @@ def validate(
         if step.loss.needs_points:
             sums[3] += validation_criterion(predictions, truths).double()
         sums[4] += 1
-        if pictures is None:
-            pictures = _pictures(batch, dynamic, predictions[0].mask_logits)
+        if images is None:
+            images = _validation_images(batch, dynamic, predictions[0].mask_logits)
     step.train(training)
     total_j, found, frames, criterion, count = add_up(sums).tolist()
     frames, count = max(frames, 1), max(count, 1)
-    return Scores(source.name, total_j / frames, found / frames, criterion / count, int(frames)), pictures, problems
+    return Scores(source.name, total_j / frames, found / frames, criterion / count, int(frames)), images, problems
 
 
-def _pictures(batch: PairBatch, dynamic: Tensor, logits: Tensor, count: int = 4) -> Pictures:
+def _validation_images(batch: PairBatch, dynamic: Tensor, logits: Tensor, count: int = 4) -> ValidationImages:
     count = min(count, batch.view1.rgb.shape[0])
-    return Pictures(
+    return ValidationImages(
         rgb=batch.view1.rgb[:count].cpu(),
         truth=dynamic[:count].nan_to_num(0.5).cpu(),
         predicted=logits[:count].sigmoid().cpu(),

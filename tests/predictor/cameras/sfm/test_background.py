@@ -20,11 +20,11 @@ from das3r_ns.predictor.flow.clip_flow import round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 ROWS, COLUMNS, DOWN, ACROSS = 6, 12, 8.0, 10.0
-"""A grid of points in a picture of 48 x 120 pixels."""
+"""A grid of points in an image of 48 x 120 pixels."""
 
 
 class TwoRooms:
-    """Exact flow of one room in the left three fifths of the picture, of another with cameras of its own beside it."""
+    """Exact flow of one room in the left three fifths of the image, of another with cameras of its own beside it."""
 
     def __init__(self, left: SyntheticClip, right: SyntheticClip) -> None:
         self.clips, self.kept = (left, right), {}
@@ -72,7 +72,7 @@ def on_the_left(tracks: Tracks) -> np.ndarray:
 
 def assert_follows(motion: RigidMotion, tracks: Tracks, left: bool, truth: SyntheticClip) -> None:
     """Nearly all frames have a camera, that of the room, to which the points on its side belong, and no others."""
-    assert motion.known.sum() >= 15
+    assert motion.registered.sum() >= 15
     side = on_the_left(tracks) == left
     seen = tracks.weight.sum(axis=1) > 2
     assert motion.points[side & seen].mean() > 0.9
@@ -81,11 +81,11 @@ def assert_follows(motion: RigidMotion, tracks: Tracks, left: bool, truth: Synth
 
 
 def ate_percent(motion: RigidMotion, truth: SyntheticClip) -> float:
-    T, known = torch.from_numpy(invert(motion.state.T_camera_world)), torch.from_numpy(motion.known)
-    return pose_errors(T[known], truth.T_world_camera.double()[known]).ate_percent
+    T, registered = torch.from_numpy(invert(motion.state.T_camera_world)), torch.from_numpy(motion.registered)
+    return pose_errors(T[registered], truth.T_world_camera.double()[registered]).ate_percent
 
 
-def test_two_rooms_in_one_picture_are_two_motions_each_with_its_cameras(motions, tracks, rooms):
+def test_two_rooms_in_one_image_are_two_motions_each_with_its_cameras(motions, tracks, rooms):
     assert len(motions) == 2
     assert_follows(motions[0], tracks, True, rooms[0])
     assert_follows(motions[1], tracks, False, rooms[1])
@@ -100,9 +100,9 @@ def without_growth(monkeypatch, module) -> list[np.ndarray]:
     """What growth would have started from: the frames known then, one entry a motion."""
     began = []
 
-    def grow(tracks, start, known, prior):
-        began.append(known)
-        return motion_of(tracks, start.T_camera_world, start.focal, known)
+    def grow(tracks, start, registered, prior):
+        began.append(registered)
+        return motion_of(tracks, start.T_camera_world, start.focal, registered)
 
     monkeypatch.setattr(module, "grow_trusted", grow)
     return began
@@ -113,7 +113,7 @@ def test_a_motion_is_grown_again_from_frames_whose_own_points_follow_it(motions,
     lost = replace(motions[0], share=np.where(np.arange(16)[:, None] < 12, motions[0].share, 0))
     began = without_growth(monkeypatch, motions_module)
     regrow(tracks, [lost, motions[1]], 0, prior)
-    np.testing.assert_array_equal(began[0], motions[0].known & (np.arange(16) < 12))
+    np.testing.assert_array_equal(began[0], motions[0].registered & (np.arange(16) < 12))
     monkeypatch.undo()
     assert_follows(regrow(tracks, [lost, motions[1]], 0, prior), tracks, True, rooms[0])
 
@@ -124,7 +124,7 @@ def test_motions_are_followed_anew_through_frames_in_which_they_may_have_changed
     tangled = np.arange(tracks.num_frames) >= 12
     began = without_growth(monkeypatch, background)
     _untangled(tracks, motions, tangled, prior)
-    np.testing.assert_array_equal(began, [motion.known & ~tangled for motion in motions])
+    np.testing.assert_array_equal(began, [motion.registered & ~tangled for motion in motions])
     monkeypatch.undo()
     left, right = _untangled(tracks, motions, tangled, prior)
     assert_follows(left, tracks, True, rooms[0])
@@ -138,30 +138,30 @@ def test_motions_that_share_points_are_one(motions):
 
 
 def passing_by() -> tuple[Tracks, list[RigidMotion]]:
-    """A wall that shifts by -1 pixel from frame 0 to frame 1, and a thing before it, four columns of points wide,
+    """A wall that shifts by -1 pixel from frame 0 to frame 1, and an object before it, four columns of points wide,
     that shifts by two columns: from columns 3-6 to columns 5-8."""
     u, v = np.meshgrid((np.arange(COLUMNS) + 0.5) * ACROSS, (np.arange(ROWS) + 0.5) * DOWN)
     pixel = np.stack((u, v), axis=-1).reshape(1, -1, 2).repeat(2, axis=0).astype(np.float32)
     column = np.tile(np.arange(COLUMNS), ROWS)
-    thing = np.stack(((column >= 3) & (column <= 6), (column >= 5) & (column <= 8)))
-    shift = np.where(thing, 2 * ACROSS, -1.0) * np.array([[1], [-1]])  # to the other frame
+    mover = np.stack(((column >= 3) & (column <= 6), (column >= 5) & (column <= 8)))
+    shift = np.where(mover, 2 * ACROSS, -1.0) * np.array([[1], [-1]])  # to the other frame
     observed = pixel[:, None] + np.stack((shift, np.zeros_like(shift)), axis=-1)[:, None]
     reached = np.round((observed[:, 0, :, 0] / ACROSS) - 0.5).astype(int)
-    other = [(c >= low) & (c <= low + 3) for c, low in zip(reached, (5, 3))]  # under the thing in the other frame
-    seen = (thing | ~np.stack(other))[:, None].astype(np.float32)
+    other = [(c >= low) & (c <= low + 3) for c, low in zip(reached, (5, 3))]  # under the object in the other frame
+    seen = (mover | ~np.stack(other))[:, None].astype(np.float32)
     tracks = Tracks(
         np.arange(2), np.array([[1], [0]]), np.ones(1), pixel, observed.astype(np.float32), seen, seen, 2, (48, 120)
     )
     motions = []
-    for own, step in ((~thing, -1.0), (thing, 2 * ACROSS)):
+    for own, step in ((~mover, -1.0), (mover, 2 * ACROSS)):
         T = np.tile(np.eye(4), (2, 1, 1))
         T[1, 0, 3] = step / 100  # pixels over focal length, at depth 1
         motions.append(RigidMotion(State(T, 100.0, np.ones((2, len(column)))), np.ones(2, bool), own.astype(float)))
     return tracks, motions
 
 
-def test_what_a_thing_passes_before_is_hidden_by_it():
-    # In frame 1 the thing newly covers columns 7 and 8, in frame 0 columns 3 and 4. Of the outer column, the points of
+def test_what_an_object_passes_before_is_hidden_by_it():
+    # In frame 1 the object newly covers columns 7 and 8, in frame 0 columns 3 and 4. Of the outer column, the points of
     # the first and of the last row have one neighbour that is wall, and do not count: 6 + 4 points each way.
     tracks, motions = passing_by()
     np.testing.assert_array_equal(count_occlusions(tracks, motions), [[[0, 10], [0, 0]], [[0, 10], [0, 0]]])

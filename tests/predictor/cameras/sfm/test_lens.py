@@ -222,4 +222,4 @@ def test_no_lens_changes_nothing(exact: Tracks):
     assert straight.tracks.pixel is exact.pixel
     assert straight.tracks.observed is exact.observed
     errors = squared_errors(exact, State(np.tile(np.eye(4), (20, 1, 1)), 100.0, np.zeros(exact.pixel.shape[:2])))
-    assert straight.in_picture(errors) is errors
+    assert straight.in_image(errors) is errors

@@ -158,11 +158,11 @@ def test_every_composed_offset_is_reached_by_a_direct_hop_from_one_reached_befor
 
 def test_tracks_lie_where_the_geometry_puts_them(clip: SyntheticClip, exact: Tracks):
     T = invert(clip.T_world_camera.double().numpy())
-    rho, agreement = triangulate(exact, T, focal_of(clip), np.ones(len(clip), bool))
+    rho, inlier_weight = triangulate(exact, T, focal_of(clip), np.ones(len(clip), bool))
     index = np.floor(exact.pixel).astype(int)
     truth = np.stack([clip.clean_depth[i].numpy()[index[i, :, 1], index[i, :, 0]] for i in exact.anchor])
     assert np.median(np.abs(rho * truth - 1)) < 0.005
-    assert np.median(agreement / np.maximum(exact.weight.sum(axis=1), 1)) > 0.95
+    assert np.median(inlier_weight / np.maximum(exact.weight.sum(axis=1), 1)) > 0.95
     assert relative_poses(T, exact).shape == (*exact.target.shape, 4, 4)
 
 
@@ -175,7 +175,7 @@ def test_exact_flow_gives_exact_cameras_and_focal_length_from_nothing(clip: Synt
     assert float(depth.median()) == pytest.approx(1.0, rel=0.1)
 
 
-def test_focal_length_is_in_pixels_of_the_picture(clip: SyntheticClip, exact: Tracks):
+def test_focal_length_is_in_pixels_of_the_image(clip: SyntheticClip, exact: Tracks):
     estimate = estimate_cameras(exact, (180, 320))
     assert estimate.focal_px == pytest.approx(2 * focal_of(clip), rel=0.005)
 
@@ -203,7 +203,7 @@ def test_a_large_moving_part_is_rejected_without_being_told(clip: SyntheticClip,
     assert estimate.focal_px == pytest.approx(focal_of(clip), rel=0.03)
 
 
-def test_told_what_moves_even_most_of_the_picture_may(clip: SyntheticClip):
+def test_told_what_moves_even_most_of_the_image_may(clip: SyntheticClip):
     tracks = follow_grid(ExactFlow(clip, outliers=0.65), len(clip), points=400)
     staticness = torch.ones(len(clip), 90, 160)
     staticness[..., : int(0.65 * 160) + 1] = 0
@@ -213,11 +213,11 @@ def test_told_what_moves_even_most_of_the_picture_may(clip: SyntheticClip):
 
 def test_missing_frames_are_found_and_the_world_is_kept(clip: SyntheticClip, exact: Tracks):
     T = clip.T_world_camera.double().clone()
-    known = torch.ones(len(clip), dtype=torch.bool)
-    known[[0, 7, 8, 9, 19]] = False
+    registered = torch.ones(len(clip), dtype=torch.bool)
+    registered[[0, 7, 8, 9, 19]] = False
     given = T.clone()
-    given[~known] = torch.eye(4, dtype=torch.float64)
-    estimate = refine_cameras(exact, (90, 160), given, focal_of(clip), known)
+    given[~registered] = torch.eye(4, dtype=torch.float64)
+    estimate = refine_cameras(exact, (90, 160), given, focal_of(clip), registered)
     assert estimate.pose_known.all()
     torch.testing.assert_close(estimate.T_world_camera[:, :3, 3], T[:, :3, 3], atol=5e-3, rtol=0)
 
@@ -267,22 +267,22 @@ def test_what_cannot_work_is_said(clip: SyntheticClip, exact: Tracks):
 @pytest.mark.parametrize("camera", ["handheld", pytest.param("orbit", marks=pytest.mark.slow)])
 def test_real_flow_of_a_clip_with_movers(camera):
     clip = make_clip(SyntheticConfig(num_frames=16, height=144, width=256, camera=camera, seed=1))
-    pictures = [frame.numpy() for frame in clip.frames]
+    images = [frame.numpy() for frame in clip.frames]
     dis, kept = DisFlow(), {}
 
     def one(i: int, j: int) -> np.ndarray:
         if (i, j) not in kept:
-            kept[i, j] = dis(pictures[i], pictures[j])
+            kept[i, j] = dis(images[i], images[j])
         return kept[i, j]
 
-    tracks = follow_grid(lambda i, j: (one(i, j), round_trip_error(one(i, j), one(j, i))), 16, lambda i: pictures[i])
+    tracks = follow_grid(lambda i, j: (one(i, j), round_trip_error(one(i, j), one(j, i))), 16, lambda i: images[i])
     estimate = estimate_cameras(tracks, (144, 256))
     assert pose_errors(estimate.T_world_camera, clip.T_world_camera).ate_percent < 0.5
     assert estimate.focal_px == pytest.approx(focal_of(clip), rel=0.02)
 
 
 def test_where_the_motion_does_not_tell_the_focal_length_little_of_what_it_says_is_kept():
-    # Straight ahead, cameras with another focal length and steps that differ as much explain the same pictures.
+    # Straight ahead, cameras with another focal length and steps that differ as much explain the same images.
     truth = make_clip(SyntheticConfig(num_frames=10, height=90, width=160, movers=0, camera="forward", seed=2))
     tracks = follow_grid(ExactFlow(truth), len(truth), points=300)
     prior, everywhere = focal_prior(tracks, (90, 160), FocalKnowledge()), np.ones(len(truth), bool)

@@ -1,11 +1,11 @@
-"""How like the truth a rendered picture is, where the truth is static.
+"""How like the truth a rendered image is, where the truth is static.
 
-Two kinds of PSNR, always named. *Paper PSNR* is the published protocol: both pictures are blackened where the truth
+Two kinds of PSNR, always named. *Paper PSNR* is the published protocol: both images are blackened where the truth
 moves and the error is averaged over all pixels, so moving pixels count as perfect and the number grows with their
 share by 10 log10(1 / static share). *Static PSNR* averages over the static pixels only. *Clean PSNR* is the opposite
-part: the pixels behind the moving thing, against a picture taken without it.
+part: the pixels behind the moving object, against an image taken without it.
 
-Pictures are RGB in [0, 1]; values outside are clamped, as they would be on a screen. Masks are True where the truth
+Images are RGB in [0, 1]; values outside are clamped, as they would be on a screen. Masks are True where the truth
 moves. A number that no pixel speaks for is NaN, and the caller leaves it out of means.
 """
 
@@ -24,7 +24,7 @@ def psnr(render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"]) -> float
 
 
 def paper_psnr(render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], dynamic: Bool[Tensor, "h w"]) -> float:
-    """PSNR by the published protocol: moving pixels blackened in both pictures, the mean over all pixels taken
+    """PSNR by the published protocol: moving pixels blackened in both images, the mean over all pixels taken
     channel by channel, the three decibel values averaged."""
     per_channel = (_squared_error(render, truth) * ~dynamic[..., None]).mean(dim=(0, 1))
     return sum(_decibels(value) for value in per_channel) / 3
@@ -36,13 +36,13 @@ def static_psnr(render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], d
 
 
 def clean_psnr(render: Float[Tensor, "h w 3"], clean: Float[Tensor, "h w 3"], dynamic: Bool[Tensor, "h w"]) -> float:
-    """PSNR over the pixels behind the moving thing, against the clean background; NaN where nothing moves."""
+    """PSNR over the pixels behind the moving object, against the clean background; NaN where nothing moves."""
     return _decibels(_squared_error(render, clean)[dynamic].mean())
 
 
 def static_ssim(render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], dynamic: Bool[Tensor, "h w"]) -> float:
     """SSIM averaged over the static pixels whose whole window is static: the windows of the others see the moving
-    thing, which the render is right to lack. NaN where no window is."""
+    object, which the render is right to lack. NaN where no window is."""
     grown = F.max_pool2d(dynamic[None, None].double(), SSIM_WINDOW, stride=1, padding=SSIM_WINDOW // 2)[0, 0]
     return float(ssim_map(render.double().clamp(0, 1), truth.double().clamp(0, 1))[grown == 0].mean())
 
@@ -74,5 +74,5 @@ def _squared_error(render: Tensor, truth: Tensor) -> Tensor:
 
 
 def _decibels(mean_squared_error: Tensor) -> float:
-    """NaN stays NaN (a mean over no pixels); two equal pictures give infinity."""
+    """NaN stays NaN (a mean over no pixels); two equal images give infinity."""
     return float(-10 * torch.log10(mean_squared_error))

@@ -12,9 +12,9 @@ from das3r_ns.evaluation.metrics import clean_psnr, paper_psnr, psnr, ssim_map, 
 @pytest.fixture
 def recorded(data) -> dict[str, torch.Tensor]:
     z = np.load(data / "losses.npz")
-    pictures = {name: torch.from_numpy(z[f"gs/{name}"]).permute(1, 2, 0) for name in ("render", "gt")}
+    images = {name: torch.from_numpy(z[f"gs/{name}"]).permute(1, 2, 0) for name in ("render", "gt")}
     return {
-        **pictures,
+        **images,
         "dynamic": torch.from_numpy(z["psnr/gt_dynamic_mask"]) > 0.5,
         **{k: torch.from_numpy(np.asarray(z[k])) for k in z.files if k.startswith(("psnr/", "gs/ssim"))},
     }
@@ -59,7 +59,7 @@ def test_paper_psnr_flatters_by_ten_log_of_the_inverse_static_share():
     assert paper_psnr(render, truth, dynamic) == pytest.approx(30.0, abs=1e-5)
 
 
-def test_what_the_render_shows_in_place_of_the_moving_thing_counts_in_clean_psnr_alone():
+def test_what_the_render_shows_in_place_of_the_moving_object_counts_in_clean_psnr_alone():
     truth, clean = torch.full((8, 8, 3), 0.5), torch.full((8, 8, 3), 0.2)
     dynamic = torch.zeros(8, 8, dtype=torch.bool)
     dynamic[2:4, 2:4] = True
@@ -70,17 +70,17 @@ def test_what_the_render_shows_in_place_of_the_moving_thing_counts_in_clean_psnr
     assert clean_psnr(render, clean, dynamic) == pytest.approx(20.0, abs=1e-5)
 
 
-def test_pictures_are_clamped_before_they_are_compared():
+def test_images_are_clamped_before_they_are_compared():
     truth, nothing = torch.ones(4, 4, 3), torch.zeros(4, 4, dtype=torch.bool)
     assert static_psnr(truth + 5, truth, nothing) == math.inf
 
 
 def test_a_number_that_no_pixel_speaks_for_is_nan():
-    picture = torch.rand(16, 16, 3)
+    image = torch.rand(16, 16, 3)
     everything = torch.ones(16, 16, dtype=torch.bool)
-    assert math.isnan(static_psnr(picture, picture, everything))
-    assert math.isnan(static_ssim(picture, picture, everything))
-    assert math.isnan(clean_psnr(picture, picture, ~everything))
+    assert math.isnan(static_psnr(image, image, everything))
+    assert math.isnan(static_ssim(image, image, everything))
+    assert math.isnan(clean_psnr(image, image, ~everything))
 
 
 def test_ssim_agrees_with_scikit_image_away_from_the_edge():
@@ -96,7 +96,7 @@ def test_ssim_agrees_with_scikit_image_away_from_the_edge():
     np.testing.assert_allclose(ssim_map(a, b).numpy()[6:-6, 6:-6], reference[6:-6, 6:-6], atol=1e-6)
 
 
-def test_static_ssim_does_not_see_the_moving_thing_even_at_its_rim():
+def test_static_ssim_does_not_see_the_moving_object_even_at_its_rim():
     generator = torch.Generator().manual_seed(2)
     truth = torch.rand(48, 48, 3, generator=generator)
     dynamic = torch.zeros(48, 48, dtype=torch.bool)
@@ -117,10 +117,10 @@ def test_lpips_is_left_out_with_one_warning_when_its_weights_cannot_be_had(monke
 
     monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", no_network)
     perceptual._network.cache_clear()
-    picture, nothing = torch.rand(64, 64, 3), torch.zeros(64, 64, dtype=torch.bool)
+    image, nothing = torch.rand(64, 64, 3), torch.zeros(64, 64, dtype=torch.bool)
     with pytest.warns(UserWarning, match="LPIPS is left out"):
-        assert perceptual.static_lpips(picture, picture, nothing) is None
-    assert perceptual.static_lpips(picture, picture, nothing) is None  # a second warning would be an error below
+        assert perceptual.static_lpips(image, image, nothing) is None
+    assert perceptual.static_lpips(image, image, nothing) is None  # a second warning would be an error below
     perceptual._network.cache_clear()
 
 

@@ -43,11 +43,11 @@ class StartPoints:
     """Number of the training frame, row and column of the source pixel in the maps; -1 where there is none."""
 
 
-def start_points(scene: Scene, pictures: list[Path], train: list[int], max_points: int | None) -> StartPoints:
+def training_seed_points(scene: Scene, images: list[Path], train: list[int], max_points: int | None) -> StartPoints:
     """Points from the depth maps of the training frames, or the scene's own points if no depth is known.
 
     Args:
-        pictures: the picture of each frame of the scene.
+        images: the image of each frame of the scene.
         train: numbers of the training frames in the scene.
         max_points: how many to make at most, of static pixels only, every surface once; None or 0 takes every pixel
             of the training frames whose depth is known, moving ones and repetitions too.
@@ -68,7 +68,7 @@ def start_points(scene: Scene, pictures: list[Path], train: list[int], max_point
     y = (row + 0.5 - K[:, 1, 2]) / K[:, 1, 1] * depth
     return StartPoints(
         xyz=geometry.transform(scene.T_world_camera[source], torch.stack((x, y, depth), dim=-1)),
-        rgb=_colours(scene, pictures, train, frame, row, column),
+        rgb=_colours(scene, images, train, frame, row, column),
         scale=depth / K[:, 0, 0] * math.sqrt(stride),
         staticness=1 - scene.dynamic_prob[source, row, column],
         pixel=torch.stack((frame, row, column), dim=-1).int(),
@@ -181,13 +181,13 @@ def _sample(values: Float[Tensor, "p"], most: int = 1_000_000) -> Float[Tensor, 
 
 def _colours(
     scene: Scene,
-    pictures: list[Path],
+    images: list[Path],
     train: list[int],
     frame: Int[Tensor, "p"],
     row: Int[Tensor, "p"],
     column: Int[Tensor, "p"],
 ) -> UInt8[Tensor, "p 3"]:
-    """Colour of each source pixel, from pictures reduced to the size of the maps. `frame` ascends."""
+    """Colour of each source pixel, from images reduced to the size of the maps. `frame` ascends."""
     h, w = scene.map_size
     rgb = np.empty((len(frame), 3), np.uint8)
     ends = torch.searchsorted(frame, torch.arange(len(train) + 1)).tolist()
@@ -195,10 +195,10 @@ def _colours(
         of_frame = slice(ends[i], ends[i + 1])
         if of_frame.start == of_frame.stop:
             continue
-        picture = cv2.imread(str(pictures[number]), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError(f"{pictures[number]} is missing or no picture. Restore it, or predict the scene again.")
-        small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+        image = cv2.imread(str(images[number]), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{images[number]} is missing or not an image. Restore it, or predict the scene again.")
+        small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
         rgb[of_frame] = small[row[of_frame].numpy(), column[of_frame].numpy()][:, ::-1]
     return torch.from_numpy(rgb)
 
