@@ -20,6 +20,7 @@ from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.video import images
 from das3r_ns.video.bit_depth import FULL_WHITE, shared_white
 from das3r_ns.video.config import FRAMES_OF_AUTO, MIN_SIDE, VideoConfig
+from das3r_ns.video.image_folder import list_images
 from das3r_ns.video.memory import check_memory_of_frames
 
 
@@ -188,7 +189,7 @@ def _check_exists(path: Path) -> None:
 
 
 def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
-    paths = images.list_images(folder)
+    paths = list_images(folder)
     chosen = choose_frames(_times_of_images(paths, config), config)
     check_count(folder, len(chosen), config, len(paths) / config.folder_fps, config.folder_fps)
     clip = read_images([paths[i] for i in chosen], config, folder, upright)
@@ -200,7 +201,7 @@ def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
 
 
 def _chosen_images(folder: Path, config: VideoConfig) -> list[Path]:
-    paths = images.list_images(folder)
+    paths = list_images(folder)
     return [paths[i] for i in choose_frames(_times_of_images(paths, config), config)]
 
 

@@ -16,7 +16,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
 
 from das3r_ns import geometry
-from das3r_ns.dataparser import cache, training_seed_points
+from das3r_ns.dataparser import cache, seed_points
 from das3r_ns.dataparser.outputs import outputs_of_scene, split_frames
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.seed_points import training_seed_points as make_start
@@ -134,20 +134,20 @@ def test_something_behind_something_is_not_taken_for_it():
     scene.dynamic_prob[:] = 0
     scene.depth[0], scene.depth[1] = 2.0, 3.0
     usable = torch.ones(2, 24, 32, dtype=torch.bool)
-    assert training_seed_points._distinct(scene, [0, 1], usable).all()
+    assert seed_points._distinct(scene, [0, 1], usable).all()
     scene.depth[1] = 2.05
-    assert training_seed_points._distinct(scene, [0, 1], usable).sum() == 24 * 32
+    assert seed_points._distinct(scene, [0, 1], usable).sum() == 24 * 32
 
 
 def test_the_order_of_visits_spans_the_clip_from_the_beginning():
-    assert training_seed_points._spread_order(7) == [3, 1, 5, 0, 2, 4, 6]
-    assert sorted(training_seed_points._spread_order(50)) == list(range(50))
-    assert training_seed_points._spread_order(1) == [0]
+    assert seed_points._spread_order(7) == [3, 1, 5, 0, 2, 4, 6]
+    assert sorted(seed_points._spread_order(50)) == list(range(50))
+    assert seed_points._spread_order(1) == [0]
 
 
 def test_morton_codes_interleave_bits():
-    assert training_seed_points._spread_bits(torch.tensor([0b1011])).item() == 0b1000101
-    assert training_seed_points._spread_bits(torch.tensor([0xFFFF])).item() == 0x55555555
+    assert seed_points._spread_bits(torch.tensor([0b1011])).item() == 0b1000101
+    assert seed_points._spread_bits(torch.tensor([0xFFFF])).item() == 0x55555555
 
 
 def test_a_scene_without_depth_starts_from_its_points(folder):

@@ -19,7 +19,8 @@ from jaxtyping import Float
 
 from das3r_ns.predictor.training.data.sources import BadDataError, Frame, NothingLeftError, Pair, Problem, readable_size
 from das3r_ns.predictor.training.data.strides import pool_of_pairs
-from das3r_ns.video.images import list_images, read_image, read_mask
+from das3r_ns.video.image_folder import list_images
+from das3r_ns.video.images import read_image, read_mask
 
 
 class ClipFolders:
