@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from das3r_ns import geometry
-from das3r_ns.model.shutter import TOE, blurred, motion_field
+from das3r_ns.model.shutter import GAMMA_TOE, blurred, motion_field
 
 SIZE = (24, 40)
 
 
 def light(colors: torch.Tensor) -> torch.Tensor:
-    return (colors + TOE) ** 2
+    return (colors + GAMMA_TOE) ** 2
 
 
 def sideways(pixels: float, down: float = 0.0) -> torch.Tensor:
@@ -28,7 +28,7 @@ def test_a_bright_line_spreads_over_the_share_of_its_motion_and_loses_no_light()
     render = torch.zeros(*SIZE, 3)
     render[:, 20] = 1.0
     film = light(blurred(render, *shares(0.5), sideways(12.0)))
-    spread = (film - TOE**2).sum(dim=(0, 2)) / (SIZE[0] * 3 * (light(torch.ones(1)) - TOE**2))
+    spread = (film - GAMMA_TOE**2).sum(dim=(0, 2)) / (SIZE[0] * 3 * (light(torch.ones(1)) - GAMMA_TOE**2))
     assert spread.sum() == pytest.approx(1, abs=1e-4)
     columns = torch.arange(SIZE[1]) - 20.0
     assert (spread * columns).sum() == pytest.approx(0, abs=1e-4)
@@ -48,12 +48,12 @@ def test_rows_that_are_read_later_show_what_has_moved_on():
     shows it 2 pixels further right, the highest 2 further left."""
     render = torch.zeros(*SIZE, 3)
     render[:, 20] = 1.0
-    film = light(blurred(render, *shares(0.0, down=0.5), sideways(8.0)))[..., 0] - TOE**2
+    film = light(blurred(render, *shares(0.0, down=0.5), sideways(8.0)))[..., 0] - GAMMA_TOE**2
     columns = torch.arange(SIZE[1]) + 0.0
     where = (film * columns).sum(dim=1) / film.sum(dim=1)
     rows = (torch.arange(SIZE[0]) + 0.5) / SIZE[0] - 0.5
     torch.testing.assert_close(where, 20 + 4 * rows, atol=1e-3, rtol=0)
-    across = light(blurred(render, *shares(0.0, across=0.5), sideways(8.0)))[..., 0] - TOE**2
+    across = light(blurred(render, *shares(0.0, across=0.5), sideways(8.0)))[..., 0] - GAMMA_TOE**2
     place = (across[0] * columns).sum() / across[0].sum()
     # The line is where x = 20 + 4 ((x + 1/2) / 40 - 1/2), x the column.
     assert place == pytest.approx((20 + 4 * (0.5 / 40 - 0.5)) / (1 - 4 / 40), abs=0.05)
@@ -67,7 +67,7 @@ def test_light_adds_up_and_not_the_numbers_that_stand_for_it():
     film = blurred(render, *shares(0.25), sideways(36.0))[:, 8:-8]  # one apart: five of one kind and four of the other
     bright, dark = light(torch.ones(1)), light(torch.zeros(1))
     expected = torch.where(render[:, 8:-8] == 1, 5 * bright + 4 * dark, 4 * bright + 5 * dark)
-    torch.testing.assert_close(film, (expected / 9).sqrt() - TOE, atol=1e-4, rtol=0)
+    torch.testing.assert_close(film, (expected / 9).sqrt() - GAMMA_TOE, atol=1e-4, rtol=0)
 
 
 def test_gradients_are_those_of_small_steps():

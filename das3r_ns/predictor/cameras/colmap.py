@@ -212,7 +212,7 @@ def _camera_path(model: pycolmap.Reconstruction, frames: Sequence[UInt8[np.ndarr
 def _problem(path: CameraPath, size: tuple[int, int], config: MappingConfig) -> str | None:
     """What is wrong with a reconstruction, in words; None when nothing is."""
     if path.registered.mean() < config.min_posed_share or path.registered.sum() < 2:
-        return f"left {int((~path.known).sum())} frames without a pose"
+        return f"left {int((~path.registered).sum())} frames without a pose"
     if not (np.isfinite(path.T_world_camera).all() and np.isfinite(path.points).all()):
         return "its cameras are not finite"
     angle = math.degrees(2 * math.atan(max(size) / (2 * path.focal_px)))
