@@ -115,7 +115,8 @@ def similarity(
     Raises:
         ValueError: fewer than three points.
     """
-    import roma  # here and below, not above: it brings torch._dynamo, which takes as long to import as torch itself
+    # Here and below, not above: it brings torch._dynamo, as long to import as torch itself and 160 MiB.
+    import roma
 
     if source.shape[0] < 3:
         raise ValueError(f"a similarity needs at least 3 matched points, got {source.shape[0]}")
@@ -149,12 +150,14 @@ def interpolate_poses(T_world_camera: Float[Tensor, "n 4 4"], known: Bool[Tensor
     Raises:
         ValueError: no pose is known.
     """
-    import roma
-
     index = torch.nonzero(known)[:, 0]
     if len(index) == 0:
         raise ValueError("no frame has a pose: there is nothing to interpolate from")
     filled = T_world_camera.clone()
+    if len(index) == len(filled):
+        return filled
+    import roma
+
     for i in torch.nonzero(~known)[:, 0].tolist():
         before, after = index[index < i], index[index > i]
         if len(before) == 0 or len(after) == 0:

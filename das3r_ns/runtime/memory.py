@@ -1,5 +1,6 @@
 """How much main memory there is, and words for when it will not do."""
 
+import ctypes
 from pathlib import Path
 
 import psutil
@@ -35,3 +36,15 @@ def available_bytes() -> int:
         except (OSError, ValueError):
             continue  # another system, or one that does not let us look
     return free
+
+
+def return_freed_memory() -> None:
+    """Give what was freed back to the system, between stages of which each fills the memory with arrays of its own.
+
+    The C library keeps freed blocks below 32 MiB for later, scattered between others, and the next stage seldom asks for
+    the same sizes. Where there is no such call (macOS, Windows, musl) nothing happens.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return

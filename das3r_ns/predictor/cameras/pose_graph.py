@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -46,6 +45,8 @@ class PoseGraphEdge:
 
 def similarity_log(T: Float[Tensor, "*n 4 4"], typical_depth: float) -> Float[Tensor, "*n 7"]:
     """How far similarities are from the identity: rotation vector, translation over the typical depth, log scale."""
+    import roma  # not above: see `geometry.similarity`
+
     log_scale = torch.linalg.det(T[..., :3, :3]).log() / 3
     rotation = roma.special_procrustes(T[..., :3, :3])
     return torch.cat([roma.rotmat_to_rotvec(rotation), T[..., :3, 3] / typical_depth, log_scale[..., None]], dim=-1)
@@ -53,6 +54,8 @@ def similarity_log(T: Float[Tensor, "*n 4 4"], typical_depth: float) -> Float[Te
 
 def similarity_exp(code: Float[Tensor, "*n 7"], typical_depth: float) -> Float[Tensor, "*n 4 4"]:
     """The inverse of `similarity_log`."""
+    import roma
+
     T = torch.zeros(*code.shape[:-1], 4, 4, dtype=code.dtype)
     T[..., :3, :3] = code[..., 6, None, None].exp() * roma.rotvec_to_rotmat(code[..., :3])
     T[..., :3, 3] = code[..., 3:6] * typical_depth

@@ -5,6 +5,8 @@ the default and `RaftFlow` (torchvision, `raft`) is used when its weights are on
 images, (du, dv), so `target = pixel + flow` whatever the pixel-centre convention.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +19,10 @@ from jaxtyping import Float, Float32, UInt8
 
 from das3r_ns.predictor.flow import seeding
 from das3r_ns.predictor.flow.matches import Match
+
+APART_SHARE = 3 / 8
+"""Of the memory for flow: what is kept between frames that are no neighbours. Of the default, room for all that is
+followed from a frame up to 48 frames either way."""
 
 
 @runtime_checkable
@@ -92,11 +98,39 @@ def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return u + flow[..., 0], v + flow[..., 1]
 
 
+class _Kept:
+    """Flow by its frames, the least recently used forgotten when there is no room for more."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = self._left = memory_bytes
+        self._flow: OrderedDict[tuple[int, int], Float[np.ndarray, "h w 2"]] = OrderedDict()
+
+    def get(self, key: tuple[int, int]) -> Float[np.ndarray, "h w 2"] | None:
+        found = self._flow.get(key)
+        if found is not None:
+            self._flow.move_to_end(key)
+        return found
+
+    def keep(self, key: tuple[int, int], flow: Float[np.ndarray, "h w 2"]) -> None:
+        if key in self._flow:  # its way back had been forgotten, and both were computed again
+            self._left += self._flow.pop(key).nbytes
+        self._flow[key] = flow
+        self._left -= flow.nbytes
+        while self._left < 0 and len(self._flow) > 1:
+            self._left += self._flow.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        self._flow.clear()
+        self._left = self._memory_bytes
+
+
 class FlowBetweenFrames:
     """Flow between frames of a clip at map resolution, computed when asked for and kept while memory allows.
 
     The least recently used flow is forgotten first; asking for it again computes it again, so a clip of any length
-    works in the memory given. Threads may ask at the same time: what one is computing the other waits for.
+    works in the memory given. Flow between neighbours is asked for by every stage from the first frame to the last,
+    other flow only around the frame that a stage has come to: it gets a part of the memory, and does not drive out what
+    is asked for again. Threads may ask at the same time: what one is computing the other waits for.
 
     Args:
         frame: frame i, RGB, at the resolution that flow is estimated at.
@@ -118,8 +152,8 @@ class FlowBetweenFrames:
         self.map_size = map_size
         """Height and width of the flow."""
         self._estimator = estimator
-        self._left = memory_bytes
-        self._kept: OrderedDict[tuple[int, int], Float[np.ndarray, "h w 2"]] = OrderedDict()
+        apart = int(APART_SHARE * memory_bytes)
+        self._neighbours, self._apart = _Kept(memory_bytes - apart), _Kept(apart)
         self._running: dict[tuple[int, int], Future[Float[np.ndarray, "h w 2"]]] = {}
         self._lock = threading.Lock()
 
@@ -127,10 +161,8 @@ class FlowBetweenFrames:
         """Flow from frame `source` to frame `target`, in map pixels."""
         key = (source, target)
         with self._lock:
-            kept, running = self._kept.get(key), self._running.get(key)
-            if kept is not None:
-                self._kept.move_to_end(key)
-            elif running is None:
+            kept, running = self._place(key).get(key), self._running.get(key)
+            if kept is None and running is None:
                 mine = {key: Future()}
                 if self.matcher is not None or isinstance(self._estimator, FlowBothWays):
                     mine[target, source] = Future()
@@ -151,7 +183,7 @@ class FlowBetweenFrames:
             for asked, future in mine.items():
                 del self._running[asked]
                 if future.exception() is None:
-                    self._keep(asked, future.result())
+                    self._place(asked).keep(asked, future.result())
         return mine[key].result().astype(np.float32)
 
     def _estimate(self, source: int, target: int) -> tuple[Float32[np.ndarray, "h w 2"], ...]:
@@ -194,13 +226,13 @@ class FlowBetweenFrames:
         forward, backward = (resize_flow(flow, self.map_size) for flow in flows)
         return float(seeding.found(forward, backward).mean())
 
-    def _keep(self, key: tuple[int, int], flow: Float[np.ndarray, "h w 2"]) -> None:
-        if key in self._kept:  # its way back had been forgotten, and both were computed again
-            self._left += self._kept.pop(key).nbytes
-        self._kept[key] = flow
-        self._left -= flow.nbytes
-        while self._left < 0 and len(self._kept) > 1:
-            self._left += self._kept.popitem(last=False)[1].nbytes
+    def _place(self, key: tuple[int, int]) -> _Kept:
+        return self._neighbours if abs(key[0] - key[1]) == 1 else self._apart
+
+    def forget_apart(self) -> None:
+        """Make room where a stage asks for flow between neighbours only, as those that follow along time do."""
+        with self._lock:
+            self._apart.clear()
 
     def checked(self, source: int, target: int) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]:
         """Flow from `source` to `target` and its round-trip error, both in map pixels."""

@@ -21,6 +21,7 @@ from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob, median_static_depth
 from das3r_ns.predictor.masks.evidence import Evidence
 from das3r_ns.predictor.masks.refiners.base import Refiner
+from das3r_ns.runtime.memory import return_freed_memory
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage, tracked
 
@@ -74,6 +75,8 @@ def estimate_depth_and_masks(
     if overlay_mask is not None:
         depth[:, overlay_mask] = confidence[:, overlay_mask] = 0
     _fuse_frames(posed, depth, confidence, offsets)
+    posed.flow.forget_apart()  # from here on only neighbours are asked for
+    return_freed_memory()
     dynamic, static_depth = decide_dynamic_prob(
         MaskInputs(
             posed, depth, confidence, map_image, image or map_image, evidence,

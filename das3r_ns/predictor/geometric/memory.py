@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from das3r_ns.predictor.base import PredictionError
+from das3r_ns.predictor.flow.clip_flow import APART_SHARE
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.runtime.memory import GIB, available_bytes
 
 FIXED_BYTES = GIB
 """What is used whatever the clip: compiled kernels, the mapper, temporary arrays of the stages."""
 
-COPIES_OF_FRAMES = 2
-"""Of the frames at their own size, in bytes of them: themselves, and views of them that stages make."""
+COPIES_OF_FRAMES = 3
+"""Of the frames at their own size: themselves, those without what lies over the scene, and those without the lens's
+distortion. Many clips need only the first; which do is not known before."""
 
-BYTES_OF_MAPS = 45
-"""Per pixel of a frame's maps: depth, confidence, dynamic map, the evidence behind it and what smooths it."""
+BYTES_OF_MAPS = 36
+"""Per pixel of a frame's maps: depth, confidence, dynamic map, the evidence behind it, colours and votes of free space,
+and what smooths them."""
 
 BYTES_OF_FLOW = 4
 """Per pixel of one flow map: two halves of 16 bits."""
@@ -47,12 +50,15 @@ def memory_need(num_frames: int, size: tuple[int, int], config: GeometricPredict
     """
     pixels = size[0] * size[1]
     map_pixels = int(pixels * min(1.0, config.map_longest_side / max(size)) ** 2)
-    all_flow = num_frames * 2 * len(config.offsets) * map_pixels * BYTES_OF_FLOW
+    one_flow = map_pixels * BYTES_OF_FLOW
+    memory = config.flow_memory_mb << 20
+    apart = min(int(APART_SHARE * memory), num_frames * 2 * max(0, len(config.offsets) - 1) * one_flow)
+    neighbours = min(memory - int(APART_SHARE * memory), num_frames * 2 * one_flow)
     return MemoryNeed(
         # Read already, so the first copy is not needed again.
         frames=(COPIES_OF_FRAMES - 1) * num_frames * pixels * 3,
         maps=num_frames * map_pixels * BYTES_OF_MAPS,
-        flow=min(config.flow_memory_mb << 20, all_flow),
+        flow=neighbours + apart,
     )
 
 

@@ -36,6 +36,7 @@ from das3r_ns.predictor.preprocess.distortion import undistorted
 from das3r_ns.predictor.preprocess.overlays import find_overlays, priors_inside, remove_overlays, restore_full_frame
 from das3r_ns.predictor.preprocess.shots import check_one_shot
 from das3r_ns.predictor.seed_points import no_points, seed_points
+from das3r_ns.runtime.memory import return_freed_memory
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import PointCloud, RadialLens, Scene
@@ -94,6 +95,7 @@ class GeometricPredictor:
             _check_shots(clip, flow)
         filmed, cameras = self._undistorted(_Filmed(clip, flow, known, _at_map_size(overlay_mask, flow.map_size)))
         clip, flow, known, overlay_mask = filmed.clip, filmed.flow, filmed.known, filmed.overlay_mask
+        return_freed_memory()
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.registered)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)

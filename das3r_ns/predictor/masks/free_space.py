@@ -88,8 +88,7 @@ def add_free_space_violations(
     if not votes[..., 0].any():
         return
     del colour
-    # Under the same name: of a long clip there is no room for both.
-    votes = filter_along_flow(votes, posed.flow, config.memory)
+    filter_along_flow(votes, posed.flow, config.memory)
     for i in range(n):
         guide, reach = lab(image(i)) / 100, config.reach * max(size)
         gone, stays = (np.ascontiguousarray(votes[i, ..., c], np.float32) for c in (0, 1))

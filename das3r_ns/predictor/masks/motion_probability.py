@@ -65,7 +65,7 @@ def pool_evidence(
     """
     # Weighted means: residuals times weights are averaged, weights as well, and divided at the end.
     evidence.residual[:] *= evidence.weight
-    evidence.values[:] = filter_along_flow(evidence.values, flow, config.memory, on_frame)
+    filter_along_flow(evidence.values, flow, config.memory, on_frame)
     height, width = evidence.residual.shape[1:]
     weighted_grid, weight_grid = (AppearanceGrid(len(evidence), (height, width)) for _ in range(2))
     if config.appearance > 0:

@@ -159,12 +159,34 @@ def test_a_call_for_both_ways_that_failed_fails_both_and_is_tried_again():
 def test_flow_computed_again_for_its_way_back_counts_once():
     one = 8 * 8 * 2 * 2
     estimator = BothWays()
-    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator, memory_bytes=3 * one)
-    flow(0, 1)
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator, memory_bytes=5 * one)
+    flow(0, 1)  # three eighths are for flow between frames apart
     flow(0, 1)  # the way back is the older one now
     flow(2, 3)  # pushes it out
     flow(1, 0)  # both anew; one is there
     flow(0, 1)
     flow(1, 0)
     assert estimator.calls == [(0, 1), (2, 3), (1, 0)]
-    assert flow._left == one * (3 - len(flow._kept)) >= 0
+    kept = flow._neighbours
+    assert kept._left == kept._memory_bytes - one * len(kept._flow) >= 0
+
+
+def test_flow_between_frames_apart_does_not_drive_out_that_between_neighbours():
+    one = 8 * 8 * 2 * 2
+    estimator = BothWays()
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator, memory_bytes=16 * one)
+    for i in range(5):
+        flow(i, i + 1)
+    for i in range(8):
+        flow(i, i + 4)  # twice as much as there is room for
+    before = len(estimator.calls)
+    for i in range(5):
+        flow(i + 1, i)
+    flow(7, 11)
+    assert len(estimator.calls) == before
+    flow(0, 4)
+    assert len(estimator.calls) == before + 1
+    flow.forget_apart()
+    flow(7, 11)
+    assert len(estimator.calls) == before + 2
+    assert flow._apart._left == flow._apart._memory_bytes - 2 * one

@@ -161,18 +161,36 @@ def clip_that_shifts(n, shape, step):
     return FlowBetweenFrames(lambda i: np.full((*shape, 3), i, np.uint8), shape, shift), asked
 
 
+def filtered(values, flow, memory):
+    mean = values.copy()
+    filter_along_flow(mean, flow, memory)
+    return mean
+
+
+def test_a_long_clip_is_averaged_block_by_block_as_all_at_once():
+    n, shape, memory = 11, (4, 30), 0.75  # blocks of 3, 3, 3 and 2 frames
+    flow, _ = clip_that_shifts(n, shape, 2)
+    values = np.random.default_rng(0).uniform(0, 4, (n, *shape, 2)).astype(np.float16)
+    mean = filtered(values, flow, memory)
+    for i, x in ((0, 4), (3, 13), (7, 16), (10, 25)):
+        seen = [j for j in range(n) if 0 <= x + 2 * (j - i) <= shape[1] - 1]
+        weights = np.array([memory ** abs(j - i) for j in seen])
+        wanted = weights @ np.array([values[j, 1, x + 2 * (j - i), 0] for j in seen], float) / weights.sum()
+        np.testing.assert_allclose(mean[i, 1, x, 0], wanted, rtol=3e-3)
+
+
 def test_memory_weighs_a_frame_by_its_distance_in_time_and_follows_the_object():
     flow, asked = clip_that_shifts(4, (4, 12), 2)
     values = np.zeros((4, 4, 12, 4), np.float16)
     for i, value in enumerate((8.0, 4.0, 2.0, 1.0)):
         values[i, :, 3 + 2 * i] = value
-    mean = filter_along_flow(values, flow, 0.5)
+    mean = filtered(values, flow, 0.5)
     # Weights 1, 1/2, 1/4, 1/8 seen from frame 0; 1/2, 1, 1/2, 1/4 from frame 1.
     np.testing.assert_allclose(mean[0, :, 3], (8 + 2 + 0.5 + 0.125) / 1.875, rtol=2e-3)
     np.testing.assert_allclose(mean[1, :, 5], (4 + 4 + 1 + 0.25) / 2.25, rtol=2e-3)
     np.testing.assert_allclose(mean[1, :, 4], 0.0)
     assert {abs(a - b) for a, b in asked} == {1}  # no flow but that between neighbours
-    np.testing.assert_array_equal(filter_along_flow(values, flow, 0.0), values)
+    np.testing.assert_array_equal(filtered(values, flow, 0.0), values)
 
 
 def test_memory_ends_where_a_pixel_is_not_seen():
@@ -180,7 +198,7 @@ def test_memory_ends_where_a_pixel_is_not_seen():
     values = np.ones((3, 4, 12, 4), np.float16)
     values[0] = 7.0
     values[2] = 4.0
-    mean = filter_along_flow(values, flow, 1.0)
+    mean = filtered(values, flow, 1.0)
     np.testing.assert_allclose(mean[2, :, 6], (7 + 1 + 4) / 3, rtol=2e-3)
     np.testing.assert_allclose(mean[2, :, 3], (1 + 4) / 2, rtol=2e-3)  # came into view after frame 0
     np.testing.assert_allclose(mean[2, :, 0], 4.0)
@@ -194,7 +212,7 @@ def test_memory_takes_nothing_along_flow_that_does_not_lead_back():
     flow = FlowBetweenFrames(lambda i: np.full((4, 12, 3), i, np.uint8), (4, 12), one_way)
     values = np.zeros((2, 4, 12, 4), np.float16)
     values[1] = 5.0
-    np.testing.assert_array_equal(filter_along_flow(values, flow, 0.9), values)
+    np.testing.assert_array_equal(filtered(values, flow, 0.9), values)
 
 
 def test_an_object_that_rests_at_first_moves_from_the_start():
