@@ -41,8 +41,8 @@ def available_bytes() -> int:
 def return_freed_memory() -> None:
     """Give what was freed back to the system, between stages of which each fills the memory with arrays of its own.
 
-    The C library keeps freed blocks below 32 MiB for later, scattered between others, and the next stage seldom asks for
-    the same sizes. Where there is no such call (macOS, Windows, musl) nothing happens.
+    The C library keeps freed blocks below 32 MiB for later, scattered between others, and the next stage seldom asks
+    for the same sizes. Where there is no such call (macOS, Windows, musl) nothing happens.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -290,7 +290,7 @@ def test_an_image_that_declares_too_much_is_refused(tmp_path):
 
 def test_frames_that_do_not_fit_the_memory_are_told_before_they_are_decoded(tmp_path, monkeypatch):
     path = encode(tmp_path / "v.mp4", moving_frames(20), X264)
-    room = int(10 * WIDTH * HEIGHT * 3 / 0.95) + 100  # of ten frames
+    room = int(2 * 10 * WIDTH * HEIGHT * 3 / 0.95) + 100  # of ten frames and their copies
     monkeypatch.setattr(memory_of_frames, "available_bytes", lambda: room)
     with pytest.raises(
         ValueError, match=r"20 frames of 128x96 pixels .*--video.max-frames 10 .*--video.longest-side 90"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.network.alignment.objective import CHUNK_ELEMENTS
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
 from das3r_ns.predictor.network.inference import (
@@ -18,9 +19,14 @@ from das3r_ns.predictor.network.inference import (
 )
 from das3r_ns.predictor.network.settings import PairGraph, WindowConfig
 from das3r_ns.predictor.network.windows import cut, shared_frames
+from das3r_ns.runtime.memory import available_bytes
 
 CONTEXT_BYTES = 0.6 * GIB
 """What a GPU holds before the first tensor: kernels and workspaces."""
+
+
+SURE_SHARE = 0.7
+"""Share of the estimate that is needed in any case: where not even that is free, the clip is refused."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +95,41 @@ def memory_need(
         pairs=sum(len(graph.edges(len(part))) for part in parts),
         more_for_speed=device.type == "cuda" and dtype == torch.float32,
     )
+
+
+def check_memory(
+    need: MemoryNeed, held_bytes: int, device: torch.device, num_frames: int, long_side: int
+) -> str | None:
+    """A warning if the clip may not fit the free memory; None if it does.
+
+    Args:
+        held_bytes: of what is needed, on the device, that is there already: the weights.
+        long_side: of the network's input, pixels; for the message.
+
+    Raises:
+        PredictionError: it will not fit; the message names the options that reduce what is needed.
+    """
+    free_host = available_bytes()
+    of_device = max(0, need.device - held_bytes)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+            free_device = torch.cuda.mem_get_info()[0]
+        parts = [("device memory", of_device, free_device), ("main memory", need.host, free_host)]
+    else:
+        parts = [("main memory", of_device + need.host, free_host)]
+    short = [(name, asked, free) for name, asked, free in parts if asked > free]
+    if not short:
+        return None
+    words = " and ".join(
+        f"about {asked / GIB:.1f} GiB of {name}, of which {free / GIB:.1f} GiB are free" for name, asked, free in short
+    )
+    about = f"{num_frames} frames in windows of {need.frames_per_window} need {words}"
+    remedy = (
+        f"Use shorter windows (--network.windows.frames, now {need.frames_per_window}), a smaller input "
+        f"(--network.long-side, now {long_side}), fewer frames (--video.max-frames) or smaller batches "
+        "(--network.inference.memory-gib)."
+    )
+    if any(SURE_SHARE * asked > free for _, asked, free in short):
+        raise PredictionError(f"{about}. {remedy}")
+    return f"{about}: it may not fit. {remedy}"

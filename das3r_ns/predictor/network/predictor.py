@@ -19,7 +19,7 @@ from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEs
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, KnownGeometry
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
-from das3r_ns.predictor.network.memory import memory_need
+from das3r_ns.predictor.network.memory import check_memory, memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.pairs import PairPredictions
 from das3r_ns.predictor.network.preprocess import Framing, preprocess_frames
@@ -63,6 +63,7 @@ class NetworkPredictor:
         images, framed = preprocess_frames(clip.frames, self.config.long_side)
         network = self._load(known)
         config = self.config
+        num_weights = sum(weight.numel() for weight in network.parameters())
         need = memory_need(
             len(clip),
             framed.size,
@@ -70,11 +71,14 @@ class NetworkPredictor:
             config.windows,
             config.inference,
             network.config,
-            sum(weight.numel() for weight in network.parameters()),
+            num_weights,
             product_type(self._device, config.inference.precision),
             self._device,
         )
         CONSOLE.print(f"{len(clip)} frames of {framed.size[1]}x{framed.size[0]}, {need}", style="dim")
+        warning = check_memory(need, 4 * num_weights, self._device, len(clip), config.long_side)
+        if warning is not None:
+            CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
 
         memory = FrameMemory(shared_frames(cut(len(clip), config.windows)))
 

@@ -13,9 +13,10 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.files.download import DownloadError, Patience
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.flow import raft
+from das3r_ns.predictor.network import memory as network_memory
 from das3r_ns.predictor.network import predictor
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
-from das3r_ns.predictor.network.memory import memory_need
+from das3r_ns.predictor.network.memory import check_memory, memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.predictor import NetworkPredictor
 from das3r_ns.predictor.network.settings import AlignmentConfig, NetworkPredictorConfig, PairGraph, WindowConfig
@@ -191,6 +192,29 @@ def test_memory_does_not_grow_with_the_clip_and_500_frames_fit_24_gib():
     assert need(50).pairs == 450
     assert "GiB of device memory and" in str(need(50))
     assert "GiB of device memory (more where it is free" in str(need(50, dtype=torch.float32))
+
+
+def test_a_clip_that_will_not_fit_is_refused_before_the_network_runs(truthful, monkeypatch):
+    told = []
+    monkeypatch.setattr(predictor.CONSOLE, "print", lambda text, **_: told.append(str(text)))
+    monkeypatch.setattr(network_memory, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(predictor, "predict_pairs", lambda *_: pytest.fail("the network ran"))
+    with pytest.raises(PredictionError, match=r"frames in windows of .* GiB of main memory, of which 0.0 GiB are free"):
+        NetworkPredictor(settings())(clip_of(FRAMES))
+
+
+def test_a_clip_that_may_not_fit_is_told(monkeypatch):
+    asked = replace(need(50), device=8 * 2**30, host=2**30)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(network_memory, "available_bytes", lambda: 10 * 2**30)
+    assert check_memory(asked, 2**30, cpu, 50, 512) is None
+    monkeypatch.setattr(network_memory, "available_bytes", lambda: 7 * 2**30)
+    warning = check_memory(asked, 2**30, cpu, 50, 512)
+    assert warning is not None
+    assert "about 8.0 GiB of main memory, of which 7.0 GiB are free: it may not fit. Use shorter windows" in warning
+    monkeypatch.setattr(network_memory, "available_bytes", lambda: 5 * 2**30)
+    with pytest.raises(PredictionError, match=r"--network.long-side, now 512"):
+        check_memory(asked, 2**30, cpu, 50, 512)
 
 
 def test_seed_points_lie_on_static_sure_pixels_and_repeat(truthful):
