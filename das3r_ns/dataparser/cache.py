@@ -2,38 +2,28 @@
 
 A scene lies in `<cache>/<clip name>-<content>-<options>`: a digest of the input files and one of the options, the
 predictor's name and the scene format. Every nerfstudio command builds the dataparser (twice) and finds the scene
-there without decoding a frame or importing a predictor. One run at a time predicts a scene; others wait for it.
+there without decoding a frame or importing a predictor (`scene_keys`). One run at a time predicts a scene; others wait
+for it (`cache_folder`).
 """
 
-import glob as globbing
-import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from das3r_ns import geometry
+from das3r_ns import __version__
+from das3r_ns.dataparser.cache_folder import check_free_space, check_writable, only_one_at_a_time
 from das3r_ns.dataparser.clip_choice import choose_shot
 from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.dataparser.scene_keys import SceneKey, digest_of_options, folder_name, keys_of, options_of_0_1_0
+from das3r_ns.dataparser.scene_summary import quality_lines, summary
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object, to_jsonable
 from das3r_ns.predictor.registry import PROBLEMS, build_predictor, meant_by, resolve, settings_of
 from das3r_ns.runtime.progress import recorded_seconds
 from das3r_ns.runtime.shared_cores import share_cores
-from das3r_ns.scene import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, is_scene_folder, working_name, write_scene
-from das3r_ns.video.clip import Clip
-
-DEFAULT_CACHE = Path("outputs") / "das3r_scenes"
-"""Beside nerfstudio's own outputs."""
+from das3r_ns.scene import Scene, is_scene_folder, write_scene
 
 
 def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
@@ -58,11 +48,13 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
     for name in meant_by(options):
         found = _scene_of_content(data, content, options, name, cache)
         if found is not None:
-            tell_once(f"Using the predicted scene in {found} (delete it to predict again).")
+            version = _provenance(found).get("das3r_ns_version", __version__)
+            of_then = "" if version == __version__ else f"das3r_ns {version} predicted it; "
+            tell_once(f"Using the predicted scene in {found} ({of_then}delete it to predict again).")
             _tell_of_other_weights(found, _digests_of_weights(options, name))
             return found
     name = resolve_auto(options)
-    folder = cache / _folder_name(data, content, options, name)
+    folder = cache / folder_name(data, SceneKey(content, digest_of_options(options, name)))
     check_writable(cache)
     with only_one_at_a_time(folder):
         if not is_scene_folder(folder):  # another run may have predicted it while this one waited
@@ -77,7 +69,7 @@ def scene_names(data: Path, options: PredictionOptions) -> list[str]:
         FileNotFoundError, ValueError: an input is missing.
     """
     content = digest_of_inputs(data, options)
-    return [_folder_name(data, content, options, name) for name in meant_by(options)]
+    return [folder_name(data, key) for name in meant_by(options) for key in keys_of(data, content, options, name)]
 
 
 def resolve_auto(options: PredictionOptions) -> str:
@@ -119,7 +111,7 @@ def predict_scene(
         "weights_digests": digests,
         "input": str(data),
         "input_digest": content or digest_of_inputs(data, options),
-        "options_digest": _digest_of_options(options, meant),
+        "options_digest": digest_of_options(options, meant),
         "cameras_given": known.T_world_camera is not None,
         "masks_given": known.dynamic_mask is not None,
         "shot": shot,
@@ -134,132 +126,19 @@ def predict_scene(
     return scene
 
 
-def summary(scene: Scene, folder: Path) -> str:
-    """One line about a scene: how many frames were posed, the lens, how much moves, where it lies."""
-    focal, width = scene.K[:, 0, 0].mean().item(), float(scene.image_size[1])
-    shortest, longest = scene.K[:, 0, 0].min().item(), scene.K[:, 0, 0].max().item()
-    lens = f"{shortest:.0f} to {longest:.0f} px" if longest > 1.001 * shortest else f"{focal:.0f} px"
-    bent = "" if scene.lens is None else f", without {scene.lens}"
-    known = scene.depth > 0
-    moving = float((scene.dynamic_prob > DYNAMIC_THRESHOLD).float().mean())
-    return (
-        f"{int(scene.pose_known.sum())} of {len(scene)} frames posed, focal length {lens} "
-        f"({geometry.field_of_view(focal, width):.0f} degrees across){bent}, {moving:.0%} of the images "
-        f"moving, depth for {float(known.float().mean()):.0%}: {folder}"
-    )
-
-
-def quality_lines(scene: Scene) -> list[str]:
-    """Three lines about how far the cameras are to be believed; none where the predictor left no record of it."""
-    quality = scene.provenance.get("quality")
-    if not quality:
-        return []
-    clip, distrusted = quality["clip"], quality["distrusted_frames"]
-    second = "no second estimate"
-    if clip["path_difference"] is not None:
-        second = (
-            f"other points lead to a path {clip['path_difference']:.0%} of that away and a focal length "
-            f"{clip['focal_difference']:+.1%} off"
-        )
-    names = ", ".join(str(i + 1) for i in distrusted[:12]) + (", ..." if len(distrusted) > 12 else "")
-    return [
-        f"Cameras ({clip['motion_model']}): reprojection error {clip['reprojection_error_px']:.2f} px, "
-        f"{clip['explained_share']:.0%} of what was followed explained.",
-        f"Path: spread over {clip['spread_depths']:.2g} depths of the scene; {second}.",
-        ("Doubts: " + "; ".join(clip["doubts"]) if clip["doubts"] else "No doubts")
-        + (f". Frames that count less in training: {names}." if distrusted else "; every frame counts in training."),
-    ]
-
-
-def check_writable(folder: Path) -> None:
-    """
-    Raises:
-        OSError: nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be written ({error.strerror or error}), and predicted scenes are kept there. "
-            "Choose another place with --cache-dir, or --out of das3r predict."
-        ) from error
-
-
-def check_free_space(folder: Path, clip: Clip) -> None:
-    """
-    Raises:
-        OSError: less room is left than the scene of `clip` may take.
-    """
-    pixels = clip.frames.shape[0] * clip.frames.shape[1] * clip.frames.shape[2]
-    needed = pixels * (3 + 1 + 8)  # image and mask as PNG at worst; depth, confidence, dynamic map: 4 + 2 + 2 bytes
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            f"{folder} has {free / 2**20:.0f} MiB left, and the scene of {len(clip)} frames of {clip.size[1]}x"
-            f"{clip.size[0]} may take {needed / 2**20:.0f} MiB. Make room, choose another place with --cache-dir (or "
-            "--out), or read less with --video.max-frames or --video.longest-side."
-        )
-
-
-@contextmanager
-def only_one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the lock of a scene folder that is about to be written, and clear away what killed runs left beside it."""
-    folder = folder.absolute()
-    lock = _lock_of(folder.parent, working_name(folder))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another run is predicting {folder}; waiting for it.")
-        lock.acquire()
-    try:
-        _clear_after_killed_runs(folder)
-        yield
-    finally:
-        lock.release()
-
-
-def _lock_of(parent: Path, name: str) -> FileLock:
-    return FileLock(parent / f".{name}.lock")
-
-
-def _clear_after_killed_runs(folder: Path) -> None:
-    """Remove temporary folders (`scene.written_whole` makes them) whose writer is gone: its lock is free. What had been
-    moved aside for a scene that never came goes back to its place."""
-    own = working_name(folder)
-    for retired in folder.parent.glob(f".{globbing.escape(own)}.*.old"):
-        if not folder.exists() and (retired / "old").exists():
-            os.replace(retired / "old", folder)
-        shutil.rmtree(retired, ignore_errors=True)
-    for stale in folder.parent.glob(".*.part"):
-        name = stale.name[1:].rsplit(".", 2)[0]
-        if name == own:  # this run holds the lock and has not begun to write
-            shutil.rmtree(stale, ignore_errors=True)
-        elif (folder.parent / f".{name}.lock").exists():
-            with suppress(Timeout), _lock_of(folder.parent, name).acquire(timeout=0):
-                shutil.rmtree(stale, ignore_errors=True)
-
-
-def _folder_name(data: Path, content: str, options: PredictionOptions, predictor: str) -> str:
-    return f"{clip_name(data)}-{content[:10]}-{_digest_of_options(options, predictor)}"
-
-
 def _scene_of_content(data: Path, content: str, options: PredictionOptions, predictor: str, cache: Path) -> Path | None:
     """The scene predicted from the same input with the same options, whatever the clip or the scene is called now."""
-    folder = cache / _folder_name(data, content, options, predictor)
-    if is_scene_folder(folder):
-        return folder
-    digest = _digest_of_options(options, predictor)
-    others = sorted(cache.iterdir()) if cache.is_dir() else []
-    for other in others:
-        if other.name.startswith(".") or not is_scene_folder(other):
-            continue
-        if other.name.endswith(f"-{content[:10]}-{digest}"):
-            return other
-        info = _provenance(other)
-        if info.get("input_digest") == content and info.get("options_digest") == digest:
-            return other
+    others = [f for f in sorted(cache.iterdir()) if not f.name.startswith(".")] if cache.is_dir() else []
+    for key in keys_of(data, content, options, predictor):
+        folder = cache / folder_name(data, key)
+        if is_scene_folder(folder):
+            return folder
+        for other in filter(is_scene_folder, others):
+            if other.name.endswith(f"-{key.content[:10]}-{key.options}"):
+                return other
+            info = _provenance(other)
+            if info.get("input_digest") == key.content and info.get("options_digest") == key.options:
+                return other
     return None
 
 
@@ -271,20 +150,6 @@ def _provenance(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _digest_of_options(options: PredictionOptions, predictor: str) -> str:
-    settings = {
-        "format": FORMAT_VERSION,
-        "predictor": predictor,
-        "settings": settings_of(options, predictor).cache_key(),
-        "video": {k: v for k, v in asdict(options.video).items() if k != "shot" or v is not None},
-        "masks": options.masks is not None,
-        "masks_white_is_static": options.masks_white_is_static,
-        "cameras": options.cameras is not None,
-        "fov_deg": options.fov_deg,
-    }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:6]
-
-
 def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> Path:
     """The scene of a clip that is not there any more, if exactly one in the cache fits its name and the options.
 
@@ -294,7 +159,8 @@ def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> P
     candidates = [
         folder
         for name in meant_by(options)
-        for folder in sorted(cache.glob(f"{clip_name(data)}-*-{_digest_of_options(options, name)}"))
+        for digest in _digests_of_options(options, name)
+        for folder in sorted(cache.glob(f"{clip_name(data)}-*-{digest}"))
         if is_scene_folder(folder)
     ]
     if len(candidates) == 1:
@@ -311,6 +177,11 @@ def scene_of_lost_data(data: Path, options: PredictionOptions, cache: Path) -> P
             else "."
         )
     )
+
+
+def _digests_of_options(options: PredictionOptions, predictor: str) -> list[str]:
+    former = options_of_0_1_0(options, predictor)
+    return [digest_of_options(options, predictor), *([] if former is None else [former[1]])]
 
 
 def _digests_of_weights(options: PredictionOptions, predictor: str) -> dict[str, str]:

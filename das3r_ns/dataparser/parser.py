@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 
-from das3r_ns.dataparser.cache import DEFAULT_CACHE, cached_scene
+from das3r_ns.dataparser.cache import cached_scene
+from das3r_ns.dataparser.cache_folder import DEFAULT_CACHE
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.outputs import EvalMode, outputs_of_scene
 

@@ -15,7 +15,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from das3r_ns.dataparser.cache import DEFAULT_CACHE, scene_names, tell_once
+from das3r_ns.dataparser.cache import scene_names, tell_once
+from das3r_ns.dataparser.cache_folder import DEFAULT_CACHE
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions

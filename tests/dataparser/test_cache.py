@@ -17,7 +17,7 @@ import yaml
 from fakes import FakePredictor, write_images
 from PIL import Image
 
-from das3r_ns.dataparser import cache
+from das3r_ns.dataparser import cache, cache_folder
 from das3r_ns.dataparser.cache import cached_scene
 from das3r_ns.dataparser.inputs import digest_of_inputs
 from das3r_ns.dataparser.naming import clip_name
@@ -252,7 +252,7 @@ def test_a_read_only_cache_still_gives_the_scenes_it_has(tmp_path, shots, predic
 
 def test_a_full_disk_is_said_before_the_prediction(tmp_path, shots, predictor, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(OSError, match=r"has 0 MiB left.*--cache-dir.*--video.max-frames"):
         cached_scene(shots, PredictionOptions(), tmp_path / "cache")
     assert predictor.calls == 0
@@ -308,7 +308,7 @@ def test_predict_does_not_repeat_for_nothing_what_another_run_wrote_meanwhile(tm
             predict(shots, out)
         refused.append(out)
 
-    with cache.only_one_at_a_time(out):
+    with cache_folder.only_one_at_a_time(out):
         second = threading.Thread(target=run)
         second.start()
         time.sleep(0.3)  # it waits now
@@ -347,7 +347,7 @@ def test_a_scene_moved_aside_by_a_killed_run_goes_back_to_its_place(tmp_path):
     aside = tmp_path / ".scene.abc.old"
     (aside / "old").mkdir(parents=True)
     (aside / "old" / "corrected").write_text("by hand")
-    with cache.only_one_at_a_time(tmp_path / "scene"):
+    with cache_folder.only_one_at_a_time(tmp_path / "scene"):
         assert (tmp_path / "scene" / "corrected").read_text() == "by hand"
         assert not aside.exists()
 
@@ -355,7 +355,7 @@ def test_a_scene_moved_aside_by_a_killed_run_goes_back_to_its_place(tmp_path):
 def test_what_was_moved_aside_goes_once_the_new_scene_has_come(tmp_path):
     (tmp_path / "scene").mkdir()
     (tmp_path / ".scene.abc.old" / "old").mkdir(parents=True)
-    with cache.only_one_at_a_time(tmp_path / "scene"):
+    with cache_folder.only_one_at_a_time(tmp_path / "scene"):
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["scene"]
 
 

@@ -88,7 +88,7 @@ CACHE = "kept to be made again"
 OWN = "of a user's own making anew: a synthetic clip, a training of a network from the beginning"
 
 WRITES = {
-    ("dataparser/cache.py", "check_writable", "TemporaryFile"): PROBE,
+    ("dataparser/cache_folder.py", "check_writable", "TemporaryFile"): PROBE,
     ("evaluation/bench/launch.py", "_run_process", "open"): GROWS,
     ("evaluation/bench/meter.py", "__init__", "write_text"): PROBE,
     ("evaluation/bench/prepared.py", "_save", "write_bytes"): IN_FOLDER,
