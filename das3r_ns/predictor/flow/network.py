@@ -80,6 +80,7 @@ class FlowNetwork(nn.Module):
         super().__init__()
         self.config = config = config or FlowNetworkConfig()
         self.encoder = _Encoder(config)
+        self.look_up = look_up  # by name, so that training can compile it
         # Before anything is learned, "no match" has to outweigh some thousand cells.
         self.no_match = nn.Parameter(torch.full((1,), 9.0))
         self.update = _Update(config)
@@ -126,14 +127,14 @@ class FlowNetwork(nn.Module):
             start: flow (pixels of the image) to begin with instead of what the matching finds.
         """
         config = self.config
-        pyramid, shares, matched = self._correlate(first.coarse, second.coarse)
+        pyramid, shares, matched = self.correlate(first.coarse, second.coarse)
         # Coordinates stay in float32: bfloat16 has steps of half a pixel beyond 64.
         flow = (matched if start is None else start) / CELL
         hidden, context = torch.tanh(first.context[:, : config.hidden]), torch.relu(first.context[:, config.hidden :])
         upsampled: list[Tensor] = []
         for step in range(updates):
             flow = flow.detach()
-            found = look_up(pyramid, flow, config.radius)
+            found = self.look_up(pyramid, flow, config.radius)
             hidden, change = self.update(hidden, context, found, flow)
             flow = flow + change.float()
             if every or step == updates - 1:
@@ -148,7 +149,7 @@ class FlowNetwork(nn.Module):
                 final.append(self.refine.upsample(trunk, fine) * 4)
         return FlowPredictions(shares, matched, upsampled, final)
 
-    def _correlate(
+    def correlate(
         self, first: Float[Tensor, "b c h w"], second: Float[Tensor, "b c h w"]
     ) -> tuple[list[Float[Tensor, "cells 1 _ _"]], Float[Tensor, "b n h w"], Float[Tensor, "b 2 h w"]]:
         """Correlations of all cells of `first` with all of `second` at each scale, how likely each match is, and the

@@ -66,6 +66,6 @@ def test_matching_finds_the_cell_with_the_same_features():
     torch.manual_seed(0)
     features = 20 * torch.nn.functional.normalize(torch.randn(1, 128, 16, 20), dim=1)
     moved = features.roll((2, 3), (2, 3))
-    _, _, matched = network._correlate(features, moved)
+    _, _, matched = network.correlate(features, moved)
     torch.testing.assert_close(matched[0, 0, :13, :16], torch.full((13, 16), 24.0), atol=0.05, rtol=0)
     torch.testing.assert_close(matched[0, 1, :13, :16], torch.full((13, 16), 16.0), atol=0.05, rtol=0)

@@ -29,6 +29,7 @@ class FlowTrainingStep(nn.Module):
     def __init__(self, network: FlowNetwork, updates: int, refinements: int) -> None:
         super().__init__()
         self.network, self.updates, self.refinements = network, updates, refinements
+        self.robust = robust  # by name, so that training can compile it
 
     def forward(
         self,
@@ -45,11 +46,11 @@ class FlowTrainingStep(nn.Module):
         quarter, quarter_weight = F.avg_pool2d(flow, 4), F.avg_pool2d(weight[:, None], 4)[:, 0]
         eighth, eighth_seen = F.avg_pool2d(flow, CELL), F.avg_pool2d(seen[:, None], CELL)[:, 0]
         loss = MATCHING_WEIGHT * unlikelihood(predictions.shares, eighth / CELL, eighth_seen)
-        loss = loss + MATCHED_WEIGHT * robust(predictions.matched, eighth, eighth_seen)
+        loss = loss + MATCHED_WEIGHT * self.robust(predictions.matched, eighth, eighth_seen)
         for age, coarse in enumerate(reversed(predictions.coarse)):
-            loss = loss + COARSE_WEIGHT * DECAY**age * robust(coarse, quarter, quarter_weight)
+            loss = loss + COARSE_WEIGHT * DECAY**age * self.robust(coarse, quarter, quarter_weight)
         for age, final in enumerate(reversed(predictions.final)):
-            loss = loss + DECAY**age * robust(final, flow, weight)
+            loss = loss + DECAY**age * self.robust(final, flow, weight)
         error = (predictions.final[-1].detach() - flow).norm(dim=1)
         return loss, (error * seen).sum() / seen.sum().clamp_min(1)
 

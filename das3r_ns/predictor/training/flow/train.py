@@ -134,6 +134,9 @@ class FlowRun:
         network = self.network
         for part in (network.encoder, network.update, network.upsample_coarse, network.refine, network.refine.upsample):
             part.compile(dynamic=False)
+        network.correlate = torch.compile(network.correlate, dynamic=False)  # type: ignore[method-assign]
+        network.look_up = torch.compile(network.look_up, dynamic=False)  # type: ignore[method-assign]
+        self.step.robust = torch.compile(self.step.robust, dynamic=False)  # type: ignore[method-assign]
 
     def _seed(self, step: int) -> int:
         """Randomness of a step in this process."""

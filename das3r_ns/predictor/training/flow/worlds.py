@@ -11,11 +11,11 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from das3r_ns.predictor.training.flow.degradations import degrade
@@ -68,7 +68,7 @@ def draw_pairs(
         degraded: with blur, noise, compression and change of exposure, as of real cameras.
         fused: compile what is evaluated at every pixel (`torch.compile`), for many batches of one size on a GPU.
     """
-    kernels = _fused_kernels() if fused else Kernels(move, coverage)
+    kernels = _fused_kernels() if fused else Kernels(move, coverage, paint, stack)
     height, width = size
     device = generator.device
     line_y = torch.arange(height, device=device) - (height - 1) / 2
@@ -83,23 +83,14 @@ def draw_pairs(
     # Half of the backgrounds are far behind the layers, half reach as near as they do.
     surface = draw_surface(batch, size, generator, near=uniform(0.05, 1), room=True)
     moved = kernels.move(places, camera, surface, None, here)
-    first, second = _paint(moved, places, textures, generator)
+    first, second = _paint(moved, places, textures, generator, kernels)
     first, second = first[:, :3], second[:, :3]
     flow = moved - places
-    layer = torch.zeros(batch, height, width, dtype=torch.uint8, device=device)
-    layer_in_second = torch.zeros_like(layer)
 
     # All shapes of all pairs are drawn as one batch, pair by pair from far to near: layer by layer, the launching of
     # thousands of small kernels would take longer than the training step.
     layers = _draw_layers(places, camera, textures, generator, kernels)
-    for number in range(1, LAYERS + 1):
-        at = slice(number - 1, None, LAYERS)
-        alpha_first, alpha_second = layers.covers_first[at], layers.covers_second[at]
-        first = first + (layers.first[at] - first) * alpha_first[:, None]
-        second = second + (layers.second[at] - second) * alpha_second[:, None]
-        flow = torch.where((alpha_first > 0.5)[:, None], layers.flow[at], flow)
-        layer = torch.where(alpha_first > 0.5, number, layer).to(torch.uint8)
-        layer_in_second = torch.where(alpha_second > 0.5, number, layer_in_second).to(torch.uint8)
+    first, second, flow, layer, layer_in_second = kernels.stack(first, second, flow, layers)
 
     visible = _visible(flow, layer, layer_in_second)
     if degraded:
@@ -107,16 +98,24 @@ def draw_pairs(
     return FlowPairs(first.clamp(0, 1), second.clamp(0, 1), flow, visible, layer)
 
 
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+
 class Kernels(NamedTuple):
     """What is evaluated at every pixel of every layer and draws nothing: most of the time that drawing takes."""
 
     move: Callable[..., Tensor]
     coverage: Callable[..., Tensor]
+    paint: Callable[..., Tensor]
+    stack: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
 
 
 @functools.cache
 def _fused_kernels() -> Kernels:
-    return Kernels(torch.compile(move, dynamic=False), torch.compile(coverage, dynamic=False))
+    def fuse(kernel: Kernel) -> Kernel:
+        return torch.compile(kernel, dynamic=False)  # type: ignore[return-value]
+
+    return Kernels(fuse(move), fuse(coverage), fuse(paint), fuse(stack))
 
 
 class _Layers(NamedTuple):
@@ -157,7 +156,7 @@ def _draw_layers(
     moved = kernels.move(places, camera, surface, own, centre)
     shapes = draw_shapes(number, width, generator)
     shapes = shapes._replace(centre=_where_centre_goes(centre, camera, surface, own))
-    first, second = _paint(moved, places, textures, generator)
+    first, second = _paint(moved, places, textures, generator, kernels)
     return _Layers(
         first[:, :3],
         second[:, :3],
@@ -176,11 +175,54 @@ def _where_centre_goes(
     return move(centre[..., None, None], camera, flat, stiff, centre)[..., 0, 0]
 
 
+def stack(
+    first: Float[Tensor, "b 3 h w"],
+    second: Float[Tensor, "b 3 h w"],
+    flow: Float[Tensor, "b 2 h w"],
+    layers: _Layers,
+) -> tuple[
+    Float[Tensor, "b 3 h w"],
+    Float[Tensor, "b 3 h w"],
+    Float[Tensor, "b 2 h w"],
+    UInt8[Tensor, "b h w"],
+    UInt8[Tensor, "b h w"],
+]:
+    """Both images, the flow, and the layer that each pixel of either image shows, with the layers in front of a
+    background, from far to near."""
+    layer = torch.zeros_like(first[:, 0], dtype=torch.uint8)
+    layer_in_second = torch.zeros_like(layer)
+    for number in range(1, LAYERS + 1):
+        at = slice(number - 1, None, LAYERS)
+        alpha_first, alpha_second = layers.covers_first[at], layers.covers_second[at]
+        first = first + (layers.first[at] - first) * alpha_first[:, None]
+        second = second + (layers.second[at] - second) * alpha_second[:, None]
+        flow = torch.where((alpha_first > 0.5)[:, None], layers.flow[at], flow)
+        layer = torch.where(alpha_first > 0.5, number, layer).to(torch.uint8)
+        layer_in_second = torch.where(alpha_second > 0.5, number, layer_in_second).to(torch.uint8)
+    return first, second, flow, layer, layer_in_second
+
+
+class Paint(NamedTuple):
+    """How each layer's texture is seen."""
+
+    texture: UInt8[Tensor, "b 4 t t"]
+    matrix: Float[Tensor, "b 2 2"]
+    """Texels a pixel, turned."""
+    shift: Float[Tensor, "b 1 1 2"]
+    """In half sides of the texture."""
+    order: Int[Tensor, "b 3"]
+    """Which channel stands for which."""
+    saturation: Float[Tensor, "b 1 1 1"]
+    contrast: Float[Tensor, "b 1 1 1"]
+    offset: Float[Tensor, "b 3 1 1"]
+
+
 def _paint(
     in_first: Float[Tensor, "b 2 h w"],
     in_second: Float[Tensor, "b 2 h w"],
     textures: UInt8[Tensor, "n 4 t t"],
     generator: torch.Generator,
+    kernels: Kernels,
 ) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4 h w"]]:
     """What a layer looks like over both images, in a texture of its own; places are of the second image, pixels."""
     batch, height = len(in_first), in_first.shape[2]
@@ -189,25 +231,38 @@ def _paint(
     def uniform(low: Number, high: Number, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *more, generator=generator, device=device)
 
-    chosen = textures[torch.randint(len(textures), (batch,), generator=generator, device=device)].float() / 255
+    chosen = textures[torch.randint(len(textures), (batch,), generator=generator, device=device)]
     texels = torch.exp(uniform(math.log(0.45), math.log(1.3))) * side / TEXTURE_SIDE
     angle = uniform(0, 2 * math.pi)
     matrix = (torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1) * texels[:, None]).view(-1, 2, 2)
-    both = torch.cat((in_first, in_second), 2)
-    at = torch.einsum("bij,bjhw->bhwi", matrix, both) * (2 / side) + uniform(-1, 1, 1, 1, 2)
-    seen = F.grid_sample(chosen, at, padding_mode="reflection", align_corners=False)
-    rgb = seen[:, :3]
+    shift = uniform(-1, 1, 1, 1, 2)
     # Other colours: channels change places and mix with grey; contrast falls, for some to next to nothing.
     order = torch.rand(batch, 3, generator=generator, device=device).argsort(1)
-    rgb = rgb.gather(1, order[..., None, None].expand_as(rgb))
-    grey = rgb.mean(1, keepdim=True)
-    rgb = grey + (rgb - grey) * uniform(0, 1.1, 1, 1, 1)
+    saturation = uniform(0, 1.1, 1, 1, 1)
     contrast = torch.where(uniform(0, 1) < 0.15, uniform(0.03, 0.4), uniform(0.5, 1.2))[:, None, None, None]
-    middle = rgb.mean((2, 3), keepdim=True)
-    rgb = middle + (rgb - middle) * contrast + uniform(-0.2, 0.2, 1, 1, 1) + uniform(-0.1, 0.1, 3, 1, 1)
-    seen = torch.cat((rgb.clamp(0, 1), seen[:, 3:]), 1)
-    first, second = seen.split((height, height), 2)
+    offset = uniform(-0.2, 0.2, 1, 1, 1) + uniform(-0.1, 0.1, 3, 1, 1)
+    how = Paint(chosen, matrix, shift, order, saturation, contrast, offset)
+    first, second = kernels.paint(torch.cat((in_first, in_second), 2), how).split((height, height), 2)
     return first, second
+
+
+def paint(places: Float[Tensor, "b 2 h w"], how: Paint) -> Float[Tensor, "b 4 h w"]:
+    """Colour and height of the texture at places in pixels."""
+    side = how.texture.shape[-1]
+    x, y = places.unbind(1)
+    m = how.matrix[..., None, None]
+    at = torch.stack((m[:, 0, 0] * x + m[:, 0, 1] * y, m[:, 1, 0] * x + m[:, 1, 1] * y), -1) * (2 / side) + how.shift
+    texture = how.texture.float() / 255
+    # Channels change places in the texture, which has fewer pixels than the layer.
+    order = torch.cat((how.order, torch.full_like(how.order[:, :1], 3)), 1)
+    texture = texture.gather(1, order[..., None, None].expand_as(texture))
+    seen = F.grid_sample(texture, at, padding_mode="reflection", align_corners=False)
+    rgb = seen[:, :3]
+    grey = rgb.mean(1, keepdim=True)
+    rgb = grey + (rgb - grey) * how.saturation
+    middle = rgb.mean((2, 3), keepdim=True)
+    rgb = middle + (rgb - middle) * how.contrast + how.offset
+    return torch.cat((rgb.clamp(0, 1), seen[:, 3:]), 1)
 
 
 def _visible(
