@@ -84,7 +84,7 @@ def _by_images(cameras: NamedCameras, clip: Clip, frames: ClipFrames, ambiguous:
     straight, lens, _ = undistort(clip, lens.clone(), cameras.distortion[:1].expand(len(clip), 5))
     matcher = FrameMatcher(lambda i: straight.frames[i].numpy(), lens.double().numpy())
     readings: list[tuple[str, list[int | None], Fit]] = []
-    for how, positions in _readings(cameras.names, frames):
+    for how, positions in readings_of_order(cameras.names, frames):
         rows: list[int | None] = [None] * len(clip)
         for row, number in positions.items():
             if number in place:
@@ -109,7 +109,7 @@ def _by_images(cameras: NamedCameras, clip: Clip, frames: ClipFrames, ambiguous:
     return best[1]
 
 
-def _readings(names: Sequence[str], frames: ClipFrames) -> list[tuple[str, dict[int, int]]]:
+def readings_of_order(names: Sequence[str], frames: ClipFrames) -> list[tuple[str, dict[int, int]]]:
     """What numbers without gaps can mean: frame of each camera, for each reading. The literal one comes first."""
     order, m, total = sorted_by_number(names), len(names), frames.total
     found: dict[tuple[int, ...], str] = {tuple(range(m)): f"those of the first {m} frames"}

@@ -1,13 +1,14 @@
 """From what the user gave to what a predictor takes: the clip, and what is known about it already.
 
-Three kinds of data: a clip (video or folder of images), a plain nerfstudio dataset (a `transforms.json` with
-cameras, and masks or not), and a scene folder, which needs no prediction at all.
+Four kinds of data: a clip (video or folder of images), a plain nerfstudio dataset (a `transforms.json` with
+cameras, and masks or not), a reconstruction by another program, with its images, and a scene folder, which needs no
+prediction at all.
 """
 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,11 @@ from das3r_ns.dataparser.mask_files import MaskFiles, list_masks, of_files, open
 from das3r_ns.dataparser.matching import ClipFrames
 from das3r_ns.dataparser.options import Numbering, PredictionOptions
 from das3r_ns.dataparser.poses_check import shift_of
+from das3r_ns.dataparser.reconstructions.assign import assign, depth_of_frames, moving_of_frames
+from das3r_ns.dataparser.reconstructions.between import describe_reconstruction, with_frames_between
+from das3r_ns.dataparser.reconstructions.frames import clip_of_array
+from das3r_ns.dataparser.reconstructions.table import find_reader, read_reconstruction
+from das3r_ns.dataparser.reconstructions.types import FrameArray, Reconstruction
 from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object
@@ -49,14 +55,50 @@ before are not used again."""
 FILES_OF_CAMERAS = ("cameras", "images", "rigs", "frames")
 """Files of a COLMAP model that decide cameras; a workspace holds gigabytes of other files beside."""
 
-DataKind = Literal["scene", "dataset", "clip"]
+IMAGES_OF_PROJECT = ("images", "input_images", "input")
+"""Folders beside a COLMAP model in which its images lie."""
+
+DOUBTFUL_SHARE = 0.6
+"""Share of the images that masks of another program cover, from which they are doubted."""
+
+DataKind = Literal["scene", "dataset", "reconstruction", "clip"]
 
 
 def kind_of(data: Path) -> DataKind:
     """What lies at `data`, by its name and the files in it."""
     if is_scene_folder(data):
         return "scene"
-    return "clip" if transforms_of(data) is None else "dataset"
+    if transforms_of(data) is not None:
+        return "dataset"
+    return "clip" if find_reader(data) is None and _images_of_project(data) is None else "reconstruction"
+
+
+def _images_of_project(data: Path) -> Path | None:
+    """Images of a COLMAP project; None where `data` is something else."""
+    if not data.is_dir():
+        return None
+    images = next((data / name for name in IMAGES_OF_PROJECT if (data / name).is_dir()), None)
+    return images if images is not None and find_models(data) else None
+
+
+def _without_project(data: Path, options: PredictionOptions) -> tuple[Path, PredictionOptions]:
+    """Images and cameras of a COLMAP project that is given as data, as if they had been given one by one."""
+    if is_scene_folder(data) or transforms_of(data) is not None or find_reader(data) is not None:
+        return data, options
+    images = _images_of_project(data)
+    if images is None:
+        return data, options
+    return images, options if options.cameras is not None else replace(options, cameras=data)
+
+
+def _given_reconstruction(data: Path, options: PredictionOptions) -> Reconstruction | None:
+    """What another program found, if `--cameras` or `--data` are its files.
+
+    Raises:
+        ValueError: they are damaged or of another version.
+    """
+    path = options.cameras if options.cameras is not None else data
+    return None if transforms_of(path) is not None or is_scene_folder(path) else read_reconstruction(path)
 
 
 @dataclass(frozen=True)
@@ -85,7 +127,11 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     Raises:
         FileNotFoundError, ValueError: an input is missing, damaged, or does not fit the others.
     """
+    data, options = _without_project(data, options)
     kind = kind_of(data)
+    reconstruction = _given_reconstruction(data, options)
+    if reconstruction is not None:
+        return _read_with_reconstruction(data, options, reconstruction)
     models = None
     if options.cameras is not None:  # before the images, which take longer
         models = read_cameras(options.cameras, _stored_size(data, kind), options.cameras_convention)
@@ -121,6 +167,61 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     if masks is not None and moving is not None:
         masks = replace(masks, moving=moving)
     return clip, _with_masks(_with_cameras(cameras, K), masks)
+
+
+def _read_with_reconstruction(data: Path, options: PredictionOptions, given: Reconstruction) -> tuple[Clip, UserPriors]:
+    """Frames, and what another program found out about them.
+
+    Raises:
+        as `read_inputs`.
+    """
+    if given.K is not None and options.fov_deg is not None:
+        raise ValueError(f"{given.path} says what the field of view is: leave out --fov-deg.")
+    own_frames = False
+    if options.cameras is None and given.frames is None:
+        raise ValueError(
+            f"{given.path} ({given.tool}) holds no images. Give those that it was made of: --data CLIP --cameras "
+            f"{given.path}"
+        )
+    if options.cameras is None and isinstance(given.frames, FrameArray):
+        source = Source(*clip_of_array(given, given.frames, options.video))
+        frame_size, own_frames = given.frames.read(0).shape[:2], True
+    else:
+        images = data if options.cameras is not None else given.frames
+        assert isinstance(images, Path)
+        kind = kind_of(images)
+        if kind == "clip" and options.cameras is not None:
+            options = replace(options, video=with_frame_budget(images, options.video))
+        source = _read_source(images, replace(options, cameras=given.path), upright=True)
+        frame_size = _stored_size(images, kind, upright=True) or source.clip.size
+    assigned = assign(
+        given,
+        source.clip,
+        source.frames,
+        (frame_size[0], frame_size[1]),
+        own_frames=own_frames,
+        focal_px=_focal_px(options.fov_deg, source.clip),
+        convention=options.cameras_convention,
+        numbering=options.numbering,
+    )
+    with_camera = [i for i, row in enumerate(assigned.rows) if row is not None]
+    print(describe_reconstruction(assigned, source.clip, options.masks is not None))
+    rows = list(assigned.rows)
+    if not assigned.reconstruction.keyframes and len(with_camera) < len(source.clip):
+        print(f"{len(rows) - len(with_camera)} of {len(rows)} frames have no camera there and are left out.")
+        source, rows = source.only(with_camera), [rows[i] for i in with_camera]
+        with_camera = list(range(len(rows)))
+    masks = _masks(source, options)
+    moving = None if masks is None else masks.moving
+    known_rows = [row for row in rows if row is not None]
+    cameras = subset(assigned.cameras, known_rows)
+    part = source.clip if len(with_camera) == len(rows) else source.clip.take(with_camera)
+    check_cameras(part, cameras.K, cameras, None if moving is None else moving[with_camera], options.cameras_convention)
+    pose_known = None
+    if len(with_camera) < len(rows):
+        cameras, pose_known = with_frames_between(source.clip, cameras, with_camera, moving)
+    priors = replace(_with_cameras(cameras, cameras.K), pose_known=pose_known, depth=depth_of_frames(assigned, rows))
+    return source.clip, _with_masks(priors, masks)
 
 
 def _with_cameras(cameras: NamedCameras, K: Float[Tensor, "n 3 3"]) -> UserPriors:
@@ -169,12 +270,16 @@ def _read_source(data: Path, options: PredictionOptions, upright: bool) -> Sourc
     return Source(clip, ClipFrames(numbers, len(times), times_s=tuple(times)))
 
 
-def _stored_size(data: Path, kind: DataKind) -> tuple[int, int] | None:
-    """Height and width of the frames as they are stored; None where they lie in a dataset, whose files say it."""
+def _stored_size(data: Path, kind: DataKind, upright: bool = False) -> tuple[int, int] | None:
+    """Height and width of the frames as they are stored; None where they lie in a dataset, whose files say it.
+
+    Args:
+        upright: of images, after they were turned as their EXIF orientation says.
+    """
     if kind == "dataset" or not data.exists():
         return None
     if data.is_dir():
-        return image_size(list_images(data)[0], upright=False)
+        return image_size(list_images(data)[0], upright=upright)
     from das3r_ns.video.video_file import index_file
 
     return index_file(data).size
@@ -205,6 +310,9 @@ def _dataset_frames(data: Path, options: PredictionOptions) -> tuple[list[Transf
 def _masks(source: Source, options: PredictionOptions) -> FrameMasks | None:
     """The user's masks of the frames, those of the dataset, or the transparency of the frames themselves."""
     size, alpha = source.clip.size, source.clip.alpha
+    of_other = None if options.masks is None else read_reconstruction(options.masks)
+    if of_other is not None:
+        return _masks_of_reconstruction(of_other, source, options)
     if options.masks is not None:
         masks = open_masks(options.masks)
         inside_scene = options.masks.is_dir() and is_scene_folder(options.masks.parent)
@@ -240,6 +348,24 @@ def _masks(source: Source, options: PredictionOptions) -> FrameMasks | None:
     return read_masks(files, tuple(rows), size, white_is_static=True, is_dataset=True)
 
 
+def _masks_of_reconstruction(given: Reconstruction, source: Source, options: PredictionOptions) -> FrameMasks:
+    """Masks of what moves by another program, in its own polarity."""
+    if options.masks_white_is_static:
+        raise ValueError(
+            f"{given.path} ({given.tool}) has a polarity of its own: leave out --masks-white-is-static, or give the "
+            "files of the masks themselves."
+        )
+    size = (source.clip.size[0], source.clip.size[1])
+    assigned = assign(given, source.clip, source.frames, size, numbering=options.numbering)
+    moving = moving_of_frames(assigned, size)
+    given_of = torch.tensor([row is not None for row in assigned.rows])
+    share = float(moving[given_of].mean())
+    print(f"Masks: {given.tool}, {int(given_of.sum())} of {len(moving)} frames, {share:.0%} of their pixels move.")
+    if share > DOUBTFUL_SHARE:
+        print(f"Masks: more than {DOUBTFUL_SHARE:.0%} of the images would move. Are they inverted?")
+    return FrameMasks(moving, given_of)
+
+
 def _named_by_scene(masks: MaskFiles, scene: Path, frames: ClipFrames) -> tuple[MaskFiles, Numbering]:
     """Masks of a scene folder under the names that their frames have in the clip: the folder numbers its own frames,
     which need not be all of the clip's."""
@@ -257,8 +383,18 @@ def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
     Raises:
         FileNotFoundError, ValueError: an input is missing.
     """
+    data, options = _without_project(data, options)
     brought = options.masks is not None or options.cameras is not None
-    if kind_of(data) == "dataset":
+    kind = kind_of(data)
+    if kind == "reconstruction":
+        brought, given = True, read_reconstruction(data)
+        assert given is not None
+        parts = [f"{path.name} {digest_of_file(path)}" for path in given.files]
+        if isinstance(given.frames, Path):
+            parts.append(digest(given.frames, options.video))
+        else:
+            parts.append(repr(sorted(asdict(options.video).items())))
+    elif kind == "dataset":
         brought = True
         entries, chosen = _dataset_frames(data, options)
         files = [path for i in chosen for path in (entries[i].image, entries[i].mask) if path is not None]
@@ -269,7 +405,11 @@ def digest_of_inputs(data: Path, options: PredictionOptions) -> str:
     else:
         parts = [digest(data, options.video)]
     if options.masks is not None:
-        masks = list_masks(options.masks) if options.masks.is_dir() else [options.masks]
+        of_other = read_reconstruction(options.masks)
+        if of_other is not None:
+            masks = list(of_other.files)
+        else:
+            masks = list_masks(options.masks) if options.masks.is_dir() else [options.masks]
         parts += [f"{path.name} {digest_of_file(path)}" for path in masks if path.is_file()]
     if options.cameras is not None:
         parts += [digest_of_file(path) for path in _camera_files(options.cameras)]
@@ -282,6 +422,9 @@ def _camera_files(cameras: Path) -> list[Path]:
     transforms = transforms_of(cameras)
     if transforms is not None:
         return [transforms]
+    given = read_reconstruction(cameras)
+    if given is not None:
+        return list(given.files)
     files: Sequence[Path] = [
         model / f"{name}.{ending}"
         for model in find_models(cameras.parent if cameras.is_file() else cameras)

@@ -97,7 +97,7 @@ def read_cameras(
     if not models:
         raise ValueError(
             f"{path} holds neither transforms.json nor a COLMAP model (cameras.bin and images.bin, or .txt, here or in "
-            "sparse/0)."
+            "sparse/0), nor files of a program that is known (docs/bring_your_own.md has the list)."
         )
     found = [_read_colmap(model, convention) for model in models]
     return sorted(found, key=lambda cameras: -len(cameras.names))

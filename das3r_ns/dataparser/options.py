@@ -33,9 +33,10 @@ class PredictionOptions(PredictorOptions, _VideoOptions):
     masks_white_is_static: bool = False
     """Your masks are white where nothing moves (nerfstudio's meaning)."""
     cameras: Path | None = None
-    """Cameras that you already have: a transforms.json, or the folder of a COLMAP model, matched to the frames by
-    file name. Only depth and masks are predicted then, and images are taken as they are stored, whatever their EXIF
-    orientation, as COLMAP and nerfstudio take them. A folder with a transforms.json as `data` needs no mention."""
+    """Cameras that you already have: a transforms.json, the folder of a COLMAP model, or what MegaSaM, MonST3R, CUT3R,
+    ViPE, Depth Anything 3, VGGT, a SLAM program or a phone wrote, with its depth; matched to the frames. Only depth
+    and masks are predicted then, and images are taken as they are stored, whatever their EXIF orientation, as COLMAP
+    and nerfstudio take them. A folder with a transforms.json as `data` needs no mention."""
     cameras_convention: Convention = "auto"
     """What the matrices of `cameras`, or of a dataset, are: camera-to-world (or, inverse, world-to-camera) with the
     axes of OpenGL or OpenCV. `auto` is what the format says: `opengl` in transforms.json, `opencv-inverse` in

@@ -164,7 +164,7 @@ def check_pixels(height: int, width: int, what: str) -> None:
     Raises:
         ValueError: no image has such a size.
     """
-    if not (0 < height and 0 < width and height * width <= MAX_IMAGE_PX):
+    if not (height > 0 and width > 0 and height * width <= MAX_IMAGE_PX):
         raise ValueError(f"{what} declares {width}x{height} pixels, which no image has.")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -44,6 +43,8 @@ Reading = tuple[str, dict[int, int]]
 class Assigned:
     """A reconstruction in the terms of a clip."""
 
+    reconstruction: Reconstruction
+    """Interpolated to the times of the frames, where it is a trajectory with more poses than those."""
     cameras: NamedCameras
     """Of the images of the reconstruction, in pixels of the clip."""
     rows: tuple[int | None, ...]
@@ -90,8 +91,8 @@ def assign(
     if not readings:
         raise ValueError(
             f"{reconstruction.path} ({reconstruction.tool}) has {len(reconstruction)} cameras, and fewer than 2 of the "
-            f"{len(frames.numbers)} frames that are read ({frames.total} in all) have one. Were they computed for another "
-            "clip, or for another part of it (--video.start-s, --video.every)?"
+            f"{len(frames.numbers)} frames that are read ({frames.total} in all) have one. Were they computed for "
+            "another clip, or for another part of it (--video.start-s, --video.every)?"
         )
     if K is None and focal_px is not None:
         K = np.tile(_central(focal_px, clip.size), (len(reconstruction), 1, 1))
@@ -110,7 +111,7 @@ def assign(
         sizes=(clip.size,) * n,
         distortion=torch.zeros(n, 5),
     )
-    return Assigned(cameras, rows, framing)
+    return Assigned(reconstruction, cameras, rows, framing)
 
 
 def framing_of(reconstruction: Reconstruction, frame: tuple[int, int]) -> Framing | None:
@@ -127,8 +128,8 @@ def framing_of(reconstruction: Reconstruction, frame: tuple[int, int]) -> Framin
         framing = stretched(frame, saved)
     if framing is None or not framing.fits(saved) or not _plausible(framing, frame):
         raise ValueError(
-            f"{reconstruction.path}: its images have {saved[1]}x{saved[0]} pixels, which {reconstruction.tool} does not "
-            f"make of frames of {frame[1]}x{frame[0]}. Give the clip that it was run on."
+            f"{reconstruction.path}: its images have {saved[1]}x{saved[0]} pixels, which {reconstruction.tool} does "
+            f"not make of frames of {frame[1]}x{frame[0]}. Give the clip that it was run on."
         )
     return framing
 
@@ -138,7 +139,9 @@ def _plausible(framing: Framing, frame: tuple[int, int]) -> bool:
     return 0.9 < framing.resized[0] * frame[1] / (framing.resized[1] * frame[0]) < 1.11
 
 
-def _K_in_clip(K: Float64[np.ndarray, "n 3 3"], framing: Framing, size: tuple[int, int]) -> Float64[np.ndarray, "n 3 3"]:
+def _K_in_clip(
+    K: Float64[np.ndarray, "n 3 3"], framing: Framing, size: tuple[int, int]
+) -> Float64[np.ndarray, "n 3 3"]:
     K = K.copy()
     K[:, 0, 2] += framing.left
     K[:, 1, 2] += framing.top
@@ -188,9 +191,7 @@ def _strided(numbers: Sequence[int], total: int) -> list[Reading]:
     return readings
 
 
-def _readings_of_times(
-    reconstruction: Reconstruction, frames: ClipFrames
-) -> tuple[Reconstruction, list[Reading]]:
+def _readings_of_times(reconstruction: Reconstruction, frames: ClipFrames) -> tuple[Reconstruction, list[Reading]]:
     """Times as those of the frames; and as numbers over a rate, which may have skipped frames (MASt3R-SLAM)."""
     assert reconstruction.times_s is not None
     times = np.array(reconstruction.times_s)
@@ -238,7 +239,12 @@ def _at_times(reconstruction: Reconstruction, clock: np.ndarray, how: str) -> tu
     for axis in range(3):
         between[:, axis, 3] = np.interp(clock[chosen], times, T[:, axis, 3])
     at_frames = replace(
-        reconstruction, matrices=between, convention="opencv", times_s=tuple(clock[chosen].tolist()), depth=None, moving=None
+        reconstruction,
+        matrices=between,
+        convention="opencv",
+        times_s=tuple(clock[chosen].tolist()),
+        depth=None,
+        moving=None,
     )
     return at_frames, [(f"{how}, interpolated", {int(frame): row for row, frame in enumerate(chosen)})]
 
@@ -281,13 +287,14 @@ def _by_images(
         if not (fit.good and fit.share > ENOUGH_AGREE):
             raise ValueError(
                 f"{what} does not say what the lens is, and no focal length makes it agree with the images: at most "
-                f"{fit.share:.0%} of {fit.matches} matches between frames do, where {fit.possible:.0%} can. Is it of this "
-                "clip? --fov-deg gives the lens, --cameras-convention the axes."
+                f"{fit.share:.0%} of {fit.matches} matches between frames do, where {fit.possible:.0%} can. Is it of "
+                "this clip? --fov-deg gives the lens, --cameras-convention the axes."
             )
         angle = geometry.field_of_view(chosen[1], longer)
         print(
-            f"Cameras: {reconstruction.path.name} does not say what the lens is. With {chosen[1]:.0f} px ({angle:.0f} degrees "
-            f"across the longer side) {fit.share:.0%} of {fit.matches} matches between frames agree with its poses."
+            f"Cameras: {reconstruction.path.name} does not say what the lens is. With {chosen[1]:.0f} px ({angle:.0f} "
+            f"degrees across the longer side) {fit.share:.0%} of {fit.matches} matches between frames agree with its "
+            "poses."
         )
         K = np.tile(_central(chosen[1], clip.size), (len(reconstruction), 1, 1))
     if len(readings) > 1:
@@ -298,16 +305,18 @@ def _by_images(
     return chosen[0], K
 
 
-def depth_of_frames(
-    reconstruction: Reconstruction, rows: Sequence[int | None], framing: Framing
-) -> DepthPrior | None:
+def depth_of_frames(assigned: Assigned, rows: Sequence[int | None]) -> DepthPrior | None:
     """Depth of the frames of a clip; 0 in those that have none. None where the program gives no depth.
 
+    Args:
+        rows: of each frame, as in `Assigned.rows`.
     Raises:
         ValueError: the maps do not fit the images, or the memory.
     """
+    reconstruction = assigned.reconstruction
     if reconstruction.depth is None:
         return None
+    framing = assigned.framing or Framing((1, 1), 0, 0)
     found: dict[int, DepthMap] = {}
     shape: tuple[int, int] | None = None
     for k, row in enumerate(rows):
@@ -321,7 +330,9 @@ def depth_of_frames(
             whole = padded(depth_map.depth, reconstruction, framing).shape
             check_room(2 * 4 * len(rows) * whole[0] * whole[1], f"depth of {reconstruction.path}")
         if depth_map.depth.shape != shape:
-            raise ValueError(f"{reconstruction.path}: depth of image {row + 1} differs in size from that of the others.")
+            raise ValueError(
+                f"{reconstruction.path}: depth of image {row + 1} differs in size from that of the others."
+            )
         found[k] = depth_map
     if not found:
         return None
@@ -346,8 +357,7 @@ def padded(
         replicate: repeat the border in what was cut off, instead of 0.
     """
     saved = reconstruction.saved_size
-    assert saved is not None
-    if framing.resized == saved:
+    if saved is None or framing.resized == saved:
         return values
     if values.shape != saved:
         factor = saved[0] // values.shape[0]
@@ -363,15 +373,14 @@ def padded(
     return np.pad(values, ((framing.top, bottom), (framing.left, right)), mode=mode).astype(np.float32)
 
 
-def moving_of_frames(
-    reconstruction: Reconstruction, rows: Sequence[int | None], framing: Framing, size: tuple[int, int]
-) -> Float[Tensor, "n h w"]:
+def moving_of_frames(assigned: Assigned, size: tuple[int, int]) -> Float[Tensor, "n h w"]:
     """1 where something moves, at the size of the clip; 0 in frames without a row.
 
     Raises:
         ValueError: the program gives no masks.
     """
-    if reconstruction.moving is None:
+    reconstruction, framing, rows = assigned.reconstruction, assigned.framing, assigned.rows
+    if reconstruction.moving is None or framing is None:
         raise ValueError(f"{reconstruction.path} ({reconstruction.tool}) has no masks of what moves.")
     found = torch.zeros(len(rows), *size)
     for k, row in enumerate(rows):
@@ -380,8 +389,3 @@ def moving_of_frames(
             interpolation = cv2.INTER_AREA if whole.shape[0] >= size[0] else cv2.INTER_LINEAR
             found[k] = torch.from_numpy(cv2.resize(whole, size[::-1], interpolation=interpolation))
     return found
-
-
-def path_of(data: Path, frames: object) -> Path:
-    """Where frames are read from: the reconstruction's own video or folder, or `data` itself."""
-    return frames if isinstance(frames, Path) else data

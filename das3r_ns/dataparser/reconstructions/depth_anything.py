@@ -1,9 +1,9 @@
 """Depth Anything 3: `exports/npz/results.npz` (or `mini_npz`), and the folder of `da3_streaming`.
 
-The archive: `depth` (n h w), `extrinsics` (n 3 4) world-to-camera with OpenCV axes, `intrinsics` (n 3 3), `conf`, `image`
-(n h w 3). Images are stretched to sides that are multiples of 14, not cut. Streaming: `camera_poses.txt` 16 numbers a
-row, camera-to-world; `intrinsic.txt` fx fy cx cy; `results_output/frame_0.npz` with `depth` and `conf` (from 0 on), whose
-scale is that of their chunk and not that of the path.
+The archive: `depth` (n h w), `extrinsics` (n 3 4) world-to-camera with OpenCV axes, `intrinsics` (n 3 3), `conf`,
+`image` (n h w 3). Images are stretched to sides that are multiples of 14, not cut. Streaming: `camera_poses.txt` 16
+numbers a row, camera-to-world; `intrinsic.txt` fx fy cx cy; `results_output/frame_0.npz` with `depth` and `conf` (from
+0 on), whose scale is that of their chunk and not that of the path.
 """
 
 from pathlib import Path
@@ -45,8 +45,8 @@ def read_export(path: Path) -> Reconstruction:
     archive = Archive(file, "Depth Anything 3")
     if "extrinsics" not in archive.keys or "intrinsics" not in archive.keys:
         raise ValueError(
-            f"{file} holds depth without cameras (extrinsics, intrinsics): it was written by a monocular model of Depth "
-            "Anything 3. Use one of its any-view or nested models."
+            f"{file} holds depth without cameras (extrinsics, intrinsics): it was written by a monocular model of "
+            "Depth Anything 3. Use one of its any-view or nested models."
         )
     n, height, width = (*archive.shape("depth"), 0, 0, 0)[:3]
     check_shape(f"{file}: depth", archive.shape("depth"), ("frames", "height", "width"))
@@ -116,5 +116,4 @@ def read_streaming(path: Path) -> Reconstruction:
         depth=depth,
         frames=FrameArray(n, image),
         files=(path / "camera_poses.txt", path / "intrinsic.txt", *found.values()),
-        rolls=True,
     )  # fmt: skip

@@ -32,7 +32,8 @@ def focal_of_poses(
 
     def cost(log_focal: float) -> float:
         return -sum(
-            _explained(pair, T_world_camera[a], T_world_camera[b]) for a, b, pair in rescaled(pairs, focal, np.exp(log_focal))
+            _explained(pair, T_world_camera[a], T_world_camera[b])
+            for a, b, pair in rescaled(pairs, focal, np.exp(log_focal))
         )
 
     costs = [cost(np.log(candidate)) for candidate in candidates]

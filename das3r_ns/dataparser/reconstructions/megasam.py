@@ -1,9 +1,9 @@
 """MegaSaM: `outputs/<scene>_droid.npz`, `outputs_cvd/<scene>_sgd_cvd_hr.npz`, or the folder `reconstructions/<scene>`;
 and DROID-SLAM, whose folder and images are alike.
 
-The archive: `images` (n h w 3) RGB, `depths` (n h w), `intrinsic` (3 3), `cam_c2w` (n 4 4) with OpenCV axes. The folder:
-`images.npy` (n 3 h w) BGR, `disps.npy`, `poses.npy` (n 7) world-to-camera `tx ty tz qx qy qz qw`, `intrinsics.npy` (n 4),
-`motion_prob.npy`, which weighs the bundle adjustment: high is static.
+The archive: `images` (n h w 3) RGB, `depths` (n h w), `intrinsic` (3 3), `cam_c2w` (n 4 4) with OpenCV axes. The
+folder: `images.npy` (n 3 h w) BGR, `disps.npy`, `poses.npy` (n 7) world-to-camera `tx ty tz qx qy qz qw`,
+`intrinsics.npy` (n 4), `motion_prob.npy`, which weighs the bundle adjustment: high is static.
 """
 
 import zipfile

@@ -14,7 +14,7 @@ from das3r_ns.dataparser.reconstructions.arrays import decode_grey, known_depth,
 from das3r_ns.dataparser.reconstructions.poses import from_quaternions
 from das3r_ns.dataparser.reconstructions.types import DepthMap, Reconstruction, centre_cut
 from das3r_ns.files.regular import check_regular
-from das3r_ns.video.images import picture_size
+from das3r_ns.video.images import image_size
 
 MASKS = ("dynamic_mask_{}.png", "dyna_avg_{}.npy", "dyna_max_{}.npy")
 
@@ -44,7 +44,7 @@ def read(path: Path) -> Reconstruction:
     if depths:
         size = read_npy(_nth(depths, 0, path, "frame_0000.npy"), ("height", "width"), tool).shape
     else:
-        height, width = picture_size(_nth(images, 0, path, "frame_0000.png"), upright=False)
+        height, width = image_size(_nth(images, 0, path, "frame_0000.png"), upright=False)
         size = (height, width)
     masks = next((found for pattern in MASKS if (found := _by_number(path, pattern.format("*")))), {})
 
@@ -76,17 +76,17 @@ def read(path: Path) -> Reconstruction:
     )  # fmt: skip
 
 
-def _frames(path: Path, images: dict[int, Path]):  # noqa: ANN202
+def _frames(path: Path, images: dict[int, Path]):
     from das3r_ns.dataparser.reconstructions.types import FrameArray
 
     if not images:
         return None
-    from das3r_ns.video.images import read_picture
+    from das3r_ns.video.images import read_image
 
     ordered = [images[number] for number in sorted(images)]
 
     def image(i: int) -> np.ndarray:
-        return read_picture(ordered[i], picture_size(ordered[i], upright=False), upright=False)
+        return read_image(ordered[i], image_size(ordered[i], upright=False), upright=False)
 
     return FrameArray(len(ordered), image)
 

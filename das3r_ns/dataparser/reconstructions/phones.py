@@ -1,15 +1,16 @@
 """Phones with a depth sensor: Record3D (`.r3d`), Stray Scanner, Polycam (raw data).
 
 Record3D: a zip of `metadata` (JSON; `K` by columns, `poses` qx qy qz qw tx ty tz, camera-to-world with OpenGL axes),
-`rgbd/0.jpg`, `0.depth` (LZFSE, float32 metres), `0.conf`. Stray Scanner: `odometry.csv`, camera-to-world with OpenCV axes,
-`camera_matrix.csv`, `rgb.mp4`, `depth/000000.png` in millimetres. Polycam: `keyframes/cameras/*.json` with `t_00` to `t_23`,
-camera-to-world with OpenGL axes, `images`, `depth` in millimetres, and the same `corrected_`.
+`rgbd/0.jpg`, `0.depth` (LZFSE, float32 metres), `0.conf`. Stray Scanner: `odometry.csv`, camera-to-world with OpenCV
+axes, `camera_matrix.csv`, `rgb.mp4`, `depth/000000.png` in millimetres. Polycam: `keyframes/cameras/*.json` with
+`t_00` to `t_23`, camera-to-world with OpenGL axes, `images`, `depth` in millimetres, and the same `corrected_`.
 """
 
 import csv
 import io
 import json
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,7 @@ def _millimetres(depth: Path, levels: Path, values: tuple[int, int, int]) -> Dep
     level = decode_grey(levels.read_bytes(), str(levels))
     if level.shape != found.shape:
         raise ValueError(f"{levels} has {level.shape[1]}x{level.shape[0]} pixels, its depth has others.")
-    return DepthMap(
-        found, SENSOR_CONFIDENCE[np.digitize(level, [(a + b + 1) // 2 for a, b in zip(values, values[1:])])]
-    )
+    return DepthMap(found, SENSOR_CONFIDENCE[np.digitize(level, [(a + b + 1) // 2 for a, b in pairwise(values)])])
 
 
 def _all(*folders: Path) -> list[Path]:

@@ -17,8 +17,8 @@ def from_quaternions(
     wrong = np.flatnonzero(~(np.abs(length - 1) < 1e-2))
     if len(wrong):
         raise ValueError(
-            f"{what}: the quaternion of entry {wrong[0] + 1} has the length {length[wrong[0]]:.3g} and not 1. Are these "
-            "numbers poses?"
+            f"{what}: the quaternion of entry {wrong[0] + 1} has the length {length[wrong[0]]:.3g} and not 1. Are "
+            "these numbers poses?"
         )
     T = np.tile(np.eye(4), (len(position), 1, 1))
     T[:, :3, :3] = Rotation.from_quat(quat_xyzw).as_matrix()

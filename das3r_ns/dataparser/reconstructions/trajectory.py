@@ -1,8 +1,8 @@
 """Trajectories in text: TUM's `t x y z qx qy qz qw`, camera-to-world with OpenCV axes, as SLAM programs write them.
 
 MASt3R-SLAM writes keyframes only, with times that are frame numbers over a rate; VGGT-SLAM `poses.txt` with numbers of
-keyframes; WildGS-SLAM `traj/est_poses_full.txt` with numbers after its stride, and depth of keyframes in `video.npz`. None
-of them says what the lens is.
+keyframes; WildGS-SLAM `traj/est_poses_full.txt` with numbers after its stride, and depth of keyframes in `video.npz`.
+None of them says what the lens is.
 """
 
 from pathlib import Path
@@ -79,7 +79,7 @@ def _of_rows(
     path: Path,
     rows: np.ndarray,
     depth=None,
-    more: tuple[Path, ...] = (),  # noqa: ANN001
+    more: tuple[Path, ...] = (),
 ) -> Reconstruction:
     steps = np.diff(rows[:, 0])
     if len(rows) < 2 or steps.min() <= 0:

@@ -108,10 +108,6 @@ class Reconstruction:
     """The images: a video, a folder, or an array; None where the program keeps none."""
     files: tuple[Path, ...] = ()
     """All files that were or will be read: their content decides the result."""
-    notes: tuple[str, ...] = ()
-    """What the user should know, a line each."""
-    rolls: bool = False
-    """Depth has another scale in each part of the clip."""
 
     def __len__(self) -> int:
         return len(self.matrices)

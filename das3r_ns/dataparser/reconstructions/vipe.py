@@ -1,6 +1,7 @@
-"""ViPE: `pose/<name>.npz` with `data` (n 4 4), camera-to-world with OpenCV axes, and `inds`; `intrinsics/<name>.npz` with
-`data` (n 4) fx fy cx cy, the first pixel's centre at (0, 0); `rgb/<name>.mp4`; `depth/<name>.zip` of EXR files with one
-channel Z; `mask/<name>.zip` of instance numbers and `mask/<name>.txt`, which names them. All of the frame's own size.
+"""ViPE: `pose/<name>.npz` with `data` (n 4 4), camera-to-world with OpenCV axes, and `inds`; `intrinsics/<name>.npz`
+with `data` (n 4) fx fy cx cy, the first pixel's centre at (0, 0); `rgb/<name>.mp4`; `depth/<name>.zip` of EXR files
+with one channel Z; `mask/<name>.zip` of instance numbers and `mask/<name>.txt`, which names them. All of the frame's
+own size.
 """
 
 import tempfile
@@ -50,8 +51,8 @@ def read(path: Path) -> Reconstruction:
     found = [path] if path.is_file() else sorted((root / "pose").glob("*.npz"))
     if len(found) > 1:
         raise ValueError(
-            f"{path} holds ViPE's results of {len(found)} clips ({', '.join(file.stem for file in found[:6])}). Name one: "
-            f"{found[0]}"
+            f"{path} holds ViPE's results of {len(found)} clips ({', '.join(file.stem for file in found[:6])}). Name "
+            f"one: {found[0]}"
         )
     name = found[0].stem
     matrices, numbers = _of_frames(found[0], ("frames", 4, 4))
@@ -60,8 +61,8 @@ def read(path: Path) -> Reconstruction:
     kinds = {line.split(":")[-1].strip() for line in read_text(kinds_file)} if kinds_file.is_file() else {"PINHOLE"}
     if kinds != {"PINHOLE"} or lenses.shape[1] != 4:
         raise ValueError(
-            f"{root / 'intrinsics' / name}.npz has the lens {', '.join(sorted(kinds))} with {lenses.shape[1]} numbers, and "
-            "PINHOLE with 4 is understood. Run ViPE with its default pipeline, which takes cameras for pinholes."
+            f"{root / 'intrinsics' / name}.npz has the lens {', '.join(sorted(kinds))} with {lenses.shape[1]} numbers, "
+            "and PINHOLE with 4 is understood. Run ViPE with its default pipeline, which takes cameras for pinholes."
         )
     place = {number: i for i, number in enumerate(of_lenses)}
     missing = [number for number in numbers if number not in place]

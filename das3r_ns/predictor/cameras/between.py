@@ -60,7 +60,8 @@ def find_poses_between(
     if static is not None:
         tracks = weigh(tracks, static)
     focal = float(max(tracks.size))
-    tracks = _with_one_lens(tracks, K, image(0).shape[:2], focal)
+    height, width = image(0).shape[:2]
+    tracks = _with_one_lens(tracks, K, (height, width), focal)
     prior = FocalPrior(focal, 0.0, (focal, focal))
     placed = T_world_camera.copy()
     placed[~given] = np.eye(4)
