@@ -5,11 +5,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from das3r_ns.files.locks import LockedError, only_holder
 from das3r_ns.scene import working_name
 from das3r_ns.video.clip import Clip
 
@@ -54,20 +53,18 @@ def only_one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold the lock of a scene folder that is about to be written, and clear away what killed runs left beside it."""
     folder = folder.absolute()
     lock = _lock_of(folder.parent, working_name(folder))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another run is predicting {folder}; waiting for it.")
-        lock.acquire()
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_holder(lock, wait=False))
+        except LockedError:
+            print(f"Another run is predicting {folder}; waiting for it.")
+            held.enter_context(only_holder(lock))
         _clear_after_killed_runs(folder)
         yield
-    finally:
-        lock.release()
 
 
-def _lock_of(parent: Path, name: str) -> FileLock:
-    return FileLock(parent / f".{name}.lock")
+def _lock_of(parent: Path, name: str) -> Path:
+    return parent / f".{name}.lock"
 
 
 def _clear_after_killed_runs(folder: Path) -> None:
@@ -82,6 +79,6 @@ def _clear_after_killed_runs(folder: Path) -> None:
         name = stale.name[1:].rsplit(".", 2)[0]
         if name == own:  # this run holds the lock and has not begun to write
             shutil.rmtree(stale, ignore_errors=True)
-        elif (folder.parent / f".{name}.lock").exists():
-            with suppress(Timeout), _lock_of(folder.parent, name).acquire(timeout=0):
+        elif _lock_of(folder.parent, name).exists():
+            with suppress(LockedError), only_holder(_lock_of(folder.parent, name), wait=False):
                 shutil.rmtree(stale, ignore_errors=True)

@@ -30,10 +30,13 @@ from das3r_ns.evaluation.resizing import resized_image, resized_map
 from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
 from das3r_ns.evaluation.truth_options import assemble_truth
 from das3r_ns.files.json_files import write_json
+from das3r_ns.files.whole import check_output
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, is_scene_folder, read_scene
 
 Part = Literal["poses", "masks", "psnr"]
 PARTS: tuple[Part, ...] = ("poses", "masks", "psnr")
+EVALUATION_BYTES = 32 << 20
+"""Room for metrics.json and its figures, of which each has a few frames."""
 
 
 def evaluate(
@@ -74,18 +77,20 @@ def evaluate(
 
     Raises:
         ValueError: result and truth do not fit together, or there is nothing to measure; says which file.
+        OSError: `out` cannot be written, or has too little room; said before anything is measured.
     """
     if (scene is None) == (load_config is None):
         raise ValueError("give either --scene (a scene folder) or --load-config (the config.yml of a run).")
     if scene is not None and not is_scene_folder(scene):
         raise ValueError(f"--scene {scene} is no scene folder. `das3r predict` writes one.")
+    folder = out or ((load_config.parent if load_config is not None else scene) or Path()) / "evaluation"
+    if load_config is None or load_config.is_file():  # else it is what is told first
+        check_output(folder / "metrics.json", EVALUATION_BYTES, "what is measured")
     clip = assemble_truth(truth, truth_images, truth_masks, truth_clean, truth_poses, truth_focal_px)
     run = None
     if load_config is not None:
         run = load_run(load_config, allow_unfinished)
         scene = run.scene_folder
-    folder = out or ((load_config.parent if load_config is not None else scene) or Path()) / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
     evaluation = Evaluation(clip, folder if draw else None)
     left_out = evaluation.measure(parts, scene, run, refine_test_poses)
     metrics = {

@@ -13,12 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+from das3r_ns.files.locks import LockedError, only_holder
 
 CHUNK_BYTES = 1 << 20
 USER_AGENT = "das3r-ns"
@@ -69,20 +70,16 @@ def fetch(
     patience = patience or Patience()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    lock = FileLock(part.with_name(f".{part.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise DownloadError(f"another process is fetching {path.name} into {path.parent} right now.") from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_holder(part.with_name(f".{part.name}.lock"), wait=False))
+        except LockedError as error:
+            raise DownloadError(f"another process is fetching {path.name} into {path.parent} right now.") from error
         with part.open("ab") as file:
             announced = _fetch_all(url, file, part, patience, progress)
         _check(part, sha256 or announced, url)
         os.replace(part, path)
         _notes(part).unlink(missing_ok=True)
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
     return path
 
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from filelock import FileLock
 
+from das3r_ns.files.locks import only_holder
 from das3r_ns.machine.toolkit import Toolkit, build_environment, cuda_home
 from das3r_ns.runtime.cache_folder import cache_folder
 from das3r_ns.runtime.progress import CONSOLE, stage
@@ -105,7 +105,7 @@ def build_kernels(toolkit: Toolkit, capability: tuple[int, int]) -> Kernels:
     """
     folder = _folder(capability)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with only_holder(Path(f"{folder}.lock")):
         if not (folder / _LIBRARY).exists():
             staging = folder.with_name(f"{folder.name}.building")
             shutil.rmtree(staging, ignore_errors=True)

@@ -22,6 +22,7 @@ from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
 from das3r_ns.evaluation.bench.training import train
 from das3r_ns.evaluation.bench.worker import run_job
+from das3r_ns.files.whole import DiskFullError
 from das3r_ns.predictor.network.preprocess import framing
 from das3r_ns.predictor.registry import PredictorOptions
 from das3r_ns.runs.checkpoints import checkpoint_steps
@@ -377,3 +378,16 @@ def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
         baselines=False, steps=30,
     )  # fmt: skip
     assert trained.stat().st_mtime_ns == stamp
+
+
+def test_too_little_room_is_told_before_anything_is_predicted(tmp_path, predictions, monkeypatch):
+    for name in ("walk", "street"):
+        small_clip(tmp_path / "set" / name)
+    Usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 40, 1 << 40, 300 << 20))
+    with pytest.raises(DiskFullError, match=r"300 MiB left, and the scenes and runs of 2 sequences may take \d+ MiB"):
+        bench(str(tmp_path / "set"), out=tmp_path / "out", predictors=GEOMETRIC, baselines=False)
+    assert predictions.of == []
+    assert os.listdir(tmp_path / "out") == []
+    bench(str(tmp_path / "set"), out=tmp_path / "out", predictors=GEOMETRIC, stages=("masks",), baselines=False)
+    assert sorted(predictions.of) == ["street", "walk"]

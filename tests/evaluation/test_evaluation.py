@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import shutil
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from das3r_ns.evaluation.comparison import compare_images, compare_masks, mean_o
 from das3r_ns.evaluation.evaluate import evaluate
 from das3r_ns.evaluation.runs import TrainedRun
 from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.files.whole import DiskFullError
 from das3r_ns.runs.checkpoints import read_checkpoint
 from das3r_ns.scene import PointCloud, Scene, write_scene
 
@@ -309,3 +311,14 @@ def test_cameras_of_a_run_that_loads_smaller_images_are_as_small_as_these():
     assert not run.moves_test_cameras
     dataset.cameras.camera_to_worlds[0, 0, 3] = 0.1
     assert run.moves_test_cameras
+
+
+def test_too_little_room_is_told_before_anything_is_measured(tmp_path, truth, monkeypatch):
+    scene = _written(_scene(_true_masks().float(), _true_path()), tmp_path / "scene")
+    (scene / "evaluation").mkdir()
+    (scene / "evaluation" / "metrics.json").write_text("old", encoding="utf-8")
+    Usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 40, 1 << 40, 1 << 20))
+    with pytest.raises(DiskFullError, match=r"1 MiB left, and what is measured may take 32 MiB\. Make room"):
+        evaluate(scene=scene, truth=tmp_path / "not looked for")
+    assert (scene / "evaluation" / "metrics.json").read_text(encoding="utf-8") == "old"

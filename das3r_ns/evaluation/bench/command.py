@@ -19,11 +19,19 @@ from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, find_sequences
 from das3r_ns.evaluation.bench.synthetic_set import CLIPS, draw_missing
 from das3r_ns.evaluation.bench.table import BenchTable, read_row
 from das3r_ns.evaluation.bench.training import BASELINES
-from das3r_ns.evaluation.bench.worker import Job, Stage
+from das3r_ns.evaluation.bench.worker import Job, Stage, results_folder
 from das3r_ns.evaluation.report import shown
+from das3r_ns.files.whole import check_output
 from das3r_ns.predictor.registry import PredictorOptions, resolve, resolved
 
 STAGES: tuple[Stage, ...] = ("masks", "poses", "psnr")
+
+BYTES_A_PIXEL = 14
+"""Of a frame: its images as prepared and in the scene folder, maps and masks, most of them smaller than the image."""
+MIN_RUN_BYTES = 64 << 20
+"""Of a run of few Gaussians; ns-train asks for what it takes when it knows how many there are."""
+UNKNOWN_FRAMES, UNKNOWN_SIDE_PX = 100, 1280
+"""Of a sequence of which all frames are taken, or at their own size, when room is asked for."""
 
 
 def bench(
@@ -77,6 +85,7 @@ def bench(
 
     Raises:
         ValueError: there is no such set, sequence or method, or the predictor cannot run; said before the long work.
+        OSError: `out` cannot be written or has too little room; said before anything is predicted.
         RuntimeError: every sequence failed.
     """
     set_name, folder = _set_and_folder(what, data)
@@ -120,6 +129,7 @@ def bench(
         _tell(table, len(todo))
         table.write(out)
 
+    _check_room(todo, out)
     for job in todo:
         (job.out / "results" / "crash.json").unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -136,6 +146,18 @@ def bench(
         first = next(iter(table.rows[0].errors.values()), "no reason was left")
         raise RuntimeError(f"every sequence failed, the first with: {first}")
     return table
+
+
+def _check_room(todo: list[Job], out: Path) -> None:
+    """See that what the sequences leave fits, of those that have not begun."""
+    needed = 0
+    for job in todo:
+        if results_folder(job.out).exists():
+            continue
+        side = job.longest_side or UNKNOWN_SIDE_PX
+        needed += (job.frames.at_most or UNKNOWN_FRAMES) * side * side * 9 // 16 * BYTES_A_PIXEL
+        needed += len(job.methods) * MIN_RUN_BYTES
+    check_output(out / "table.json", needed, f"the scenes and runs of {len(todo)} sequences")
 
 
 def _set_and_folder(what: str, data: Path | None) -> tuple[str, Path]:
