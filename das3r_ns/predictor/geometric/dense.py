@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
+from das3r_ns.predictor.base import DepthPrior
 from das3r_ns.predictor.depth.fusion import fuse_inverse_depth
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth, relative_views
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
+from das3r_ns.predictor.depth.prior import align_depth, join_depth
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob, median_static_depth
 from das3r_ns.predictor.masks.evidence import Evidence
@@ -58,6 +60,7 @@ def estimate_depth_and_masks(
     static_given: Bool[np.ndarray, "n"] | None = None,
     overlay_mask: Bool[np.ndarray, "h w"] | None = None,
     blank: Bool[np.ndarray, "n"] | None = None,
+    prior: DepthPrior | None = None,
 ) -> Maps:
     """Maps of all frames.
 
@@ -69,9 +72,14 @@ def estimate_depth_and_masks(
         static_given: in which frames it is known; None for all of them.
         overlay_mask: True where something is laid over all images: no depth is known there.
         blank: True for frames that show nothing: they have no depth and nothing static.
+        prior: depth from outside; brought to the scale of the cameras, and joined with what is triangulated.
     """
     with_evidence = static is None or not (static_given is None or static_given.all())
     depth, confidence, evidence = _fit_frames(posed, map_image, offsets, config, with_evidence)
+    aligned = None
+    if prior is not None:
+        aligned = align_depth(prior, depth, confidence)
+        join_depth(aligned, depth, confidence)
     if overlay_mask is not None:
         depth[:, overlay_mask] = confidence[:, overlay_mask] = 0
     _fuse_frames(posed, depth, confidence, offsets)

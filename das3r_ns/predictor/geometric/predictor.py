@@ -226,7 +226,7 @@ class GeometricPredictor:
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
             image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known), static_given=given,
-            overlay_mask=overlay_mask, blank=empty,
+            overlay_mask=overlay_mask, blank=empty, prior=known.depth,
         )  # fmt: skip
 
 
