@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import viser
-import viser.transforms
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
-from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from torch import Tensor
 
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig, check_device
@@ -33,6 +29,7 @@ from das3r_ns.model.rasterizer import draws_on_cpu
 from das3r_ns.runs.trainer import WholeRunTrainer
 from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
 from das3r_ns.video.ffmpeg import provide_ffmpeg
+from das3r_ns.viewer.panel import ClipPanel
 
 
 @dataclass
@@ -46,6 +43,8 @@ class Das3rPipeline(VanillaPipeline):
     """A `VanillaPipeline` whose model knows its cameras."""
 
     model: Das3rModel  # type: ignore[assignment]
+    run_folder: Path | None = None
+    """Of a run that was loaded, wherever it was moved to; None in training."""
 
     def __init__(
         self,
@@ -66,6 +65,7 @@ class Das3rPipeline(VanillaPipeline):
         dataset = self.datamanager.train_dataset
         assert dataset is not None
         self.model.set_training_cameras(dataset.cameras, dataset.metadata.get("frame_index"))
+        self.panel = ClipPanel(self)  # nerfstudio's viewer looks for it here
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint. For evaluation, renders and exports the datasets' cameras become the refined ones.
@@ -111,27 +111,13 @@ class Das3rTrainer(WholeRunTrainer):
         super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """Set everything up; whoever opens the viewer starts where the first frame was taken."""
+        """Set everything up; a run that never began leaves no folder behind."""
         with ended_by_ctrl_c(program_name()):
             try:
                 super().setup(test_mode)
             except BaseException:
                 forget_run(self.base_dir)
                 raise
-        server = getattr(self.viewer_state, "viser_server", None)
-        if isinstance(server, viser.ViserServer):
-            server.on_client_connect(self._place_visitor)
-
-    def _place_visitor(self, client: viser.ClientHandle) -> None:
-        """Put a visitor's camera where the first training camera is; the viewer's own default looks away from it."""
-        with torch.no_grad():
-            T_world_camera = self.pipeline.model.camera_optimizer.refined(0)[0].double().cpu()
-        looks_back = viser.transforms.SO3.from_x_radians(math.pi)
-        rotation = viser.transforms.SO3.from_matrix(T_world_camera[:, :3].numpy()) @ looks_back
-        client.camera.wxyz = rotation.wxyz
-        # A little ahead, so that the image drawn at the camera does not stand in the way; axes are OpenGL's.
-        position = T_world_camera[:, 3] - 0.03 * T_world_camera[:, 2]
-        client.camera.position = (position * VISER_NERFSTUDIO_SCALE_RATIO).numpy()
 
     def train(self) -> None:
         """Train. Ctrl-C ends in one line, where nerfstudio prints a traceback and reports success."""

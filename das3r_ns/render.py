@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from das3r_ns.files.whole import check_output, whole_file
 from das3r_ns.runs.config_file import RunError
@@ -17,7 +19,7 @@ from das3r_ns.video.writing import check_ending, steps_are_even, video_writer
 if TYPE_CHECKING:
     from nerfstudio.cameras.cameras import Cameras
 
-    from das3r_ns.pipeline import Das3rPipeline
+    from das3r_ns.runs.loading import LoadedRun
 
 
 SPLAT_BYTES = 62 * 4
@@ -54,12 +56,32 @@ def render_static(
         ValueError: no video can be written to `out`.
         OSError: the video cannot be written, or has too little room.
     """
+    check_ending(out)
+    check_output(out, 0, "the video")
+    return write_static_video(load_run(load_config), out, side_by_side, fps)
+
+
+def write_static_video(
+    pipeline: Any,
+    out: Path,
+    side_by_side: bool = True,
+    fps: float | None = None,
+    lock: AbstractContextManager[Any] | None = None,
+) -> StaticVideo:
+    """Render the input's own camera path of a run that is loaded, or in training.
+
+    Args:
+        lock: held while a frame is rendered, so that a training that goes on meanwhile is not in the middle of a step.
+        others: as in `render_static`.
+
+    Raises:
+        ValueError: no video can be written to `out`.
+        OSError: the video cannot be written, or has too little room.
+    """
     from nerfstudio.utils.rich_utils import CONSOLE
     from rich.progress import track
 
     check_ending(out)
-    check_output(out, 0, "the video")
-    pipeline = load_run(load_config)
     frames = clip_frames(pipeline)
     height, width = frames[0][0].get_numpy_image(frames[0][1]).shape[:2]
     check_output(out, int(VIDEO_BYTES_A_PIXEL * len(frames) * height * width * (2 if side_by_side else 1)), "the video")
@@ -67,10 +89,9 @@ def render_static(
     times_s = clip_times(pipeline, len(frames)) if fps is None else None
     unseen = 0.0
     with video_writer(out, rate, times_s) as write:
-        for dataset, i in track(frames, description=f"Rendering {len(frames)} frames"):
-            outputs = pipeline.model.get_outputs_for_camera(_sharp(dataset.cameras[i : i + 1]))
-            image = (outputs["rgb"] * 255).round().byte().cpu().numpy()
-            unseen += float(outputs["unseen"].mean()) / len(frames)
+        for dataset, i in track(frames, description=f"Rendering {len(frames)} frames", disable=lock is not None):
+            image, unseen_share = render_frame(pipeline.model, dataset.cameras[i : i + 1], lock)
+            unseen += unseen_share / len(frames)
             write(np.concatenate((dataset.get_numpy_image(i)[..., :3], image), axis=1) if side_by_side else image)
     at = f"{rate:g} fps" if times_s is None or steps_are_even(times_s) else "the input's times"
     CONSOLE.print(f"{out}: {len(frames)} frames at {at}.")
@@ -80,6 +101,25 @@ def render_static(
             "there. They continue what surrounds them (the output `unseen` says where)."
         )
     return StaticVideo(out, len(frames), rate, unseen)
+
+
+def render_frame(
+    model: Any, camera: Cameras, lock: AbstractContextManager[Any] | None = None
+) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+    """A frame of the clip from the static model, without motion blur, and the share of it that was never seen.
+
+    Args:
+        lock: see `write_static_video`.
+    """
+    with nullcontext() if lock is None else lock:
+        was_training = model.training
+        model.eval()
+        try:
+            outputs = model.get_outputs_for_camera(_sharp(camera))
+        finally:
+            model.train(was_training)
+        image = (outputs["rgb"] * 255).round().byte().cpu().numpy()
+        return image, float(outputs["unseen"].mean())
 
 
 def export_splat(load_config: Path, out: Path = Path("exports/splat.ply"), keep_dynamic: bool = False) -> Path:
@@ -95,20 +135,31 @@ def export_splat(load_config: Path, out: Path = Path("exports/splat.ply"), keep_
         RunError: there is no such run, nothing of it can be read, or it is of another method.
         OSError: the file cannot be written, or has too little room; one that was there before is still whole.
     """
-    from nerfstudio.scripts import exporter
-
     from das3r_ns.runs import loading
-    from das3r_ns.runs.host import loaded_already
 
     check_output(out, 0, "the splat")
-    run = loading.load_run(load_config, "inference", change=_ours(load_config, keep_dynamic))
+    return write_splat(loading.load_run(load_config, "inference", change=_ours(load_config, keep_dynamic)), out)
+
+
+def write_splat(run: LoadedRun, out: Path) -> Path:
+    """Write the model of a loaded run as a PLY, as `export_splat`.
+
+    Raises:
+        OSError: the file cannot be written, or has too little room; one that was there before is still whole.
+    """
+    from nerfstudio.scripts import exporter
+
+    from das3r_ns.runs.host import loaded_already
+
     check_output(out, SPLAT_BYTES * int(run.pipeline.model.num_points), "the splat")
     with whole_file(out, what="the splat") as part, loaded_already(exporter, run):
-        exporter.ExportGaussianSplat(load_config=load_config, output_dir=part.parent, output_filename=part.name).main()
+        exporter.ExportGaussianSplat(
+            load_config=run.config_path, output_dir=part.parent, output_filename=part.name
+        ).main()
     return out
 
 
-def load_run(load_config: Path) -> Das3rPipeline:
+def load_run(load_config: Path) -> Any:
     """Pipeline of a finished run, in evaluation mode, its cameras refined.
 
     Raises:
@@ -121,10 +172,10 @@ def load_run(load_config: Path) -> Das3rPipeline:
 
 def _ours(load_config: Path, keep_dynamic: bool | None = None) -> Callable[[Any], Any]:
     """Check that a config is of one of our methods, and say what is shown."""
-    from das3r_ns.pipeline import Das3rRunConfig
+    from das3r_ns.model.config import Das3rModelConfig
 
     def change(config: Any) -> Any:
-        if not isinstance(config, Das3rRunConfig):
+        if not isinstance(config.pipeline.model, Das3rModelConfig):
             raise RunError(
                 f"{load_config} is a run of {config.method_name}; das3r, das3r-paper and das3r-lite can be shown here"
             )
@@ -141,7 +192,7 @@ def _sharp(camera: Cameras) -> Cameras:
     return replace(camera, metadata=kept)
 
 
-def clip_frames(pipeline: Das3rPipeline) -> list[tuple[Any, int]]:
+def clip_frames(pipeline: Any) -> list[tuple[Any, int]]:
     """Every frame of the clip in order, held-out ones included, as (dataset, number in it)."""
     frames: dict[int, tuple[Any, int]] = {}
     for dataset in (pipeline.datamanager.eval_dataset, pipeline.datamanager.train_dataset):
@@ -153,19 +204,19 @@ def clip_frames(pipeline: Das3rPipeline) -> list[tuple[Any, int]]:
     return [frames[place] for place in sorted(frames)]
 
 
-def clip_fps(pipeline: Das3rPipeline) -> float | None:
+def clip_fps(pipeline: Any) -> float | None:
     """Frames per second of the clip, from its scene folder; None for data that has none."""
     described = _scene_description(pipeline)
     return None if described is None else float(described.get("fps", 30.0))
 
 
-def clip_times(pipeline: Das3rPipeline, num_frames: int) -> list[float] | None:
+def clip_times(pipeline: Any, num_frames: int) -> list[float] | None:
     """When each frame of the clip is shown, seconds, from its scene folder; None where it does not say."""
     times_s = (_scene_description(pipeline) or {}).get("times_s")
     return times_s if isinstance(times_s, list) and len(times_s) == num_frames > 1 else None
 
 
-def _scene_description(pipeline: Das3rPipeline) -> dict[str, Any] | None:
+def _scene_description(pipeline: Any) -> dict[str, Any] | None:
     dataset = pipeline.datamanager.train_dataset
     folder = None if dataset is None else dataset.metadata.get("scene_folder")
     described = None if folder is None else Path(folder) / "predictor.json"

@@ -6,6 +6,7 @@ Class paths are stored in every `config.yml`: this class keeps its module and na
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -26,6 +27,13 @@ from das3r_ns.runtime.failures import end_in_a_sentence, program_name
 class Das3rTrainerConfig(SavedConfig, TrainerConfig):
     """nerfstudio's trainer config, which names the run after the clip (nerfstudio itself takes the parent folder of
     a file) and writes into `config.yml` which predictor and mask refiner `auto` came to mean."""
+
+    loaded_from: ClassVar[Path | None] = None
+    """Folder of a run that was loaded, wherever it was moved to; set on the config that was read, never saved."""
+
+    def get_base_dir(self) -> Path:
+        """The run's folder: where it was loaded from, else the place that its names make up."""
+        return super().get_base_dir() if self.loaded_from is None else self.loaded_from
 
     def set_timestamp(self) -> None:
         """The first that nerfstudio asks of a run: see that it can be done before anything is written."""

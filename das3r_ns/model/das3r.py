@@ -9,11 +9,15 @@ over the steps (resolution, degree of the harmonics) follow from `step`, which i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
@@ -38,6 +42,7 @@ class Das3rModel(Das3rState):
         super().populate_modules()
         self.errors: ErrorMemory | None = None
         self.perceptual = frame_metrics.PerceptualMetric()
+        self.viewer_outputs: Callable[[Cameras, dict[str, Tensor]], dict[str, Tensor]] | None = None
         self._in_training = False
         self._guessed: Tensor | None = None
         self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
@@ -146,9 +151,40 @@ class Das3rModel(Das3rState):
         outputs = {"rgb": image.color, "accumulation": image.alpha, "background": background}
         return outputs if image.depth is None else {**outputs, "depth": image.depth}
 
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """Splatfacto's; in a viewer also what its panel adds about the frames of the clip."""
+        outputs = super().get_outputs_for_camera(camera, obb_box)
+        return outputs if self.viewer_outputs is None else {**outputs, **self.viewer_outputs(camera, outputs)}
+
+    @torch.no_grad()
+    def culled_layer(self, camera: Cameras) -> Float[Tensor, "h w 4"]:
+        """The Gaussians that `cull_staticness` takes out of sight, alone and as if they were static: colour times
+        alpha, and alpha."""
+        culled = self.gaussian_staticness < self.cull_staticness
+        height, width = int(camera.height.item()), int(camera.width.item())
+        if not bool(culled.any()):
+            return self.means.new_zeros(height, width, 4)
+        splats = self.splats(shown=False)[culled]
+        splats = replace(splats, opacities=torch.sigmoid(self.gauss_params["opacities"].flatten())[culled])
+        image = draw(splats, self._view(camera)[0], self.config.rasterize_mode, rasterizer=self.config.rasterizer)
+        return torch.cat((image.color.clamp(0, 1), image.alpha), dim=-1)
+
+    def _view(self, camera: Cameras) -> tuple[View, Tensor | None]:
+        """Where a camera that is shown stands, refined if it is a frame's; and that frame's place in the clip."""
+        place = (camera.metadata or {}).get("frame_index")
+        pose, factor = camera.camera_to_worlds, torch.ones(1)
+        if place is not None:
+            pose, factor = self.camera_optimizer.refine(camera, place)
+        view = View(
+            view_matrix(pose.to(self.device), factor[0].to(self.device)),
+            camera.get_intrinsics_matrices().to(self.device),
+            int(camera.height.item()),
+            int(camera.width.item()),
+        )
+        return view, place
+
     @torch.no_grad()
     def _shown_outputs(self, camera: Cameras) -> dict[str, Tensor]:
-        height, width = int(camera.height.item()), int(camera.width.item())
         background = self.background_color.to(self.device)
         splats = self.splats(shown=True)
         carried = torch.cat((self.gaussian_staticness[:, None], self._guesses()), dim=-1)
@@ -156,18 +192,9 @@ class Das3rModel(Das3rState):
             inside = self.crop_box.within(self.means).flatten()
             splats, carried = splats[inside], carried[inside]
         metadata = camera.metadata or {}
-        place = metadata.get("frame_index")
+        view, place = self._view(camera)
         # A camera that is to stay where it is may say separately which frame's exposure it wants.
         exposed = metadata.get("exposure_index", place)
-        pose, factor = camera.camera_to_worlds, torch.ones(1)
-        if place is not None:
-            pose, factor = self.camera_optimizer.refine(camera, place)
-        view = View(
-            view_matrix(pose.to(self.device), factor[0].to(self.device)),
-            camera.get_intrinsics_matrices().to(self.device),
-            height,
-            width,
-        )
         image = draw(
             splats,
             view,
@@ -192,7 +219,7 @@ class Das3rModel(Das3rState):
             "staticness": share[..., :1],
             # Less than half covered, or covered by a guess: no frame showed a static surface there.
             "unseen": ((alpha < 0.5) | (share[..., 1:] > 0.5)).float(),
-            "background": background.expand(height, width, 3),
+            "background": background.expand(view.height, view.width, 3),
         }
 
     def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:

@@ -78,6 +78,7 @@ class Das3rState(SplatfactoModel):
         self.image_sizes: list[tuple[int, int]] = []
         self._views: dict[int, View] = {}  # of cameras that never move
         self.step = 0
+        self.cull_staticness = config.cull_staticness  # as the run was loaded with it; the viewer's slider moves it
         self.crop_box = None
         random = config.background_color == "random"
         self.background_color = torch.tensor(VISER_BACKGROUND) if random else get_color(config.background_color)
@@ -158,7 +159,7 @@ class Das3rState(SplatfactoModel):
         logits = torch.logit(opacity.clamp(1e-8, 1 - 1e-6))
         if self.config.keep_dynamic:
             return logits
-        return torch.where(staticness < self.config.cull_staticness, CULLED_LOGIT, logits)
+        return torch.where(staticness < self.cull_staticness, CULLED_LOGIT, logits)
 
     @property
     def shs_rest(self) -> Float[Tensor, "n k 3"]:  # type: ignore[override]

@@ -16,9 +16,12 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
+from das3r_ns.dataparser.trainer import Das3rTrainerConfig
+from das3r_ns.model.config import Das3rModelConfig
 from das3r_ns.runs.checkpoints import CheckpointError, checkpoint_path, checkpoint_steps, read_newest
 from das3r_ns.runs.config_file import RunError, read_config
 from das3r_ns.runs.scene_of_run import find_scene, use_scene
+from das3r_ns.runs.staticness_cut import stored_cut, use_cut
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import TrainerConfig
@@ -53,6 +56,8 @@ def read_run_config(config_path: Path) -> TrainerConfig:
         CONSOLE.print(f"No checkpoints lie beside {config_path}; taking those in {recorded}.", soft_wrap=True)
         beside, folder = recorded, recorded.parent
     config.relative_model_dir = beside
+    if isinstance(config, Das3rTrainerConfig):
+        config.loaded_from = config_path.parent.absolute()  # type: ignore[misc]
     _settle_data(config, folder)
     return config
 
@@ -74,6 +79,7 @@ def load_run(
     """
     config_path = Path(config_path)
     config = read_run_config(config_path)
+    cut = stored_cut(config_path.parent) if isinstance(config.pipeline.model, Das3rModelConfig) else None
     if change is not None:
         config = change(config)
     folder = config.get_checkpoint_dir()
@@ -96,11 +102,14 @@ def load_run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = config.pipeline.setup(device=device, test_mode=test_mode)
     pipeline.eval()
+    if hasattr(pipeline, "run_folder"):
+        pipeline.run_folder = config_path.parent.absolute()
     path = checkpoint_path(folder, step)
     try:
         pipeline.load_pipeline(state["pipeline"], state["step"])
     except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} does not fit the run of {config_path}: {error}") from error
+    use_cut(pipeline.model, cut, config_path.parent)
     return LoadedRun(config_path, config, pipeline, path, step)
 
 

@@ -176,6 +176,25 @@ def test_ns_export_folds_staticness_into_the_opacity_of_the_ply(run, tmp_path):
     np.testing.assert_allclose(rows["x"], model.means.detach()[kept, 0], atol=1e-6)
 
 
+def test_every_export_takes_the_cut_that_the_viewer_left(run, tmp_path, monkeypatch):
+    from nerfstudio.scripts.exporter import ExportGaussianSplat
+
+    from das3r_ns.model.state import Das3rState
+    from das3r_ns.runs.staticness_cut import store_cut
+
+    monkeypatch.setattr(Das3rState, "gaussian_staticness", property(lambda m: torch.linspace(0, 1, m.num_points)))
+    counts = []
+    try:
+        for cut in (0.5, 0.9):
+            store_cut(run.config.parent, cut)
+            ExportGaussianSplat(load_config=run.config, output_dir=tmp_path).main()
+            counts.append(len(PlyData.read(str(tmp_path / "splat.ply"))["vertex"].data))
+    finally:
+        store_cut(run.config.parent, None)
+    assert counts[1] == pytest.approx(0.2 * counts[0], rel=0.1)
+    assert loaded(run).model.cull_staticness == 0.5
+
+
 def test_our_export_can_keep_what_is_dynamic(run, tmp_path, monkeypatch):
     from das3r_ns import render
     from das3r_ns.model.state import Das3rState

@@ -1,0 +1,135 @@
+"""The frames of the clip as the viewer needs them: camera, image, what moves in it, how far its camera is trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from das3r_ns.files.json_files import read_json_object
+from das3r_ns.render import clip_frames
+
+TRUSTED_RGB, DISTRUSTED_RGB, NO_RECORD_RGB = (64, 190, 110), (225, 60, 50), (120, 150, 190)
+"""Frames whose camera is trusted fully, not at all, and of which nothing is recorded."""
+HALF_TRUSTED_RGB = (240, 180, 40)
+DEFAULT_DEPTH = 1.0
+"""World units. A scene that was predicted has this median depth."""
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """A frame of the clip as it is laid over a render."""
+
+    T_camera_world: Float[Tensor, "4 4"]
+    """OpenCV axes."""
+    K: Float[Tensor, "3 3"]
+    """Pixels of the image."""
+    image: UInt8[np.ndarray, "h w 3"]
+    dynamic_prob: Float[Tensor, "m n"]
+    """What the predictor said, with the user's corrections: 0 static .. 1 moving, at map resolution."""
+    left_out: Float[Tensor, "m n"]
+    """What training left out by now: 1 - the learned staticness."""
+
+
+class ClipFrames:
+    """All frames of a clip in order, those held out included."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        self._frames = clip_frames(pipeline)
+        train = pipeline.datamanager.train_dataset
+        self.train_index = [i if dataset is train else None for dataset, i in self._frames]
+        """Number of each frame in the training set; None where it is held out."""
+        self.trust = self._read_trust()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def _read_trust(self) -> list[float | None]:
+        """How far each frame's camera is trusted, 0..1, from the quality record of the prediction; None without one."""
+        folder = self.pipeline.datamanager.train_dataset.metadata.get("scene_folder")
+        path = None if folder is None else Path(folder) / "predictor.json"
+        said = read_json_object(path) if path is not None and path.is_file() else {}
+        return trust_of_frames(said, len(self))
+
+    def camera(self, place: int) -> Any:
+        """Camera of a frame, a batch of one, as training has refined it by now."""
+        dataset, i = self._frames[place]
+        camera = dataset.cameras[i : i + 1]
+        index = (camera.metadata or {}).get("frame_index")
+        if index is not None:
+            model = self.pipeline.model
+            poses, factors = model.camera_optimizer.refine(camera.to(model.device), index)
+            camera.camera_to_worlds = poses.detach().to(camera.camera_to_worlds)
+            camera.fx, camera.fy = (f * factors.to(f)[:, None] for f in (camera.fx, camera.fy))
+        return camera
+
+    def pose(self, place: int) -> Float[np.ndarray, "4 4"]:
+        """T_world_camera of a frame, OpenCV axes."""
+        T = np.eye(4)
+        T[:3] = self.camera(place).camera_to_worlds[0].double().cpu().numpy()
+        T[:3, 1:3] *= -1
+        return T
+
+    def image(self, place: int) -> UInt8[np.ndarray, "h w 3"]:
+        """Image of a frame."""
+        dataset, i = self._frames[place]
+        return np.ascontiguousarray(dataset.get_numpy_image(i)[..., :3])
+
+    def view(self, place: int, image: UInt8[np.ndarray, "h w 3"]) -> FrameView:
+        """A frame with its maps as they are now."""
+        camera, model = self.camera(place), self.pipeline.model
+        dynamic_prob, left_out = self._maps(place)
+        return FrameView(
+            T_camera_world=torch.from_numpy(np.linalg.inv(self.pose(place))).float().to(model.device),
+            K=camera.get_intrinsics_matrices()[0].to(model.device),
+            image=image,
+            dynamic_prob=dynamic_prob.to(model.device),
+            left_out=left_out.to(model.device),
+        )
+
+    def _maps(self, place: int) -> tuple[Tensor, Tensor]:
+        model, i = self.pipeline.model, self.train_index[place]
+        if i is not None and model.maps is not None:
+            return model.dynamic_prob[i], 1 - model.maps.values(i).detach()
+        dataset, number = self._frames[place]
+        mask = dataset.get_data(number).get("mask")
+        moving = torch.zeros(1, 1) if mask is None else 1 - mask[..., 0].float()
+        return moving, moving
+
+    def depth(self) -> float:
+        """Typical z-depth of the scene in world units: the median of what was predicted, else of what was trained."""
+        depth = self.pipeline.datamanager.train_dataset.metadata.get("depth")
+        if depth is not None and bool((depth > 0).any()):
+            return float(depth[depth > 0].median())
+        means = self.pipeline.model.means.detach()
+        if len(means) == 0:
+            return DEFAULT_DEPTH
+        return float((means - means.new_tensor(self.pose(0)[:3, 3])).norm(dim=-1).median())
+
+
+def trust_of_frames(said: dict[str, Any], num_frames: int) -> list[float | None]:
+    """Trust of each frame's camera, 0..1, by what `predictor.json` says; None where it says nothing."""
+    record = said.get("quality")
+    frames = record.get("frames") if isinstance(record, dict) else None
+    trust = frames.get("trust") if isinstance(frames, dict) else None
+    if not isinstance(trust, list) or len(trust) != num_frames:
+        return [None] * num_frames
+    return [float(value) if isinstance(value, (int, float)) else None for value in trust]
+
+
+def colour_of_trust(trust: float | None) -> tuple[int, int, int]:
+    """Colour of a frame: green for a trusted camera over amber to red, blue-grey without a record."""
+    if trust is None:
+        return NO_RECORD_RGB
+    trust = min(max(trust, 0.0), 1.0)
+    low, high, t = (
+        (DISTRUSTED_RGB, HALF_TRUSTED_RGB, 2 * trust) if trust < 0.5 else (HALF_TRUSTED_RGB, TRUSTED_RGB, 2 * trust - 1)
+    )
+    red, green, blue = (round(a + t * (b - a)) for a, b in zip(low, high))
+    return red, green, blue
