@@ -76,7 +76,7 @@ class ClipPanel(ViewerControl):
         self.root = self.viser_server.scene.add_frame(ROOT, show_axes=False)
         self._build(self.viser_server.gui)
         self.viser_server.on_client_connect(self.welcome)
-        self.viser_server.on_client_disconnect(lambda client: self._clients.pop(client.client_id, None))
+        self.viser_server.on_client_disconnect(self._goodbye)
         self._render_once()
         self.pipeline.model.viewer_outputs = self.outputs
         self._prepared = True
@@ -253,6 +253,9 @@ class ClipPanel(ViewerControl):
                 aspect = client.camera.aspect
                 if looks_through(client, self.frames.pose(self.place), self.depth):
                     client.camera.fov = covering_fov(*self._lens(self.place), aspect)
+
+    def _goodbye(self, client: viser.ClientHandle) -> None:
+        self._clients.pop(client.client_id, None)
 
     def go_to(self, place: int, client: viser.ClientHandle) -> None:
         """Put a visitor's camera at a frame."""

@@ -177,17 +177,19 @@ def test_ns_export_folds_staticness_into_the_opacity_of_the_ply(run, tmp_path):
 
 
 def test_every_export_takes_the_cut_that_the_viewer_left(run, tmp_path, monkeypatch):
-    from nerfstudio.scripts.exporter import ExportGaussianSplat
+    from nerfstudio.scripts import exporter
 
     from das3r_ns.model.state import Das3rState
+    from das3r_ns.runs.host import eval_setup
     from das3r_ns.runs.staticness_cut import store_cut
 
+    monkeypatch.setattr(exporter, "eval_setup", eval_setup)  # as in the command, whose process begins with it
     monkeypatch.setattr(Das3rState, "gaussian_staticness", property(lambda m: torch.linspace(0, 1, m.num_points)))
     counts = []
     try:
         for cut in (0.5, 0.9):
             store_cut(run.config.parent, cut)
-            ExportGaussianSplat(load_config=run.config, output_dir=tmp_path).main()
+            exporter.ExportGaussianSplat(load_config=run.config, output_dir=tmp_path).main()
             counts.append(len(PlyData.read(str(tmp_path / "splat.ply"))["vertex"].data))
     finally:
         store_cut(run.config.parent, None)
