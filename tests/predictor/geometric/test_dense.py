@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from das3r_ns import geometry
+from das3r_ns.predictor.depth.inverse_depth import InverseDepth
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
-from das3r_ns.predictor.geometric.dense import _fuse_frames, estimate_depth_and_masks
+from das3r_ns.predictor.geometric.dense import _fuse_frames, depth_and_confidence, estimate_depth_and_masks
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
@@ -101,3 +102,27 @@ def test_in_the_fusion_a_frame_without_a_pose_is_not_asked(posed: PosedFlow):
         _fuse_frames(PosedFlow(posed.flow, T, K, np.array([True, known])), found, sure, (1,))
         np.testing.assert_allclose(found[0], 4.0, rtol=1e-5)
         np.testing.assert_allclose(sure[0], expected)
+
+
+def test_a_pixel_that_one_view_alone_sees_has_no_depth():
+    views = np.array([[0, 1, 2, 3]], np.float32)
+    same = np.ones((1, 4), np.float32)
+    fit = InverseDepth(
+        inverse_depth=0.25 * same, std=0.05 * same, residual=same, agreeing=same, views=views, signed=0.25 * same,
+        velocity=np.zeros((2, 1, 4), np.float32),
+    )  # fmt: skip
+    depth, confidence = depth_and_confidence(fit)
+    np.testing.assert_allclose(depth, [[0, 0, 4, 4]])
+    np.testing.assert_allclose(confidence, [[0, 0, 5, 5]])
+
+
+def test_a_frame_that_shows_nothing_has_no_depth_and_nothing_static(clip: SyntheticClip, posed: PosedFlow):
+    def image(i: int) -> np.ndarray:
+        return clip.frames[i].numpy()
+
+    static = np.ones((len(clip), 64, 96), bool)
+    blank = np.arange(len(clip)) == 4
+    maps = estimate_depth_and_masks(posed, image, OFFSETS, MaskConfig(), static=static, blank=blank)
+    for values in (maps.depth, maps.confidence, 1 - maps.dynamic_prob):
+        assert not values[4].any()
+        assert (values[~blank] > 0).mean() > 0.9
