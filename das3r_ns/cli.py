@@ -12,7 +12,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("das3r_ns.evaluation.bench:bench", "a whole set of clips by the paper's protocol, one table"),
     "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),
     "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving objects"),
-    "export": ("das3r_ns.render:export_splat", "the PLY, with a say in whether moving objects stay in it"),
+    "export": (
+        "das3r_ns.export.command:export",
+        "the splat as PLY or SPZ, or the scene for COLMAP, Brush, Postshot, ...",
+    ),
     "train-flow": ("das3r_ns.predictor.training.flow.train:train_flow", "train the optical-flow network"),
     "train-predictor": ("das3r_ns.predictor.training.loop.train:train_predictor", "train the dynamic predictor"),
     "prepare": ("das3r_ns.predictor.training.data.prepare:prepare", "dynamic masks of a training set"),
