@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,6 +28,7 @@ from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.machine.checks import prepare_kernels
 from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.model.rasterizer import draws_on_cpu
+from das3r_ns.runs.live_edits import LiveEdits
 from das3r_ns.runs.trainer import WholeRunTrainer
 from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
 from das3r_ns.video.ffmpeg import provide_ffmpeg
@@ -45,6 +48,10 @@ class Das3rPipeline(VanillaPipeline):
     model: Das3rModel  # type: ignore[assignment]
     run_folder: Path | None = None
     """Of a run that was loaded, wherever it was moved to; None in training."""
+    live_edits: LiveEdits | None = None
+    """Takes edits of the masks over while the model is trained; None where nothing is trained."""
+    edited_maps_of_checkpoint: Mapping[int, Tensor] = MappingProxyType({})
+    """Of a run that is resumed: `LiveEdits.edited_maps` of then."""
 
     def __init__(
         self,
@@ -118,6 +125,10 @@ class Das3rTrainer(WholeRunTrainer):
             except BaseException:
                 forget_run(self.base_dir)
                 raise
+        if self.world_size == 1:
+            self.pipeline.live_edits = LiveEdits(self.pipeline)
+            if self._start_step > 0:
+                self.pipeline.live_edits.resume(self.pipeline.edited_maps_of_checkpoint)
 
     def train(self) -> None:
         """Train. Ctrl-C ends in one line, where nerfstudio prints a traceback and reports success."""
@@ -135,6 +146,8 @@ class Das3rTrainer(WholeRunTrainer):
         """One step. Nerfstudio's own also scales gradients for half precision, which there is none of here, and writes
         every learning rate down in every step, which takes as long as some of the kernels."""
         config = self.config
+        if self.pipeline.live_edits is not None:
+            self.pipeline.live_edits.poll(step)
         if self.mixed_precision or config.log_gradients or set(self.gradient_accumulation_steps.values()) - {1}:
             return super().take_step(step)
         self.optimizers.zero_grad_all()

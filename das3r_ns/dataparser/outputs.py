@@ -21,6 +21,7 @@ from torch import Tensor
 from das3r_ns import geometry
 from das3r_ns.dataparser.seed_points import training_seed_points
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, image_paths, read_scene
+from das3r_ns.scene.edited_masks import edited_masks
 
 EvalMode = Literal["all", "paper", "interval"]
 
@@ -71,6 +72,8 @@ def outputs_of_scene(
     numbers = split_frames(len(scene), split, mode, interval)
     scene, T_shown_world, scale = _shown(scene)
     images, masks = image_paths(folder), _mask_paths(folder, scene.image_size)
+    if masks is not None:
+        masks = edited_masks(folder, scene.names, masks)
     return SceneOutputs(
         image_filenames=[images[i] for i in numbers],
         cameras=nerfstudio_cameras(scene, numbers),

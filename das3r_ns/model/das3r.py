@@ -27,6 +27,7 @@ from das3r_ns.model.density import prune
 from das3r_ns.model.frame_loss import ExtraTerms, FrameTerms, frame_terms, published_terms
 from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.hidden import guessed
+from das3r_ns.model.map_edits import MapChange, add_uncovered, remove_ghosts, take_maps
 from das3r_ns.model.poses import view_matrix
 from das3r_ns.model.remarking import ErrorMemory, missed_motion, support
 from das3r_ns.model.rendering import View, draw
@@ -88,6 +89,20 @@ class Das3rModel(Das3rState):
             f"Step {self.step + 1}: {newly:.1%} of all pixels newly marked as moving, "
             f"{removed} Gaussians removed that no static pixel shows"
         )
+
+    def take_dynamic_prob(self, frames: dict[int, Tensor], pictures: dict[int, Tensor]) -> MapChange:
+        """Go on with other maps: see `map_edits.take_maps`.
+
+        Args:
+            frames: `dynamic_prob` [h w] by training frame.
+            pictures: images [H W 3] of those frames, colours in 0..1.
+        """
+        change = take_maps(self, frames)
+        if self.config.densify and "staticness" in self.gauss_params:
+            change.removed = remove_ghosts(self, change)
+            change.added = add_uncovered(self, change, pictures)
+        self._guessed = None
+        return change
 
     def _judge_gaussians(self) -> int:
         """Remove the Gaussians that no static pixel speaks for; returns how many."""

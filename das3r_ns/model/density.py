@@ -137,3 +137,34 @@ def prune(params: Params, optimizers: Optimizers, state: dict[str, Any], doomed:
     if count > 0:
         remove(params=params, optimizers=optimizers, state=state, mask=doomed)
     return count
+
+
+@torch.no_grad()
+def append(params: Params, optimizers: Optimizers, state: dict[str, Any], new: dict[str, Tensor]) -> int:
+    """Add Gaussians, which the optimizers have never moved; returns how many.
+
+    Args:
+        new: a value for each entry of `params`.
+    """
+    before, count = len(params["means"]), len(new["means"])
+    if count == 0:
+        return 0
+    for name, old in list(params.items()):
+        added = new[name].to(old)
+        parameter = nn.Parameter(torch.cat((old.detach(), added)), old.requires_grad)
+        params[name] = parameter
+        optimizer = optimizers.get(name)
+        if optimizer is None:
+            continue
+        moments = optimizer.state.pop(old, {})
+        for key, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == old.shape:
+                moments[key] = torch.cat((value, torch.zeros_like(added)))
+        if moments:
+            optimizer.state[parameter] = moments
+        for group in optimizer.param_groups:
+            group["params"] = [parameter if p is old else p for p in group["params"]]
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.ndim > 0 and len(value) == before:
+            state[key] = torch.cat((value, value.new_zeros(count, *value.shape[1:])))
+    return count

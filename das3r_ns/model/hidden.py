@@ -60,6 +60,11 @@ class HiddenGround:
             self.made[frame] = (made[0].to(image.device), made[1].to(image.device))
         return self.made[frame]
 
+    def replace(self, frame: int, dynamic_prob: Float[Tensor, "h w"]) -> None:
+        """Take over what moves in a training frame, which is painted over anew when it is next seen."""
+        self._dynamic_prob[frame] = dynamic_prob.to(self._dynamic_prob)
+        self.made.pop(frame, None)
+
 
 def distance_to_ground(
     render: Float[Tensor, "h w 3"], ground: Float[Tensor, "1 3 s t"], hidden: Float[Tensor, "1 1 s t"]

@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from das3r_ns.files.saved_config import SavedConfig
@@ -140,3 +140,12 @@ class StaticnessMaps(nn.Module):
             self.maps[0][frame] = torch.minimum(self.maps[0][frame], static)
         else:
             self.maps[frame].copy_(torch.minimum(self.maps[frame], torch.logit(static)))
+
+    @torch.no_grad()
+    def begin_anew(self, frame: int, where: Bool[Tensor, "h w"], static: Float[Tensor, "h w"]) -> None:
+        """Put pixels of a frame, and what the prior pulls them to, back to a start: something else was said of them."""
+        self.start[frame][where] = static[where]
+        if self.config.learn == "clip":
+            self.maps[0][frame][where] = static[where]
+        else:
+            self.maps[frame][where] = torch.logit(static[where])

@@ -58,7 +58,10 @@ def _rest(pipeline: Any) -> dict[str, Any]:
     name, keys, place, has_gauss, gauss = np.random.get_state()  # noqa: NPY002  (nerfstudio draws from it)
     generator = getattr(manager, "random_generator", None)
     errors, ground = getattr(model, "errors", None), getattr(model, "hidden_ground", None)
+    live = getattr(pipeline, "live_edits", None)
+    edited = {} if live is None else live.edited_maps()
     return {
+        **({"edited_maps": edited} if edited else {}),
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), place, has_gauss, gauss),
         "torch": torch.get_rng_state(),
@@ -96,6 +99,7 @@ def _restore(rest: dict[str, Any], pipeline: Any) -> None:
     if rest["hidden_ground"] and model.hidden_ground is not None:
         for frame, (image, hidden) in rest["hidden_ground"].items():
             model.hidden_ground.made[frame] = (image.to(model.device), hidden.to(model.device))
+    pipeline.edited_maps_of_checkpoint = rest.get("edited_maps", {})
     model.strategy_state.update(density)
     manager.train_unseen_cameras, manager.eval_unseen_cameras = list(unseen), list(unseen_eval)
     if sampling is not None:

@@ -7,7 +7,7 @@ finite and possible. What is wrong is named with its file, frame and value.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from das3r_ns import geometry
 from das3r_ns.files.json_files import read_json_object
 from das3r_ns.files.regular import check_regular, inside
 from das3r_ns.files.values import applied_transform, check_pose, intrinsics_of, matrix_of, number, size_of
+from das3r_ns.scene.edits import EditedFrames
 from das3r_ns.scene.lens import RadialLens
 from das3r_ns.scene.point_file import read_points
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, Scene, SceneFolderError
@@ -40,29 +41,33 @@ def is_scene_folder(folder: Path) -> bool:
     return (Path(folder) / "predictor.json").is_file() and (Path(folder) / "transforms.json").is_file()
 
 
-def read_scene(folder: Path) -> Scene:
+def read_scene(folder: Path, edited: bool = True) -> Scene:
     """Read a scene folder without its images (nerfstudio reads those itself; `read_frames_of_scene` does here).
 
-    A user may correct `masks/`: where a mask clearly contradicts `dynamic_prob`, the mask wins. Cameras may be
-    corrected in `transforms.json`.
+    A user may correct `masks/`: where a mask clearly contradicts `dynamic_prob`, the mask wins. The edits of
+    `das3r edit` have the last word. Cameras may be corrected in `transforms.json`.
+
+    Args:
+        edited: with the edits; else as predicted, with what was corrected in `masks/`.
 
     Raises:
         SceneFolderError: a file is missing, unreadable, of the wrong size or from a newer release, or a value in it
             cannot be meant; the message names file, frame and value.
     """
     folder = Path(folder)
-    info = _read_json(folder / "predictor.json")
-    if info.get("format_version") != FORMAT_VERSION:
-        raise SceneFolderError(
-            f"{folder} has scene format {info.get('format_version')}, this release reads {FORMAT_VERSION}. "
-            "Predict the scene again."
-        )
+    info = _read_info(folder)
     transforms = _read_json(folder / "transforms.json")
     entries = _entries(folder, transforms)
     T_gl, K, image_size = _cameras(folder, transforms, entries)
     names, known, fps = _clip_info(folder, info, entries)
+    edits = EditedFrames.of(folder, names if edited else ())
+
+    def maps_of(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        depth, confidence, probability = _read_maps(folder, entries[i], image_size)
+        return depth, confidence, edits.apply(i, probability)
+
     with ThreadPoolExecutor(4) as pool:
-        maps = list(pool.map(lambda frame: _read_maps(folder, frame, image_size), entries))
+        maps = list(pool.map(maps_of, range(len(entries))))
     shapes = {m.shape for maps_of_frame in maps for m in maps_of_frame}
     if len(shapes) != 1:
         raise SceneFolderError(f"{folder}: depth, confidence and dynamic_prob differ in size: {sorted(shapes)}")
@@ -88,6 +93,16 @@ def read_scene(folder: Path) -> Scene:
         lens=_lens(folder, info),
         provenance=info,
     )
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    info = _read_json(folder / "predictor.json")
+    if info.get("format_version") != FORMAT_VERSION:
+        raise SceneFolderError(
+            f"{folder} has scene format {info.get('format_version')}, this release reads {FORMAT_VERSION}. "
+            "Predict the scene again."
+        )
+    return info
 
 
 def _entries(folder: Path, transforms: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,6 +207,61 @@ def image_paths(folder: Path) -> list[Path]:
     return [Path(folder) / entry["file_path"] for entry in entries]
 
 
+@dataclass(frozen=True)
+class SceneFiles:
+    """A scene folder that is read frame by frame, for who looks at it and does not hold all of it in memory."""
+
+    folder: Path
+    names: tuple[str, ...]
+    """Of the frames in the clip."""
+    times_s: tuple[float, ...] | None
+    fps: float
+    image_size: tuple[int, int]
+    """Height and width of the images."""
+    T_world_camera: Float64[Tensor, "n 4 4"]
+    """Camera-to-world, OpenCV axes."""
+    K: Float64[Tensor, "n 3 3"]
+    """Intrinsics in pixels of the images."""
+    pose_known: tuple[bool, ...]
+    provenance: dict[str, Any]
+    _entries: list[dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: Path) -> "SceneFiles":
+        """Read what a scene folder says of all frames.
+
+        Raises:
+            SceneFolderError: as `read_scene`.
+        """
+        folder = Path(folder)
+        info = _read_info(folder)
+        transforms = _read_json(folder / "transforms.json")
+        entries = _entries(folder, transforms)
+        T_gl, K, image_size = _cameras(folder, transforms, entries)
+        names, known, fps = _clip_info(folder, info, entries)
+        times = _times(folder, info, len(entries))
+        T = geometry.to_opengl(T_gl)
+        return cls(folder, names, times, fps, image_size, T, K, tuple(known), info, entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def image(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """RGB image of a frame."""
+        path = self.folder / self._entries[index]["file_path"]
+        return _read_image(path, cv2.IMREAD_COLOR, self.image_size)[..., ::-1]
+
+    def mask_paths(self) -> list[Path] | None:
+        """The masks of all frames; None where their owner took them out."""
+        if not all(entry.get("mask_path") for entry in self._entries):
+            return None
+        return [self.folder / entry["mask_path"] for entry in self._entries]
+
+    def dynamic_prob(self, index: int) -> Float32[np.ndarray, "h w"]:
+        """As predicted, with what was corrected in `masks/`, without edits."""
+        return _read_probability(self.folder, self._entries[index], self.image_size, None)
+
+
 def read_frames_of_scene(folder: Path) -> UInt8[Tensor, "n h w 3"]:
     """The images of a scene folder, RGB."""
     with ThreadPoolExecutor(4) as pool:
@@ -274,16 +344,22 @@ def _read_maps(
     name = Path(frame["file_path"]).stem
     depth = _read_array(folder / frame["depth_file_path"], image_size)
     confidence = _read_array(folder / "confidence" / f"{name}.npy", image_size)
-    stored = _read_image(
-        folder / "dynamic_prob" / f"{name}.png", cv2.IMREAD_UNCHANGED, (depth.shape[0], depth.shape[1])
-    )
+    return depth, confidence, _read_probability(folder, frame, image_size, (depth.shape[0], depth.shape[1]))
+
+
+def _read_probability(
+    folder: Path, frame: dict[str, Any], image_size: tuple[int, int], map_size: tuple[int, int] | None
+) -> np.ndarray:
+    """`dynamic_prob` of a frame, with what was corrected in `masks/`."""
+    name = Path(frame["file_path"]).stem
+    stored = _read_image(folder / "dynamic_prob" / f"{name}.png", cv2.IMREAD_UNCHANGED, map_size)
     if stored.ndim != 2 or stored.dtype not in (np.uint8, np.uint16):
         raise SceneFolderError(f"{folder / 'dynamic_prob' / name}.png must have one grey channel of 8 or 16 bits.")
     probability = stored.astype(np.float32) / np.iinfo(stored.dtype).max
-    if frame.get("mask_path") and probability.shape == depth.shape:
+    if frame.get("mask_path"):
         keep = _read_image(folder / frame["mask_path"], cv2.IMREAD_GRAYSCALE, image_size).astype(np.float32) / 255
         black = 1 - cv2.resize(keep, probability.shape[::-1], interpolation=cv2.INTER_AREA)
         # Resampling blurs edges; only a clear contradiction is a correction by hand.
         probability = np.where((black > 0.9) & (probability < DYNAMIC_THRESHOLD), 1.0, probability)
         probability = np.where((black < 0.1) & (probability > DYNAMIC_THRESHOLD), 0.0, probability)
-    return depth, confidence, probability.astype(np.float32)
+    return probability.astype(np.float32)
