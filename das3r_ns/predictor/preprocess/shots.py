@@ -40,6 +40,11 @@ SLOW_SHARE = 0.04
 """Of the longer side, from frame to frame: a slow camera."""
 MIN_SHOT_FRAMES = 3
 """Linked frames on either side of a cut. With fewer, frames are too far apart to tell a cut from motion."""
+MIN_FAST_SHOT_FRAMES = 8
+"""The same where small flow loses its way from frame to frame on either side: of motion that only matches follow, a
+step that even they cannot follow is as likely as a cut."""
+FAST_FRAMES = 6
+"""Steps before and after a place that tell how fast the motion is there."""
 MAX_INSERT_FRAMES = 12
 """So many frames that link to nothing (a flash, blur) are bridged where those before and after link."""
 BLUR = 0.5
@@ -106,7 +111,7 @@ def find_shots(
 
     parts = _parts(share, link)
     parts = _bridged(parts, link)
-    cuts, gaps = _judged(parts, small, colours, moved)
+    cuts, gaps = _judged(parts, small, colours, share, moved)
     shots = _split(parts, cuts)
     shots = [piece for shot in shots for piece in _without_transitions(shot, colours, moved, link, fps)]
     return Shots(tuple(tuple(shot) for shot in shots), tuple(gaps), moved)
@@ -179,7 +184,7 @@ def _linked(before: list[int], after: list[int], link: Link) -> bool:
 
 
 def _judged(
-    parts: list[list[int]], small: list[np.ndarray], colours: list[np.ndarray], moved: np.ndarray
+    parts: list[list[int]], small: list[np.ndarray], colours: list[np.ndarray], share: np.ndarray, moved: np.ndarray
 ) -> tuple[list[int], list[Gap]]:
     """Which of the places between runs are cuts, as numbers of the runs that begin there, and what the others are."""
     cuts: list[int] = []
@@ -187,13 +192,19 @@ def _judged(
     for k in range(1, len(parts)):
         before, after = parts[k - 1], parts[k]
         # Single frames that link to nothing are blur or lie too far apart: the judgement is for what lies around them.
-        if min(len(before), len(after)) < MIN_SHOT_FRAMES:
+        fast = _fast(share, before[-FAST_FRAMES:]) or _fast(share, after[:FAST_FRAMES])
+        if min(len(before), len(after)) < (MIN_FAST_SHOT_FRAMES if fast else MIN_SHOT_FRAMES):
             gaps.append(Gap(after[0], _blurred(parts, k, small)))
         elif _differ(colours, before[-1], after[0], _at_rest(moved, before[-1], after[0])):
             cuts.append(k)
         else:
             gaps.append(Gap(after[0], blurred=False))
     return cuts, gaps
+
+
+def _fast(share: np.ndarray, run: list[int]) -> bool:
+    """Whether small flow loses its way in most steps of a run."""
+    return len(run) > 1 and float(np.median(share[run[1:]])) < LOST_SHARE
 
 
 def _blurred(parts: list[list[int]], k: int, small: list[np.ndarray]) -> bool:
