@@ -54,12 +54,15 @@ from das3r_ns.predictor.cameras.sfm.tracks import MIN_WEIGHT
 from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.preprocess.blank_frames import blank
 from das3r_ns.predictor.preprocess.duplicate_frames import unique_frames
+from das3r_ns.predictor.preprocess.frame_spacing import frame_spacing
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import RadialLens
 from das3r_ns.video.clip import Clip
 
 MIN_REGISTERED_SHARE = 0.7
 """Share of the frames. When the cameras that were found hold in fewer, the slow mapper is asked too."""
+MIN_PLACED_SHARE = 0.9
+"""Share of the frames. When fewer have a pose of their own the user is told what would help."""
 MAX_SHARE_DIFFERENCE = 0.03
 """Relative difference in inlier share that says nothing: an object that moves may agree by chance."""
 CONVINCING_INLIER_SHARE = 0.82
@@ -168,7 +171,9 @@ def find_cameras(
     if not any(_posed(c) >= MIN_REGISTERED_SHARE for c in candidates):
         by_features("incremental")
     if not candidates:
-        raise PredictionError(" ".join(failures))
+        spacing = frame_spacing(clip)
+        far = f" Frames lie too far apart. What helps: {spacing.advice()}." if spacing.too_far else ""
+        raise PredictionError(" ".join(failures) + far)
     best = without_runaways(best_of(candidates))
     if bent is None or not bent.zooms:  # places are matched in images of one focal length
         best = _without_drift(best, tracks, keys, clip, shown, features)
@@ -183,11 +188,18 @@ def find_cameras(
             )
             return replace(_path(clip, best, shown, quality, bent), parallax=False)
     if best.inlier_share < DOUBTFUL_INLIER_SHARE:
+        spacing = frame_spacing(clip)
+        why = "frames lie too far apart" if spacing.too_far else "objects that move cover most of the image"
         CONSOLE.print(
             f"[yellow]The cameras explain only {100 * best.inlier_share:.0f} % of what was followed and may be "
-            "wrong.[/yellow] Either objects that move cover most of the image or it is blurred. Give masks of what "
-            "moves, more frames per second (--video.fps), or a part of the clip that shows more of the background "
-            "(--video.start-s, --video.end-s)."
+            f"wrong.[/yellow] Either {why} or it is blurred. What helps: {spacing.advice()}; masks of what moves "
+            "(--masks); or a part of the clip that shows more of the background (--video.start-s, --video.end-s)."
+        )
+    elif _posed(best) < MIN_PLACED_SHARE:
+        missing = int((~best.pose_known).sum())
+        CONSOLE.print(
+            f"[yellow]{missing} of {len(best.pose_known)} frames could not be placed[/yellow]: they stand between their "
+            f"neighbours and train nothing. What helps: {frame_spacing(clip).advice()}."
         )
     if best.focal_std > MAX_FOCAL_STD:
         angle = math.degrees(2 * math.atan(max(clip.size) / (2 * best.focal_px)))
@@ -218,10 +230,12 @@ def _first_sound(
     quality = assess_cameras(tracks, clip.size, turning, "rotation")
     if quality.explained_share >= MIN_ROTATION_SHARE:
         return turning, quality
+    spacing = frame_spacing(clip)
+    why = "Frames lie too far apart" if spacing.too_far else "Moving objects (water, a crowd) may fill the image"
     raise PredictionError(
-        f"no cameras of this clip hold: {'; '.join(dict.fromkeys(doubts))}. Moving objects (water, a crowd) may fill "
-        "the image, or it is blurred. What helps: masks of what moves (--masks), more frames per second (--video.fps), "
-        "or a part of the clip that shows more of what stands still (--video.start-s, --video.end-s)."
+        f"no cameras of this clip hold: {'; '.join(dict.fromkeys(doubts))}. {why}, or it is blurred. What helps: "
+        f"{spacing.advice()}; masks of what moves (--masks); or a part of the clip that shows more of what stands "
+        "still (--video.start-s, --video.end-s)."
     )
 
 

@@ -106,6 +106,12 @@ def test_where_motion_is_in_doubt_the_salient_object_is_taken_though_all_around_
     assert found[:, :8].max() < 0.3
 
 
+def test_in_doubt_salience_that_jumps_from_object_to_object_says_nothing():
+    motion = maps(5, 0.3, 0.4)
+    flickers = maps(5, 0.05, 0.6)  # averaged along the flow: now this object, now that one
+    np.testing.assert_array_equal(combine(motion, flickers, SURE + 1), combine(motion, flickers, SURE))
+
+
 class OneAtATime:
     """A network that says how bright its input is, slowly, and minds being asked by two threads."""
 

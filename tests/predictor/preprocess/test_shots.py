@@ -186,3 +186,17 @@ def test_several_shots_are_an_error_that_names_them(first: Frames, second: Frame
     clip = Clip(torch.from_numpy(np.stack(frames)), FPS, tuple(map(str, range(len(frames)))))
     with pytest.raises(PredictionError, match=r"2 shots.*0.00 to 0.73 s \(12 frames\).*--video.start-s"):
         check_one_shot(clip, ClipMatcher(lambda i: frames[i], "sift"))
+
+
+def test_fast_motion_needs_more_frames_to_be_two_shots():
+    """Runs of a few frames that only matches join, and a step that even they cannot follow, in other colours."""
+    from das3r_ns.predictor.preprocess.shots import _judged
+
+    colours = [np.array([1.0, 0.0])] * 5 + [np.array([0.0, 1.0])] * 5
+    small = [np.zeros((8, 8, 3), np.uint8)] * 10
+    parts, moved = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], np.full(10, 0.02)
+    followed, lost = np.full(10, 0.9), np.full(10, 0.1)
+    assert _judged(parts, small, colours, followed, moved)[0] == [1]
+    cuts, gaps = _judged(parts, small, colours, lost, moved)
+    assert cuts == []
+    assert gaps[0].frame == 5
