@@ -198,8 +198,8 @@ def find_cameras(
     elif _posed(best) < MIN_PLACED_SHARE:
         missing = int((~best.pose_known).sum())
         CONSOLE.print(
-            f"[yellow]{missing} of {len(best.pose_known)} frames could not be placed[/yellow]: they stand between their "
-            f"neighbours and train nothing. What helps: {frame_spacing(clip).advice()}."
+            f"[yellow]{missing} of {len(best.pose_known)} frames could not be placed[/yellow]: they stand between "
+            f"their neighbours and train nothing. What helps: {frame_spacing(clip).advice()}."
         )
     if best.focal_std > MAX_FOCAL_STD:
         angle = math.degrees(2 * math.atan(max(clip.size) / (2 * best.focal_px)))

@@ -51,9 +51,9 @@ class FrameSpacing:
         if not self.too_far:
             return "more frames per second (--video.fps)"
         return (
-            f"frames that lie closer: the view moves by {100 * self.step_share:.0f} % of the image from one to the next, "
-            f"about {self.wanted_fps:g} frames per second (--video.fps {self.wanted_fps:g}; now {self.fps:.3g}) would do "
-            "if the video has them"
+            f"frames that lie closer: the view moves by {100 * self.step_share:.0f} % of the image from one to the "
+            f"next, about {self.wanted_fps:g} frames per second (--video.fps {self.wanted_fps:g}; now {self.fps:.3g}) "
+            "would do if the video has them"
         )
 
 

