@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64
-from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from das3r_ns import geometry
@@ -226,6 +225,8 @@ def _readings_of_times(reconstruction: Reconstruction, frames: ClipFrames) -> tu
 
 def _at_times(reconstruction: Reconstruction, clock: np.ndarray, how: str) -> tuple[Reconstruction, list[Reading]]:
     """The trajectory interpolated to the times of frames that lie between two of its poses."""
+    from scipy.spatial.transform import Rotation, Slerp  # slow to import, and help pages read this module
+
     times = np.array(reconstruction.times_s)
     T = in_convention(reconstruction.matrices, reconstruction.convention)
     after = np.clip(np.searchsorted(times, clock), 1, len(times) - 1)

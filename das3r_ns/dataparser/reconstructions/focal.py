@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.optimize import minimize_scalar
 
 from das3r_ns.dataparser.camera_check import Fit, PairMatches, fit_of
 
@@ -28,6 +27,10 @@ def focal_of_poses(
         pairs: places in `T_world_camera`, and matches as rays of a lens of `focal`.
         longer_side: of the frames, in the same pixels.
     """
+    if not pairs:
+        return focal, None
+    from scipy.optimize import minimize_scalar  # slow to import, and help pages read this module
+
     candidates = [longer_side / (2 * np.tan(np.radians(angle) / 2)) for angle in FIELDS_OF_VIEW_DEG]
 
     def cost(log_focal: float) -> float:

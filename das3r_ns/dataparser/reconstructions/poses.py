@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.spatial.transform import Rotation
 
 
 def from_quaternions(
@@ -20,6 +19,8 @@ def from_quaternions(
             f"{what}: the quaternion of entry {wrong[0] + 1} has the length {length[wrong[0]]:.3g} and not 1. Are "
             "these numbers poses?"
         )
+    from scipy.spatial.transform import Rotation  # slow to import, and help pages read this module
+
     T = np.tile(np.eye(4), (len(position), 1, 1))
     T[:, :3, :3] = Rotation.from_quat(quat_xyzw).as_matrix()
     T[:, :3, 3] = position
