@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "das3r_ns.export.command:export",
         "the splat as PLY or SPZ, or the scene for COLMAP, Brush, Postshot, ...",
     ),
+    "report": (
+        "das3r_ns.report.command:report",
+        "one HTML file about a scene or a run, with what is in doubt",
+    ),
     "train-flow": ("das3r_ns.predictor.training.flow.train:train_flow", "train the optical-flow network"),
     "train-predictor": ("das3r_ns.predictor.training.loop.train:train_predictor", "train the dynamic predictor"),
     "prepare": ("das3r_ns.predictor.training.data.prepare:prepare", "dynamic masks of a training set"),

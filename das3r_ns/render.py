@@ -192,6 +192,16 @@ def _sharp(camera: Cameras) -> Cameras:
     return replace(camera, metadata=kept)
 
 
+def refined_camera(model: Any, camera: Cameras) -> Cameras:
+    """A camera of the clip, a batch of one and free to be changed, as training has refined it by now."""
+    index = (camera.metadata or {}).get("frame_index")
+    if index is not None:
+        poses, factors = model.camera_optimizer.refine(camera.to(model.device), index)
+        camera.camera_to_worlds = poses.detach().to(camera.camera_to_worlds)
+        camera.fx, camera.fy = (focal * factors.to(focal)[:, None] for focal in (camera.fx, camera.fy))
+    return camera
+
+
 def clip_frames(pipeline: Any) -> list[tuple[Any, int]]:
     """Every frame of the clip in order, held-out ones included, as (dataset, number in it)."""
     frames: dict[int, tuple[Any, int]] = {}

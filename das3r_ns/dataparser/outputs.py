@@ -70,7 +70,7 @@ def outputs_of_scene(
     """
     scene = read_scene(folder)
     numbers = split_frames(len(scene), split, mode, interval)
-    scene, T_shown_world, scale = _shown(scene)
+    scene, T_shown_world, scale = shown_scene(scene)
     images, masks = image_paths(folder), _mask_paths(folder, scene.image_size)
     if masks is not None:
         masks = edited_masks(folder, scene.names, masks)
@@ -156,7 +156,7 @@ def frame_weights(scene: Scene) -> Float[Tensor, "n"]:
     return torch.tensor([1.0 if value is None else float(value) for value in trust]).clamp(0, 1)
 
 
-def _shown(scene: Scene) -> tuple[Scene, Float64[Tensor, "3 4"], float]:
+def shown_scene(scene: Scene) -> tuple[Scene, Float64[Tensor, "3 4"], float]:
     """The scene in the world that training sees, and nerfstudio's transform and scale from the user's own world.
 
     nerfstudio applies them as scale * (transform @ x).

@@ -44,6 +44,8 @@ class Das3rModel(Das3rState):
         self.errors: ErrorMemory | None = None
         self.perceptual = frame_metrics.PerceptualMetric()
         self.viewer_outputs: Callable[[Cameras, dict[str, Tensor]], dict[str, Tensor]] | None = None
+        self.guesses_wanted = True
+        """Off while what is shown has no use for `unseen`: finding guesses takes an epoch."""
         self._in_training = False
         self._guessed: Tensor | None = None
         self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
@@ -137,7 +139,7 @@ class Das3rModel(Das3rState):
     def _guesses(self) -> Tensor:
         """1 for Gaussians that show ground no training frame showed. Looked up once in a trained model; while training
         goes on, 0: it takes as long as an epoch of steps, and the viewer would wait for it."""
-        if self.hidden_ground is None or self._in_training:
+        if self.hidden_ground is None or self._in_training or not self.guesses_wanted:
             return self.means.new_zeros(self.num_points, 1)
         known = self._guessed
         if known is None or len(known) != self.num_points:

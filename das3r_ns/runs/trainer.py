@@ -37,6 +37,8 @@ COPIES = 3
 MIN_ROOM_BYTES = 32 << 20
 """Asked for before anything is predicted; how much a run takes is known when its Gaussians are."""
 ANOTHER_PLACE = "Make room, or choose another place with --output-dir."
+TRAINING_RECORD = "training.json"
+"""In a run's folder: how long its training took."""
 ROOM_FOR = KEPT + 1
 """Checkpoints there must be room for: those that are kept, and the one that is being written."""
 

@@ -12,11 +12,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from das3r_ns.files.json_files import read_json_object
-from das3r_ns.render import clip_frames
+from das3r_ns.render import clip_frames, refined_camera
+from das3r_ns.scene.trust import trust_of_frames
 
-TRUSTED_RGB, DISTRUSTED_RGB, NO_RECORD_RGB = (64, 190, 110), (225, 60, 50), (120, 150, 190)
-"""Frames whose camera is trusted fully, not at all, and of which nothing is recorded."""
-HALF_TRUSTED_RGB = (240, 180, 40)
 DEFAULT_DEPTH = 1.0
 """World units. A scene that was predicted has this median depth."""
 
@@ -60,14 +58,7 @@ class ClipFrames:
     def camera(self, place: int) -> Any:
         """Camera of a frame, a batch of one, as training has refined it by now."""
         dataset, i = self._frames[place]
-        camera = dataset.cameras[i : i + 1]
-        index = (camera.metadata or {}).get("frame_index")
-        if index is not None:
-            model = self.pipeline.model
-            poses, factors = model.camera_optimizer.refine(camera.to(model.device), index)
-            camera.camera_to_worlds = poses.detach().to(camera.camera_to_worlds)
-            camera.fx, camera.fy = (f * factors.to(f)[:, None] for f in (camera.fx, camera.fy))
-        return camera
+        return refined_camera(self.pipeline.model, dataset.cameras[i : i + 1])
 
     def pose(self, place: int) -> Float[np.ndarray, "4 4"]:
         """T_world_camera of a frame, OpenCV axes."""
@@ -111,25 +102,3 @@ class ClipFrames:
         if len(means) == 0:
             return DEFAULT_DEPTH
         return float((means - means.new_tensor(self.pose(0)[:3, 3])).norm(dim=-1).median())
-
-
-def trust_of_frames(said: dict[str, Any], num_frames: int) -> list[float | None]:
-    """Trust of each frame's camera, 0..1, by what `predictor.json` says; None where it says nothing."""
-    record = said.get("quality")
-    frames = record.get("frames") if isinstance(record, dict) else None
-    trust = frames.get("trust") if isinstance(frames, dict) else None
-    if not isinstance(trust, list) or len(trust) != num_frames:
-        return [None] * num_frames
-    return [float(value) if isinstance(value, (int, float)) else None for value in trust]
-
-
-def colour_of_trust(trust: float | None) -> tuple[int, int, int]:
-    """Colour of a frame: green for a trusted camera over amber to red, blue-grey without a record."""
-    if trust is None:
-        return NO_RECORD_RGB
-    trust = min(max(trust, 0.0), 1.0)
-    low, high, t = (
-        (DISTRUSTED_RGB, HALF_TRUSTED_RGB, 2 * trust) if trust < 0.5 else (HALF_TRUSTED_RGB, TRUSTED_RGB, 2 * trust - 1)
-    )
-    red, green, blue = (round(a + t * (b - a)) for a, b in zip(low, high))
-    return red, green, blue

@@ -12,7 +12,8 @@ import viser
 from jaxtyping import Float, UInt8
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
 
-from das3r_ns.viewer.frames import ClipFrames, colour_of_trust
+from das3r_ns.scene.trust import colour_of_trust
+from das3r_ns.viewer.frames import ClipFrames
 
 ROOT = "/cameras"
 THUMBNAIL_PX = 100

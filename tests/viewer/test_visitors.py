@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from das3r_ns.viewer.frames import (
+from das3r_ns.scene.trust import (
     DISTRUSTED_RGB,
     HALF_TRUSTED_RGB,
     NO_RECORD_RGB,
