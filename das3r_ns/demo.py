@@ -80,6 +80,7 @@ def demo(
         f"static video beside the input  {video}\n"
         f"splat for any viewer (PLY)     {out / 'export' / 'splat.ply'}\n"
         f"contact sheet                  {sheet}\n"
+        f"report, open it in a browser   {run / 'report.html'}\n"
         f"look around in a browser       ns-viewer --load-config {config}",
         soft_wrap=True,
         highlight=False,

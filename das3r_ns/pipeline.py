@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
@@ -28,6 +29,8 @@ from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.machine.checks import prepare_kernels
 from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.model.rasterizer import draws_on_cpu
+from das3r_ns.report.command import FILE as REPORT
+from das3r_ns.report.command import write_report
 from das3r_ns.runs.live_edits import LiveEdits
 from das3r_ns.runs.trainer import WholeRunTrainer
 from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
@@ -74,6 +77,16 @@ class Das3rPipeline(VanillaPipeline):
         self.model.set_training_cameras(dataset.cameras, dataset.metadata.get("frame_index"))
         self.panel = ClipPanel(self)  # nerfstudio's viewer looks for it here
 
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Nerfstudio's, and the report at the end of the training."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        trainer = training_callback_attributes.trainer
+        if isinstance(trainer, Das3rTrainer):
+            callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], trainer.finish))
+        return callbacks
+
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Load a checkpoint. For evaluation, renders and exports the datasets' cameras become the refined ones.
 
@@ -104,6 +117,8 @@ class Das3rRunConfig(Das3rTrainerConfig):
     means_lr_per_extent: bool = False
     """Learning rates of the means are given for training cameras of extent 1 and multiplied by the actual extent (1.1
     times the largest distance of a camera from their middle), as published. Off takes them in world units."""
+    report: bool = True
+    """Write report.html into the run's folder after training, as `das3r report` does."""
 
 
 class Das3rTrainer(WholeRunTrainer):
@@ -134,6 +149,20 @@ class Das3rTrainer(WholeRunTrainer):
         """Train. Ctrl-C ends in one line, where nerfstudio prints a traceback and reports success."""
         with ended_by_ctrl_c(program_name()):
             super().train()
+
+    def finish(self, step: int) -> None:
+        """After the last step, its checkpoint saved: note how long it took, and write the report. The viewer, if there
+        is one, stays open meanwhile."""
+        del step
+        dataset = self.pipeline.datamanager.train_dataset
+        if self.local_rank != 0 or dataset is None:
+            return
+        try:
+            self.record_training()
+            if self.config.report and dataset.metadata.get("scene_folder") is not None:
+                write_report(self.base_dir / REPORT, pipeline=self.pipeline, run=self.base_dir, lock=self.train_lock)
+        except (OSError, ValueError, RuntimeError) as error:  # the training itself is done and saved
+            CONSOLE.print(f"No report was written: {error}", style="bold red", soft_wrap=True)
 
     def _train_complete_viewer(self) -> None:
         """Keep the viewer open after training until Ctrl-C, which then is the ordinary end."""

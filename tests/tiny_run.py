@@ -46,7 +46,7 @@ def tiny_config(method: str, scene: Path, out: Path) -> Any:
     config = copy.deepcopy(getattr(methods, method.replace("-", "_")).config)
     config.data, config.output_dir, config.vis = scene, out, "tensorboard"
     config.max_num_iterations, config.steps_per_save, config.logging.local_writer.enable = STEPS, 1000, False
-    config.logging.profiler = "none"
+    config.logging.profiler, config.report = "none", False
     for group in config.optimizers.values():
         if group["scheduler"] is not None:
             group["scheduler"].start_step = group["scheduler"].hold_until = 0

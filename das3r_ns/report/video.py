@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-import av
 import numpy as np
 from jaxtyping import UInt8
 
@@ -35,6 +34,8 @@ def encode_video(
     Raises:
         ValueError: this FFmpeg has none of the codecs that browsers play.
     """
+    import av
+
     found = next((codec for codec in CODECS if codec[0] in av.codecs_available), None)
     if found is None:
         raise ValueError(f"a video for browsers needs {' or '.join(c[0] for c in CODECS)}, which this FFmpeg lacks")

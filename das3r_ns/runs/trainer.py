@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from nerfstudio.engine.trainer import Trainer
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from das3r_ns.files.json_files import write_json
 from das3r_ns.files.whole import WRITING as HALF_WRITTEN
 from das3r_ns.files.whole import DiskFullError, check_room, sweep
 from das3r_ns.runs.checkpoints import (
@@ -47,6 +49,8 @@ class WholeRunTrainer(Trainer):
     """See the module."""
 
     pipeline: Any
+    _began_s = 0.0
+    """When the training began, by the clock that measures differences."""
     _saved_step: int | None = None
     _done_step: int | None = None
     """Last step whose parameters are all updated."""
@@ -176,6 +180,7 @@ class WholeRunTrainer(Trainer):
 
     def train(self) -> None:
         """Train. Ctrl-C and SIGTERM end the training after the step that is under way, with a checkpoint of it."""
+        self._began_s = time.perf_counter()
         handlers = self._take_signals()
         try:
             super().train()
@@ -188,6 +193,15 @@ class WholeRunTrainer(Trainer):
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def record_training(self) -> None:
+        """Note in the run's folder how long the training took, of a resumed one since then.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        seconds = round(time.perf_counter() - self._began_s, 1)
+        write_json(self.base_dir / TRAINING_RECORD, {"seconds": seconds, "steps": self.config.max_num_iterations})
 
     def train_iteration(self, step: int) -> Any:
         """One step; before it, what a signal asked for while the last one was under way."""

@@ -127,6 +127,7 @@ class ClipPanel(ViewerControl):
                 for label, make, icon in (
                     ("Static video", results.static_video, viser.Icon.MOVIE),
                     ("PLY", results.splat, viser.Icon.DOWNLOAD),
+                    ("Report", results.report, viser.Icon.REPORT),
                 ):
                     button = gui.add_button(label, icon=icon)
                     button.on_click(lambda event, label=label, make=make: self._make(event.client, label, make))

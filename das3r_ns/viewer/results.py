@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from das3r_ns.render import write_splat, write_static_video
+from das3r_ns.report.command import write_report
 
 FOLDER = "viewer"
 """Of the run, for what the buttons write: what the user's own commands wrote there is not touched."""
@@ -31,6 +32,11 @@ def splat(pipeline: Any, run: Path, lock: AbstractContextManager[Any]) -> Path:
         model = snapshot(pipeline.model)
     loaded = LoadedRun(run / "config.yml", SimpleNamespace(), SimpleNamespace(model=model), run, 0)  # type: ignore[arg-type]
     return write_splat(loaded, run / FOLDER / "splat.ply")
+
+
+def report(pipeline: Any, run: Path, lock: AbstractContextManager[Any]) -> Path:
+    """Write the report of the run as it stands."""
+    return write_report(run / FOLDER / "report.html", pipeline=pipeline, run=run, lock=lock)
 
 
 def snapshot(model: Any) -> Any:

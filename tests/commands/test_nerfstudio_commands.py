@@ -176,6 +176,21 @@ def test_ns_export_folds_staticness_into_the_opacity_of_the_ply(run, tmp_path):
     np.testing.assert_allclose(rows["x"], model.means.detach()[kept, 0], atol=1e-6)
 
 
+def test_a_training_ends_with_its_report(run, tmp_path, capsys):
+    from das3r_ns.report.command import report
+
+    config = lite_config(run.scene, tmp_path)
+    config.report, config.max_num_iterations = True, 2
+    path = train(config)[0].parent / "report.html"
+    assert str(path) in capsys.readouterr().out.replace("\n", "")
+    html = path.read_text(encoding="utf-8")
+    assert "2 steps" in html
+    assert "<td>Training</td>" in html
+    again = report(run.config.parent, tmp_path / "again.html").read_text(encoding="utf-8")
+    assert f"{STEPS} steps" in again
+    assert again.count("data:image/jpeg") == 12
+
+
 def test_every_export_takes_the_cut_that_the_viewer_left(run, tmp_path, monkeypatch):
     from nerfstudio.scripts import exporter
 

@@ -45,6 +45,7 @@ def method_config(method: str, scene: Path, out: Path, steps: int | None = None)
     from nerfstudio.configs.method_configs import all_methods
 
     from das3r_ns.dataparser.parser import Das3rDataParserConfig
+    from das3r_ns.pipeline import Das3rRunConfig
 
     name = "splatfacto" if method in BASELINES else method
     if name not in all_methods:
@@ -66,6 +67,8 @@ def method_config(method: str, scene: Path, out: Path, steps: int | None = None)
     config.pipeline.datamanager.data = scene
     config.output_dir, config.experiment_name, config.timestamp = out, method, RUN
     config.vis = "tensorboard"
+    if isinstance(config, Das3rRunConfig):
+        config.report = False
     config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 0
     config.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
     if steps is not None:
