@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from written_videos import write_video
+
+from das3r_ns.synthetic import SyntheticConfig, make_clip
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "hosted_gpu.ipynb"
@@ -58,9 +62,34 @@ def test_locks_name_one_version_of_everything(path):
     assert {"torch", "nerfstudio", "gsplat", "pycolmap", "av", "numpy"} <= set(names)
 
 
-@pytest.mark.parametrize("file", ["environment.yml", ".github/workflows/ci.yml", ".github/workflows/release.yml"])
-def test_yaml_files_can_be_read(file):
-    assert yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
+def test_the_conda_environment_is_one_that_conda_reads():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert set(environment) == {"name", "channels", "dependencies"}
+    packages = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (pip,) = [line for line in environment["dependencies"] if isinstance(line, dict)]
+    assert all(re.fullmatch(r"[a-z0-9-]+(=[0-9.]+)?", package) for package in packages)
+    assert "pip" in packages  # else conda warns and takes its own
+    (version,) = [package.split("=")[1] for package in packages if package.startswith("python=")]
+    assert f'"Programming Language :: Python :: {version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert list(pip) == ["pip"]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_workflows_are_what_github_reads(file):
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(file)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_workflows_have_no_more_rights_than_they_need():
+    program = shutil.which("zizmor", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("zizmor has no wheel for this platform")
+    done = subprocess.run([program, "--offline", str(ROOT / ".github")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_notebook_goes_from_an_upload_to_the_ply():
@@ -74,6 +103,36 @@ def test_the_notebook_goes_from_an_upload_to_the_ply():
     for step in ("upload", "ns-train das3r", "das3r render-static", "ns-export gaussian-splat", "download"):
         assert step in commands
     assert all(not cell.get("outputs") for cell in notebook["cells"])
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_a_cpu(tmp_path, monkeypatch):
+    """Every cell but the installation, as a runtime without a GPU is told to run them: with das3r-lite; few steps."""
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    clip = make_clip(SyntheticConfig(num_frames=16, height=144, width=256))
+    write_video(tmp_path / "my_video.mp4", list(clip.frames.numpy()))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "pip install" in code[0].source
+    code[0].source = "!das3r --version"
+    for cell in code[1:]:
+        cell.source = cell.source.replace("ns-train das3r", "ns-train das3r-lite --max-num-iterations 20")
+        cell.source = cell.source.replace("outputs/clip/das3r/run", "outputs/clip/das3r-lite/run")
+    scripts = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", scripts + os.pathsep + os.environ["PATH"])
+    kernel = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python"}
+    (tmp_path / "kernels" / "this").mkdir(parents=True)
+    (tmp_path / "kernels" / "this" / "kernel.json").write_text(json.dumps({**kernel, "display_name": "this"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    done = nbclient.NotebookClient(
+        notebook, timeout=900, kernel_name="this", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = "".join(output.get("text", "") for cell in done.cells for output in cell.get("outputs", []))
+    assert "exports/splat.ply and static.mp4 lie beside the notebook" in shown, shown
+    assert (tmp_path / "exports" / "splat.ply").stat().st_size > 10_000
+    assert (tmp_path / "static.mp4").stat().st_size > 1000
+    assert any("video/mp4" in str(output.get("data", "")) for cell in done.cells for output in cell.get("outputs", []))
 
 
 def test_the_listing_applies_to_the_installed_nerfstudio(tmp_path):
