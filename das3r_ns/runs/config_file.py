@@ -165,6 +165,11 @@ def _applied(loader: _ConfigLoader, suffix: str, node: yaml.Node) -> Any:
         items = item if isinstance(item, tuple) else (item,)
         if isinstance(cls, type) and all(isinstance(i, type) for i in items) and rest == [None, None]:
             return cls[item]  # type: ignore[index]
+    elif suffix in ("getattr", "builtins.getattr"):  # how Python 3.11.0 to 3.11.3 (Debian 12) saves an enum member
+        cls, name, *rest = (*loader.construct_sequence(node, deep=True), None, None)
+        members = cls.__members__ if isinstance(cls, type) and issubclass(cls, enum.Enum) else {}
+        if isinstance(name, str) and name in members and rest == [None, None]:
+            return members[name]
     elif _is_known(suffix):
         found = _find(suffix, node)
         if isinstance(found, type) and issubclass(found, enum.Enum):

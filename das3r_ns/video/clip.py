@@ -22,6 +22,7 @@ from das3r_ns.video.bit_depth import FULL_WHITE, shared_white
 from das3r_ns.video.config import FRAMES_OF_AUTO, MIN_SIDE, VideoConfig
 from das3r_ns.video.image_folder import list_images
 from das3r_ns.video.memory import check_memory_of_frames
+from das3r_ns.video.transparency import MIN_TOLD_TRANSPARENCY, transparency_note
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,18 @@ def read_images(paths: list[Path], config: VideoConfig, source: Path, upright: b
             f"The 16-bit images of {source} hold values up to {largest}: {white} is taken for white.",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
+    transparent = 0.0
     frames = np.empty((len(paths), *target, 3), np.uint8)
     alpha = None if config.alpha == "over-white" else np.full((len(paths), *target), 255, np.uint8)
     for i, path in enumerate(track(paths, description=f"Reading {len(paths)} images")):
-        frames[i] = images.read_image(path, target, upright, white, "over-white" if alpha is None else "ignored")
+        frame = images.read_frame(path, target, upright, white, "over-white" if alpha is None else "ignored")
+        frames[i] = frame.rgb
+        transparent += frame.transparent / len(paths)
         if alpha is not None:
             opaque = images.read_opacity(path, target, upright)
             alpha[i] = 255 if opaque is None else opaque
+    if transparent > MIN_TOLD_TRANSPARENCY:
+        CONSOLE.print(transparency_note(transparent, source), markup=False, highlight=False, soft_wrap=True)
     check_frames(frames, source)
     focal = images.exif_focal_px(paths[0])
     if focal is not None and images.exif_focal_px(paths[-1]) != focal:

@@ -7,7 +7,7 @@ else than colours.
 import math
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -71,6 +71,26 @@ def read_image(
     Raises:
         ValueError: it is not an image, it is cut short, or it holds floating-point values.
     """
+    return read_frame(path, size, upright, white, transparency).rgb
+
+
+class Frame(NamedTuple):
+    """An image as a frame of a clip."""
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    transparent: float
+    """Share of its pixels, as stored, that are more transparent than opaque; 0 where transparency is ignored."""
+
+
+def read_frame(
+    path: Path,
+    size: tuple[int, int] | None = None,
+    upright: bool = True,
+    white: int = FULL_WHITE,
+    transparency: Literal["over-white", "ignored"] = "over-white",
+) -> Frame:
+    """As `read_image`, with how much was laid over white."""
+    transparent = 0.0
     image = _loaded(path, upright) if white == FULL_WHITE else _loaded_16_bits(path, upright, white)
     if image.mode == "F":
         raise ValueError(f"{path} holds floating-point values. Convert it to 8 or 16 bits: only you know its range.")
@@ -79,12 +99,13 @@ def read_image(
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if transparency == "over-white" and has_transparency(image):
         opaque = image.convert("RGBA")
+        transparent = float((np.asarray(opaque.getchannel("A")) < 128).mean())
         paper = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
         image = Image.alpha_composite(paper, opaque)
     image = image.convert("RGB")
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(image)
+    return Frame(np.array(image), transparent)
 
 
 def read_opacity(path: Path, size: tuple[int, int], upright: bool = True) -> UInt8[np.ndarray, "h w"] | None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from das3r_ns.video.opening import MAX_FRAME_PIXELS, open_video, too_large, video_stream
 from das3r_ns.video.orientation import shown_size
+from das3r_ns.video.projection import check_projection
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -242,7 +243,7 @@ def _decode_head(path: Path) -> _Head:
     """Decode the first frames.
 
     Raises:
-        ValueError: not one can be decoded.
+        ValueError: not one can be decoded, or they are not flat views of one lens.
     """
     first: av.VideoFrame | None = None
     ticks: list[int] = []
@@ -259,6 +260,7 @@ def _decode_head(path: Path) -> _Head:
                 break
     if first is None:
         raise ValueError(f"{path}: not one frame can be decoded. The file is damaged; copy or export it again.")
+    check_projection(first, stream.codec_context.name, path)
     ascends = all(before <= after for before, after in pairwise(ticks))
     return _Head(shown_size(first, aspect), first.pts, ascends)
 

@@ -104,7 +104,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise ValueError(
             f"{path} holds no video (but {kinds}): another kind of file, or cut short. Give a video, or copy it again."
         )
-    stream = max(streams, key=area)
+    stream = max(streams, key=lambda stream: (area(stream), stream.frames != 1))  # an AVIF holds its first frame too
     context = stream.codec_context
     if area(stream) > MAX_FRAME_PIXELS:
         raise too_large(path, context.width, context.height)

@@ -17,7 +17,7 @@ def orientation(frame: av.VideoFrame) -> Float[np.ndarray, "2 2"]:
 
     A pixel at (x, y) is shown at (a x + c y, b x + d y), y down. Turns by other angles than quarters are left out.
     """
-    for data in _side_data(frame):
+    for data in side_data(frame):
         if data.type == Type.DISPLAYMATRIX:
             a, b, _, c, d = struct.unpack_from("=5i", memoryview(data))  # pyright: ignore[reportArgumentType]
             matrix = np.array([[a, b], [c, d]]) / 65536.0
@@ -60,7 +60,8 @@ def shown_size(frame: av.VideoFrame, pixel_aspect: Fraction | None) -> tuple[int
     return (width, height) if is_sideways(orientation(frame)) else (height, width)
 
 
-def _side_data(frame: av.VideoFrame) -> "list[av.sidedata.sidedata.SideData]":
+def side_data(frame: av.VideoFrame) -> "list[av.sidedata.sidedata.SideData]":
+    """What a frame carries besides its pixels, of kinds that PyAV has no name for too."""
     try:
         return list(frame.side_data)
     except ValueError:  # "31 is not a valid Type": FFmpeg knows of more kinds (EXIF, views of 3D video) than PyAV

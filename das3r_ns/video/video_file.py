@@ -16,6 +16,7 @@ from das3r_ns.video.decoding import DecodedFrames, count_readable, read_frames
 from das3r_ns.video.index import VideoIndex, index_video
 from das3r_ns.video.memory import check_memory_of_frames
 from das3r_ns.video.opening import check_regular
+from das3r_ns.video.transparency import MIN_TOLD_TRANSPARENCY, transparency_note
 
 TAIL_FRAMES = 200
 """Frames at the end in which it is looked for where the data of a file that is cut short end."""
@@ -115,11 +116,8 @@ def _notes(path: Path, chosen: list[int], decoded: DecodedFrames, config: VideoC
         notes.append(f"{path.name} is interlaced ({first} field first): each frame is rebuilt from its first field.")
     if decoded.colours is not None:
         notes.append(f"{path.name} is {decoded.colours}: converted to SDR, BT.709.")
-    if decoded.transparent > 0.001 and config.alpha == "over-white":
-        notes.append(
-            f"{decoded.transparent:.0%} of {path.name} is transparent: laid over white. --video.alpha "
-            "transparent-moves (or opaque-moves) takes transparency as the mask of what moves."
-        )
+    if decoded.transparent > MIN_TOLD_TRANSPARENCY and config.alpha == "over-white":
+        notes.append(transparency_note(decoded.transparent, path))
     return notes
 
 

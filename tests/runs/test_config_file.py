@@ -24,6 +24,17 @@ def test_the_settings_of_every_installed_method_come_back(name):
     assert parse_config(yaml.dump(config)) == config
 
 
+EVENT = "!!python/name:nerfstudio.utils.writer.EventName ''"
+
+
+@pytest.mark.parametrize("call", ["getattr", "builtins.getattr"])
+def test_an_enum_member_as_python_3_11_2_saves_it(call):
+    from nerfstudio.utils.writer import EventName
+
+    text = f"- !!python/object/apply:{call} [{EVENT}, TRAIN_RAYS_PER_SEC]\n"
+    assert parse_config(text) == [EventName.TRAIN_RAYS_PER_SEC]
+
+
 CODE = {
     "apply": "!!python/object/apply:os.system ['touch {mark}']",
     "apply mapping": "!!python/object/apply:os.system {{args: ['touch {mark}']}}",
@@ -48,6 +59,9 @@ CODE = {
     "module": "!!python/module:this ''",
     "getitem": "!!python/object/apply:operator.getitem [{{a: !!python/name:os.system ''}}, a]",
     "getattr": "!!python/object/apply:builtins.getattr [!!python/name:pathlib.Path '', home]",
+    "getattr of an enum": "!!python/object/apply:builtins.getattr [" + EVENT + ", __class__]",
+    "getattr of no name": "!!python/object/apply:builtins.getattr [" + EVENT + ", [TRAIN_RAYS_PER_SEC]]",
+    "getattr with a default": "!!python/object/apply:builtins.getattr [" + EVENT + ", TRAIN_RAYS_PER_SEC, 1]",
     "path with a number": "!!python/object/apply:pathlib.PosixPath [1]",
     "path method": "!!python/object/apply:pathlib.Path.home []",
     "ruby": "!ruby/object:Gem::Installer {{}}",

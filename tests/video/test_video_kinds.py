@@ -15,6 +15,9 @@ from das3r_ns.video import memory as memory_of_frames
 X264 = "-c:v libx264 -preset ultrafast -bf 2 -crf 6 -pix_fmt yuv420p"
 X265 = "-c:v libx265 -preset ultrafast -crf 4 -x265-params log-level=none -pix_fmt yuv444p10le"
 
+BT709_TO_P3 = np.array([[0.8225, 0.1774, 0.0000], [0.0332, 0.9669, 0.0000], [0.0171, 0.0724, 0.9108]])
+"""From the primaries and the white (D65) of ITU-R BT.709 to those of SMPTE EG 432-1, worked out by their definition."""
+
 BT709_TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
 """ITU-R BT.2087, table 2."""
 
@@ -58,6 +61,30 @@ def test_wide_colours_become_those_of_the_screen(tmp_path, capsys, transfer, sai
     clip = read_clip(path)
     assert [psnr(read, frame) > 32.5 for read, frame in zip(clip.frames.numpy(), sdr)] == [True] * 6
     assert f"wide.mov is {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [("smpte432", "bt709"), ("smpte432", "iec61966-2-1")])
+def test_the_wider_red_of_p3_becomes_that_of_the_screen(tmp_path, capsys, primaries, transfer):
+    sdr = moving_frames(4)
+    linear = (sdr / 255.0) ** 2.4 if transfer == "bt709" else srgb_to_linear(sdr / 255.0)
+    wide = linear @ BT709_TO_P3.T
+    code = wide ** (1 / 2.4) if transfer == "bt709" else linear_to_srgb(wide)
+    wide = np.round(code.clip(0, 1) * 65535).astype(np.uint16)
+    tags = f"setparams=color_primaries={primaries}:color_trc={transfer}:colorspace=bt709:range=tv"
+    path = encode(tmp_path / "p3.mov", wide, f"-vf scale=out_color_matrix=bt709:out_range=tv,{tags} {X265}")
+    read = read_clip(path).frames.numpy()
+    untouched = (code.clip(0, 1) * 255).astype(np.uint8)
+    assert min(psnr(a, b) for a, b in zip(read, sdr)) > 32.5
+    assert max(psnr(a, b) for a, b in zip(untouched, sdr)) < 32.5  # what it would be without conversion
+    assert "p3.mov is SDR, Display P3" in capsys.readouterr().out
+
+
+def srgb_to_linear(code: np.ndarray) -> np.ndarray:
+    return np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(light: np.ndarray) -> np.ndarray:
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def test_highlights_keep_their_order_and_their_hue():
@@ -357,6 +384,18 @@ def test_one_rule_for_transparency(tmp_path, capsys, ending):
     if ending not in (".gif", ".webp"):  # whose writers keep no colours below what is transparent
         hidden = masked.frames.numpy()[:, :, : edge - 2]
         assert min(psnr(a, b) for a, b in zip(hidden, frames[:, :, : edge - 2, :3])) > 24
+
+
+def test_transparent_parts_of_images_are_laid_over_white_and_said(tmp_path, capsys):
+    for i, frame in enumerate(rgba_frames()):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    assert (read_clip(tmp_path).frames[:, :, : WIDTH // 4] == 255).all()
+    assert f"25% of {tmp_path.name} is transparent: laid over white" in capsys.readouterr().out
+    for i, frame in enumerate(rgba_frames()):  # an alpha channel that is opaque everywhere is not worth a word
+        frame[..., 3] = 255
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    read_clip(tmp_path)
+    assert "transparent" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("alpha", "left"), [("transparent-moves", 1.0), ("opaque-moves", 0.0)])
