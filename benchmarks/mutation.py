@@ -31,7 +31,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ import tyro
 
 PACKAGE = Path("das3r_ns")
 TIMES = "mutation_times.json"
+MAX_TEST_FILES = 4
+"""That a mutant meets without coverage."""
 CONTROL = "none"
 """Operator of a mutant that is the code itself."""
 MEMORY_BYTES = 8 << 30
@@ -73,6 +75,10 @@ class Options:
     """Stop starting mutants after so long, coverage included; 0 is never."""
     out: Path = Path("build/mutation")
     """Folder of what is found. Coverage that lies there from an earlier run of the same tests is used again."""
+    by_imports: bool = False
+    """Do without coverage: a mutant meets the test files that import its module, nearest first. Quicker to begin with
+    where a run of all tests takes an hour, and less sure: a line may be noticed by tests that import it by way of
+    others."""
     again: Path | None = None
     """A mutants.jsonl: try its unnoticed mutants again instead of drawing new ones."""
 
@@ -204,8 +210,7 @@ class Chooser:
                 for line, contexts in data.contexts_by_lineno(path).items()
             }
         self.imports = {str(path): set(_imported(path)) for path in PACKAGE.rglob("*.py")}
-        self.compiled = {name for name in self.imports if "@compiled" in Path(name).read_text(encoding="utf-8")}
-        self.compiled |= {name for name in self.imports if "_kernels" in name or "/rasterizer/lanes" in name}
+        self.compiled = _compiled(self.imports)
         self.budget_s = options.budget_s
 
     def _tests(self, context: str) -> list[str]:
@@ -260,12 +265,22 @@ class Chooser:
 
     def stale(self, name: str) -> set[str]:
         """Modules whose compiled code a change of `name` makes wrong."""
-        found = {name} & self.compiled
-        new = {name}
-        while new:
-            new = {other for other in self.compiled if self.imports[other] & new} - found
-            found |= new
-        return {Path(other).stem for other in found}
+        return _stale(name, self.imports, self.compiled)
+
+
+def _compiled(names: Iterable[str]) -> set[str]:
+    """Files with loops that Numba compiles."""
+    marks = ("@compiled", "@kernel", "njit")
+    return {name for name in names if any(mark in Path(name).read_text(encoding="utf-8") for mark in marks)}
+
+
+def _stale(name: str, imports: dict[str, set[str]], compiled: set[str]) -> set[str]:
+    found = {name} & compiled
+    new = {name}
+    while new:
+        new = {other for other in compiled if imports[other] & new} - found
+        found |= new
+    return {Path(other).stem for other in found}
 
 
 def _imported(path: Path) -> Iterator[str]:
@@ -303,7 +318,7 @@ def start(mutant: Mutant, number: int, options: Options, stale: set[str]) -> int
         numba.config.CACHE_DIR = str(cache)
         _import_instead(Path(mutant.file).absolute(), mutant.source)
         first = [] if mutant.operator == CONTROL else ["-x"]
-        plain = ["-q", "-p", "no:cacheprovider", f"--basetemp={work / 'tmp'}"]
+        plain = ["-q", "-m", options.marks, "-p", "no:cacheprovider", f"--basetemp={work / 'tmp'}"]
         code = int(pytest.main([*plain, *first, *mutant.tests]))
         sys.stdout.flush()
     except BaseException:
@@ -327,6 +342,35 @@ def _import_instead(path: Path, source: str) -> None:
     loader.get_data, loader.path_stats = data, stats  # type: ignore[method-assign]
 
 
+class ImportChooser:
+    """Finds the test files that import a module, without having run them."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.seconds: dict[str, float] = defaultdict(lambda: options.budget_s / MAX_TEST_FILES)
+        self.imports = {str(path): set(_imported(path)) for path in PACKAGE.rglob("*.py")}
+        self.compiled = _compiled(self.imports)
+        tests = sorted(path for place in options.tests for path in Path(place).rglob("test_*.py"))
+        self.tests_of = {str(path): set(_imported(path)) for path in tests}
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """The files that import it, then those that import what imports it."""
+        stem, room = Path(mutant.file).stem, Path(mutant.file).parts[1:-1]
+
+        def far(name: str) -> tuple[bool, bool, int, str]:
+            parts = Path(name).parts[1:-1]
+            near = sum(a == b for a, b in zip(room, parts))
+            return stem not in Path(name).stem, mutant.file not in self.tests_of[name], -near, name
+
+        users = {other for other, used in self.imports.items() if mutant.file in used} | {mutant.file}
+        found = [name for name, used in self.tests_of.items() if used & users]
+        return sorted(found, key=far)[:MAX_TEST_FILES]
+
+    def stale(self, name: str) -> set[str]:
+        """As of `Chooser`."""
+        return _stale(name, self.imports, self.compiled)
+
+
 def control(chooser: Chooser, options: Options) -> None:
     """Forget the tests that fail in such a process without any mutant: they would notice everything."""
     first = next(iter(chooser.imports))
@@ -344,7 +388,7 @@ def control(chooser: Chooser, options: Options) -> None:
             print(f"{test} fails without a mutant and is left out", flush=True)
 
 
-def run(mutants: list[Mutant], chooser: Chooser, options: Options, end: float) -> Iterator[Mutant]:
+def run(mutants: list[Mutant], chooser: Chooser | ImportChooser, options: Options, end: float) -> Iterator[Mutant]:
     """Meet every mutant with its tests, `jobs` at a time; those that were tried, as they come."""
     shutil.rmtree(options.out / "work", ignore_errors=True)
     waiting, running = list(enumerate(mutants)), {}
@@ -397,11 +441,12 @@ def main(options: Options) -> None:
         lines = options.again.read_text(encoding="utf-8").splitlines()
         mutants = [Mutant(**{**entry, "tests": []}) for entry in map(json.loads, lines)]
         mutants = [mutant for mutant in mutants if mutant.outcome not in ("noticed", "over time")]
-    measure(options)
-    print(f"Coverage is ready after {time.monotonic() - begin:.0f} s", flush=True)
+    if not options.by_imports:
+        measure(options)
+        print(f"Coverage is ready after {time.monotonic() - begin:.0f} s", flush=True)
     os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(_import_paths()))
     sys.path[:0] = _import_paths()
-    chooser = Chooser(options)
+    chooser = ImportChooser(options) if options.by_imports else Chooser(options)
     for name in LIBRARIES:
         try:
             __import__(name)
@@ -409,8 +454,9 @@ def main(options: Options) -> None:
             print(f"{name} is not here ({error})", flush=True)
     for name in [name for name in sys.modules if name.split(".")[0] in (PACKAGE.name, "nerfstudio")]:
         del sys.modules[name]  # nerfstudio imports its plug-ins, and what is mutated has to be imported anew
-    control(chooser, options)
-    print(f"{len(chooser.seconds)} tests are left after {time.monotonic() - begin:.0f} s", flush=True)
+    if isinstance(chooser, Chooser):
+        control(chooser, options)
+        print(f"{len(chooser.seconds)} tests are left after {time.monotonic() - begin:.0f} s", flush=True)
     tried = []
     with (options.out / "mutants.jsonl").open("w", encoding="utf-8") as file:
         for mutant in run(mutants, chooser, options, end):

@@ -267,7 +267,7 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "image of another size": (to_jpeg_of_other_size, f"{FRAME}.*7x5 pixels, and transforms.json says 32x24"),
     "image that promises a size": (write("images/frame_00002.png", png_header(60_000, 60_000)), FRAME),
     "image a FIFO": (fifo("images/frame_00002.png"), "is a FIFO"),
-    "image of text": (write("images/frame_00002.png", b"text"), f"{FRAME}.*no image"),
+    "image of text": (write("images/frame_00002.png", b"text"), f"{FRAME}.*not an image"),
     "map that promises a size": (write("dynamic_prob/frame_00002.png", png_header(60_000, 60_000)), FRAME),
     "map in colour": (image("dynamic_prob/frame_00002.png", lambda m: np.dstack([m] * 3)), f"{FRAME}.*grey channel"),
     "map of another size": (image("dynamic_prob/frame_00002.png", lambda m: m[:4]), f"{FRAME}.*differ in size"),

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from das3r_ns.dataparser.mask_values import Layer, MaskError
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.regular import check_regular
 from das3r_ns.video.image_folder import ordered, readable_suffixes
 from das3r_ns.video.images import upright_turn
@@ -270,7 +271,7 @@ def _upright_size(image: Image.Image) -> Size:
 def _opened(path: Path) -> Image.Image:
     check_regular(path, MaskError)
     try:
-        return Image.open(path)
+        return open_image(path)
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:

@@ -15,11 +15,11 @@ from jaxtyping import Float, Float64
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
-from PIL import Image
 from torch import Tensor
 
 from das3r_ns import geometry
 from das3r_ns.dataparser.seed_points import training_seed_points
+from das3r_ns.files.image_file import open_image
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, image_paths, read_scene
 from das3r_ns.scene.edited_masks import edited_masks
 
@@ -98,7 +98,7 @@ def _mask_paths(folder: Path, image_size: tuple[int, int]) -> list[Path] | None:
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. Put it back: white where the scene is static, else black.")
-        with Image.open(path) as mask:  # reads the header only
+        with open_image(path) as mask:  # reads the header only
             width, height = mask.size
             if (height, width) != image_size or len(mask.getbands()) != 1:
                 raise ValueError(

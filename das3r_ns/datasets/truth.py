@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.regular import check_regular
 from das3r_ns.files.values import check_pose
 from das3r_ns.scene import RadialLens
@@ -209,7 +210,7 @@ def read_dynamic_mask(path: Path) -> Bool[Tensor, "h w"]:
     """
     check_truth_file(path)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mode, values = image.mode, np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TruthError(f"{path} is missing or not an image ({error}).") from error

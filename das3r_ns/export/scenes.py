@@ -24,6 +24,7 @@ import numpy as np
 import pycolmap
 from scipy.spatial.transform import Rotation
 
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import read_json_object, write_json
 from das3r_ns.files.whole import check_room
 from das3r_ns.scene import Scene, image_paths, read_scene, written_whole
@@ -109,10 +110,10 @@ def _write_masks(masks: dict[str, Path], folder: Path, pattern: str, invert: boo
         if not invert:
             _copy(path, destination)
             continue
-        from PIL import Image, ImageOps
+        from PIL import ImageOps
 
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as mask:
+        with open_image(path) as mask:
             ImageOps.invert(mask.convert("L")).save(destination)
 
 

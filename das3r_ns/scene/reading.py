@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
-from PIL import Image
 from torch import Tensor
 
 from das3r_ns import geometry
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import read_json_object
 from das3r_ns.files.regular import check_regular, inside
 from das3r_ns.files.values import applied_transform, check_pose, intrinsics_of, matrix_of, number, size_of
@@ -282,7 +282,7 @@ def _image_size(path: Path) -> tuple[int, int]:
     """Height and width by the header."""
     try:
         check_regular(path, SceneFolderError)
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.height, image.width
     except SceneFolderError:
         raise

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from das3r_ns.files.image_file import open_image
 from das3r_ns.video.decoding import DecodedFrames, Plan
 from das3r_ns.video.index import VideoIndex
 from das3r_ns.video.transparency import over_white
@@ -66,7 +67,7 @@ def read_animated_webp(
     alpha = np.full((len(chosen), height, width), 255, np.uint8)
     numbers: list[int] = []
     try:
-        with Image.open(path) as animation:
+        with open_image(path) as animation:
             for number in chosen:
                 animation.seek(number)
                 image = np.asarray(animation.convert("RGBA"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image
+
+from das3r_ns.files.image_file import open_image
 
 FULL_WHITE = 65535
 """Largest value of 16 bits."""
@@ -59,7 +60,7 @@ def to_8_bits(values: UInt16[np.ndarray, "..."], white: int) -> UInt8[np.ndarray
 
 def _has_16_bits(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if image.format == "PNG":
                 with path.open("rb") as file:
                     return file.read(25)[24:] == b"\x10"  # IHDR: signature, length, name, width, height, bit depth

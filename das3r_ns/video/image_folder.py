@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from PIL import Image
+from das3r_ns.files.image_file import open_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif"})
@@ -157,7 +157,7 @@ def _split_twins(images: list[Path]) -> tuple[list[Path], list[Path]]:
 
 def _has_colour(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.mode not in MASK_MODES
     except OSError:
         return True  # reading it says what is wrong

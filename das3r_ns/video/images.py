@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image
 
+from das3r_ns.files.image_file import open_image
 from das3r_ns.video.bit_depth import FULL_WHITE, read_16_bits, to_8_bits
 from das3r_ns.video.image_folder import natural_key
 
@@ -206,7 +207,7 @@ def _opened(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
+            return open_image(path)
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:

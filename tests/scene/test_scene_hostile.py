@@ -1,14 +1,11 @@
-"""Scene folders that are damaged or meant to harm are refused at once, with file, frame and value."""
+"""Random damage to a scene folder is harmless or named; what is meant to harm is tried by `tests/hostile`."""
 
 import contextlib
 import shutil
 import tempfile
-import threading
 from pathlib import Path
 
-import psutil
 import pytest
-from hostile_scenes import HOSTILE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_scene import make_scene
@@ -20,32 +17,6 @@ from das3r_ns import scene
 def good(tmp_path_factory) -> Path:
     made, frames = make_scene()
     return scene.write_scene(made, frames, tmp_path_factory.mktemp("good") / "scene")
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_scene_is_refused_at_once(tmp_path, good, name):
-    damage, message = HOSTILE[name]
-    folder = Path(shutil.copytree(good, tmp_path / "scene"))
-    damage(folder)
-    errors: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            scene.read_scene(folder)
-        except BaseException as error:
-            errors.append(error)
-
-    before = psutil.Process().memory_info().rss
-    reader = threading.Thread(target=read, daemon=True)  # a reader that hangs must not hang the tests
-    reader.start()
-    reader.join(timeout=20)
-    assert not reader.is_alive(), "hangs"
-    assert errors, "was read"
-    assert psutil.Process().memory_info().rss - before < 1 << 30
-    assert not (tmp_path / "executed").exists()
-    assert not Path("executed").exists()
-    with pytest.raises(scene.SceneFolderError, match=message):
-        raise errors[0]
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.regular import check_regular
 from das3r_ns.runtime.memory import GIB, available_bytes
 
@@ -205,10 +206,9 @@ def decode_grey(data: bytes, what: str) -> np.ndarray:
     Raises:
         ValueError: it is not such an image.
     """
-    from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             width, height, bands = *image.size, image.getbands()
     except Exception as error:  # Pillow's readers raise nearly anything on a damaged header
         raise ValueError(f"{what} is not an image ({type(error).__name__}).") from error

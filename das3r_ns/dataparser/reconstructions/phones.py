@@ -27,6 +27,7 @@ from das3r_ns.dataparser.reconstructions.arrays import (
 )
 from das3r_ns.dataparser.reconstructions.poses import from_quaternions, pinhole
 from das3r_ns.dataparser.reconstructions.types import DepthMap, FrameArray, Reconstruction
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import MAX_JSON_BYTES, read_json_object
 from das3r_ns.files.regular import check_regular
 from das3r_ns.files.values import intrinsics_of, number, size_of
@@ -90,11 +91,10 @@ def read_record3d(path: Path) -> Reconstruction:
         return DepthMap(known_depth(values), None if levels is None else SENSOR_CONFIDENCE[np.minimum(levels, 2)])
 
     def image(i: int) -> np.ndarray:
-        from PIL import Image
 
         data = _member(path, f"rgbd/{i}.jpg")
         try:
-            with Image.open(io.BytesIO(data)) as picture:
+            with open_image(io.BytesIO(data)) as picture:
                 check_pixels(picture.height, picture.width, f"{path}: rgbd/{i}.jpg")
                 return np.asarray(picture.convert("RGB"))
         except OSError as error:

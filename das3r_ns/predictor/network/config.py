@@ -10,6 +10,13 @@ DPT_HOOKS = (0.0, 0.5, 0.75, 1.0)
 """Which tokens the heads read, as fractions of the decoder depth; 0 is the encoder's output."""
 
 
+MAX_IN_FILES = {
+    "enc_embed_dim": 1 << 14, "dec_embed_dim": 1 << 14, "enc_num_heads": 1 << 10, "dec_num_heads": 1 << 10,
+    "enc_depth": 200, "dec_depth": 200, "patch_size": 1 << 10,
+}  # fmt: skip
+"""Largest numbers that a file of weights may give: the network is built before its weights are compared with it."""
+
+
 @dataclass(frozen=True)
 class PairwiseNetworkConfig:
     """Widths and depths of the encoder and the two decoders. The defaults are the published network (ViT-L encoder)."""
@@ -81,6 +88,9 @@ class PairwiseNetworkConfig:
             raise ValueError(f"config.json has pos_embed = {pos_embed!r}; expected RoPE and a number, such as RoPE100")
         image_size = stored.get("img_size", defaults.image_size)
         rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
+        for name, most in MAX_IN_FILES.items():
+            if not 1 <= int(stored.get(name, 1)) <= most:
+                raise ValueError(f"config.json has {name} = {stored[name]}; expected 1 to {most}")
         return cls(
             enc_embed_dim=int(stored.get("enc_embed_dim", defaults.enc_embed_dim)),
             enc_depth=int(stored.get("enc_depth", defaults.enc_depth)),

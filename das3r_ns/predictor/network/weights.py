@@ -121,11 +121,13 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 def _read_config(path: Path) -> PairwiseNetworkConfig:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
+    if not isinstance(stored, dict):
+        raise WeightsError(f"{path} holds a {type(stored).__name__}, not the settings of a network.")
     try:
         return PairwiseNetworkConfig.from_hub(stored)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
