@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, Float64
 
@@ -33,6 +34,13 @@ CONTRADICTS = 3.0
 DOUBTED = 0.5
 """Of its confidence that a depth keeps which the other contradicts."""
 MAX_CONFIDENCE = 100.0
+WHITE_NOISE = 1.553
+"""Standard deviation of white noise over the median distance from the median of 5x5 pixels, by simulation."""
+BLOCK_PX = 5
+MEDIAN_OF_BLOCK = np.pi / 2 / BLOCK_PX**2
+"""Variance of the median of a block of white noise over that of its pixels."""
+MIN_OWN_FACTOR = 0.1
+"""Least factor between the true standard deviation of triangulated depth and that which it states."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class AlignedDepth:
     """Relative standard deviation, by comparison with what was triangulated."""
     scale: Float64[np.ndarray, "n"]
     """By which the depth of each frame was multiplied."""
+    own_factor: float = 1.0
+    """Of the standard deviation of triangulated depth, as it is stated, that the comparison leaves it."""
 
 
 def at_size(values: Float32[np.ndarray, "n _ _"], size: tuple[int, int]) -> Float32[np.ndarray, "n h w"]:
@@ -79,7 +89,8 @@ def align_depth(
             log_scale[i] = _mode(ratio)
     scale = _scale_of_frames(log_scale, prior.source)
     given *= scale[:, None, None].astype(np.float32)
-    return AlignedDepth(given, certain, _relative_std(given, certain, depth, confidence), scale)
+    std, own_factor = _relative_std(given, certain, depth, confidence)
+    return AlignedDepth(given, certain, std, scale, own_factor)
 
 
 def _compared(
@@ -136,8 +147,13 @@ def _relative_std(
     certain: Float32[np.ndarray, "n h w"],
     depth: Float32[np.ndarray, "n h w"],
     confidence: Float32[np.ndarray, "n h w"],
-) -> Float32[np.ndarray, "n h w"]:
-    """By level of confidence: the spread of the ratio to triangulated depth, without what the latter adds to it."""
+) -> tuple[Float32[np.ndarray, "n h w"], float]:
+    """Relative standard deviation of each given depth, by level of confidence, and `AlignedDepth.own_factor`.
+
+    The spread of the ratio has two parts. What makes neighbouring pixels differ is the given depth's own and is seen in
+    it alone; it is nearly gone in medians of blocks. What these still show is counted as the triangulated depth's, with
+    its own unevenness: mostly less than it states.
+    """
     known = certain[given > 0]
     bounds = np.zeros(0)
     if len(known):
@@ -145,15 +161,52 @@ def _relative_std(
         bounds = np.unique(np.quantile(sample, np.arange(1, LEVELS) / LEVELS))
         bounds = bounds[(bounds > sample.min()) & (bounds < sample.max())]
     level = np.digitize(certain, bounds, right=True)
-    std = np.full(len(bounds) + 1, np.nan)
-    for k in range(len(std)):
+    rough = [_roughness(values) for values in given]
+    spread, stated, own, count = (np.full(len(bounds) + 1, np.nan) for _ in range(4))
+    for k in range(len(spread)):
         parts = [_compared(given[i] * (level[i] == k), depth[i], confidence[i]) for i in range(len(given))]
         ratio, variance = (np.concatenate([part[j] for part in parts]) for j in (0, 1))
         if len(ratio) >= MIN_PIXELS:
-            spread = 1.4826 * np.median(np.abs(ratio))
-            std[k] = np.sqrt(max(spread**2 - float(np.median(variance)), 0))
-    typical = np.nanmax(std) if np.isfinite(std).any() else UNTOLD_STD
-    return np.maximum(np.where(np.isfinite(std), std, typical), MIN_STD)[level].astype(np.float32)
+            spread[k] = (1.4826 * np.median(np.abs(ratio))) ** 2
+            stated[k], count[k] = np.median(variance), len(ratio)
+            uneven = np.concatenate([rough[i][level[i] == k] for i in range(len(given))])
+            own[k] = (WHITE_NOISE * np.median(uneven[np.isfinite(uneven)])) ** 2
+    told = np.isfinite(spread)
+    factor = 1.0
+    if told.any():
+        sure = np.concatenate([_roughness(depth[i])[confidence[i] > SURE] for i in range(len(depth))])
+        sure = sure[np.isfinite(sure)]
+        uneven = (WHITE_NOISE * float(np.median(sure)) if len(sure) else 0.0) ** 2
+        white = MEDIAN_OF_BLOCK * (np.average(own[told], weights=count[told]) + uneven)
+        even = max(_spread_of_blocks(given, depth, confidence) - white, 0)
+        rest = (uneven + even) / np.average(stated[told], weights=count[told])
+        factor = float(np.sqrt(np.clip(rest, MIN_OWN_FACTOR**2, 1)))
+    std = np.sqrt(np.maximum(np.maximum(spread - factor**2 * stated, own), MIN_STD**2))
+    typical = np.nanmax(std) if told.any() else UNTOLD_STD
+    return np.where(told, std, typical)[level].astype(np.float32), factor
+
+
+def _spread_of_blocks(
+    given: Float32[np.ndarray, "n h w"], depth: Float32[np.ndarray, "n h w"], confidence: Float32[np.ndarray, "n h w"]
+) -> float:
+    """Relative variance of the ratio of depths, by the medians of blocks."""
+    n, height, width = (given.shape[0], given.shape[1] // BLOCK_PX, given.shape[2] // BLOCK_PX)
+    inside = (slice(None), slice(height * BLOCK_PX), slice(width * BLOCK_PX))
+    given, depth, confidence = (values[inside] for values in (given, depth, confidence))
+    both = (given > 0) & (depth > 0) & (confidence > SURE)
+    ratio = np.where(both, np.log(np.maximum(depth, 1e-12) / np.maximum(given, 1e-12)), np.nan)
+    blocks = ratio.reshape(n, height, BLOCK_PX, width, BLOCK_PX).transpose(0, 1, 3, 2, 4).reshape(-1, BLOCK_PX**2)
+    blocks = blocks[np.isfinite(blocks).sum(axis=1) > BLOCK_PX**2 // 2]
+    if len(blocks) < MIN_PIXELS // 4:
+        return float("inf")
+    return float((1.4826 * np.median(np.abs(np.nanmedian(blocks, axis=1)))) ** 2)
+
+
+def _roughness(depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """How far the logarithm of each depth is from the median of its surroundings; NaN beside pixels without depth."""
+    known = cv2.erode((depth > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    log = np.log(np.maximum(depth, 1e-12)).astype(np.float32)
+    return np.where(known, np.abs(log - cv2.medianBlur(log, 5)), np.nan).astype(np.float32)
 
 
 def join_depth(
@@ -162,7 +215,7 @@ def join_depth(
     """Join a prior to triangulated depth and its confidence, in place."""
     for i in range(len(depth)):
         own, given = depth[i], prior.depth[i]
-        own_std = 1 / np.maximum(confidence[i], 1e-6)
+        own_std = prior.own_factor / np.maximum(confidence[i], 1e-6)
         given_std = prior.std[i]
         has_own, has_given = (own > 0) & (confidence[i] > 0), given > 0
         log_own, log_given = (np.log(np.where(values > 0, values, 1)) for values in (own, given))
@@ -176,4 +229,5 @@ def join_depth(
         total = weight_own + weight_given
         mean = np.exp((weight_own * log_own + weight_given * log_given) / np.maximum(total, 1e-12))
         depth[i] = np.where(total > 0, mean, own)
-        confidence[i] = np.minimum(np.sqrt(total), MAX_CONFIDENCE) * np.where(contradicts, DOUBTED, 1)
+        sure = np.sqrt(prior.own_factor**2 * weight_own + weight_given)  # as sure as it states itself
+        confidence[i] = np.minimum(sure, MAX_CONFIDENCE) * np.where(contradicts, DOUBTED, 1)

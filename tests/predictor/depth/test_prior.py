@@ -79,6 +79,17 @@ def test_the_mean_of_both_is_better_than_either_and_outliers_of_either_do_no_har
     assert np.median(sure[outliers]) < np.median(sure[~outliers])
 
 
+def test_triangulated_depth_that_is_better_than_it_states_is_not_spoilt():
+    true, own, confidence = scene(0.005)
+    confidence = confidence / 8  # it states 4 %
+    rng = np.random.default_rng(3)
+    aligned = align_depth(prior_of(true * np.exp(rng.normal(0, 0.05, true.shape))), own, confidence)
+    depth, sure = own.copy(), confidence.copy()
+    join_depth(aligned, depth, sure)
+    assert np.sqrt(np.mean(np.log(depth / true) ** 2)) < 1.6 * 0.005
+    assert (sure >= confidence).mean() > 0.95
+
+
 def test_a_prior_fills_what_was_not_triangulated():
     true, own, confidence = scene()
     own[:, :, 30:], confidence[:, :, 30:] = 0, 0
