@@ -9,7 +9,7 @@ import torch
 
 from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.options import PredictionOptions
-from das3r_ns.video.config import VideoConfig
+from das3r_ns.video import VideoConfig, read_clip
 
 STEPS = (0.1259, 0.1290, 0.0745, 0.0677, 0.0720)
 """Distances between the first cameras of `cameras/transforms_plain.json`."""
@@ -77,6 +77,49 @@ def test_cameras_of_every_second_frame(cases, capsys):
 
 
 def test_images_of_12_bits_use_the_full_range(cases):
-    clip, _ = read_inputs(cases / "folders_of_images" / "grey_12_bits", PredictionOptions())
+    clip, _ = read_inputs(cases / "folders_of_pictures" / "grey_12_bits", PredictionOptions())
     assert clip.frames.max() > 200
     assert len(clip.frames.unique()) > 100
+
+
+VIDEOS = {
+    # name: (frames, (height, width), what is said)
+    "asf_b_frames/clip.wmv": (20, None, ""),
+    "avi_dropped_frames/gap.avi": (15, None, ""),
+    "latin1_metadata/clip.mp4": (20, (144, 256), ""),
+    "mjpeg_with_exif/camera.avi": (16, (144, 256), ""),
+    "raw_h264/drone.h264": (20, None, "stores no times"),
+    "starts_between_key_frames/cut.ts": (20, None, "starts between keyframes"),
+    "variable_rate/vfr.mp4": (20, None, ""),
+    "interlaced/interlaced.mp4": (20, None, "is interlaced (top field first)"),
+    "interlaced/progressive.mp4": (20, None, ""),
+    "hdr/hlg.mov": (None, None, "HDR (HLG), BT.2020"),
+    "hdr/pq.mov": (None, None, "HDR (PQ), BT.2020"),
+    "hdr/sdr.mp4": (None, None, ""),
+}
+
+
+@pytest.mark.parametrize("name", VIDEOS)
+def test_videos(cases, capsys, name):
+    clip = read_clip(cases / name)
+    count, size, said = VIDEOS[name]
+    assert count is None or len(clip) == count
+    assert size is None or clip.size == size
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Reading" not in line and line.strip()]
+    assert (said in " ".join(lines)) if said else not lines
+    assert len({frame.numpy().tobytes() for frame in clip.frames}) == len(clip)  # no copies
+
+
+def test_times_of_frames_that_were_dropped_and_of_a_pause(cases):
+    dropped = read_clip(cases / "avi_dropped_frames" / "gap.avi").times_s
+    np.testing.assert_allclose(dropped, [i / 15 for i in range(20) if not 5 <= i < 10], atol=1e-3)
+    steps = np.diff(read_clip(cases / "variable_rate" / "vfr.mp4").times_s)
+    assert steps[9] == pytest.approx(1.5, abs=0.01)
+    np.testing.assert_allclose(np.delete(steps, 9), 1 / 15, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["hlg.mov", "pq.mov"])
+def test_hdr_is_near_the_sdr_row(cases, name):
+    right = read_clip(cases / "hdr" / "sdr.mp4").frames.double()
+    error = (read_clip(cases / "hdr" / name).frames.double() - right).square().mean()
+    assert 10 * np.log10(255**2 / float(error)) > 32.5
