@@ -24,7 +24,7 @@ from torch import Tensor
 
 from das3r_ns.model import frame_metrics, losses
 from das3r_ns.model.density import prune
-from das3r_ns.model.frame_loss import ExtraTerms, FrameTerms, frame_terms, published_terms
+from das3r_ns.model.frame_loss import ExtraTensors, ExtraTerms, FrameTerms, frame_terms, masked_terms, published_terms
 from das3r_ns.model.graphed import Graphed
 from das3r_ns.model.hidden import guessed
 from das3r_ns.model.map_edits import MapChange, add_uncovered, remove_ghosts, take_maps
@@ -262,27 +262,23 @@ class Das3rModel(Das3rState):
         return image, terms
 
     def _more_terms(self, image: Tensor, frame: int) -> tuple[Tensor, ...]:
-        """What `ExtraTerms` look at."""
-        shutter = () if self.shutter is None else self.shutter.of_frame(frame)
-        exposure = () if self.exposure is None else self.exposure.of_frame(image, frame)
-        ground = () if self.hidden_ground is None else self.hidden_ground.of_frame(image, frame)
-        return (*shutter, *exposure, *ground)
+        """What `ExtraTerms` look at, in a row."""
+        return ExtraTensors(
+            shutter=() if self.shutter is None else self.shutter.of_frame(frame),
+            exposure=() if self.exposure is None else self.exposure.of_frame(image, frame),
+            ground=() if self.hidden_ground is None else self.hidden_ground.of_frame(image, frame),
+        ).in_a_row()
 
     def _terms_without_maps(self, rgb: Tensor, image: Tensor, batch: dict[str, Any]) -> FrameTerms:
         """Terms of evaluation, and of data without a predictor: the mask, if there is one, decides what counts."""
-        exposure = nothing = rgb.new_zeros(())
+        weight, exposure, frame_weight = torch.ones_like(image[..., :1]), None, None
         if self.training:
             frame = int(batch["image_idx"])
-            rgb = self._filmed(rgb, frame)
-            exposure = nothing if self.exposure is None else self.exposure.regularizer(frame)
-        weight = torch.ones_like(image[..., :1])
+            rgb, frame_weight = self._filmed(rgb, frame), self.frame_weight[frame]
+            exposure = None if self.exposure is None else self.exposure.regularizer(frame)
         if "mask" in batch:
             weight = self._downscale_if_required(batch["mask"].to(self.device).float())
-        photometric = losses.photometric_loss(rgb, image, weight, self.config.ssim_lambda)
-        if self.training:
-            photometric = photometric * self.frame_weight[int(batch["image_idx"])]
-        psnr = losses.psnr(rgb.detach(), image, weight)
-        return FrameTerms(photometric, nothing, nothing, psnr, weight, exposure, nothing)
+        return masked_terms(rgb, image, weight, self.config.ssim_lambda, frame_weight, exposure)
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Any]:
         """Static PSNR of the frame and the number of Gaussians."""

@@ -15,7 +15,8 @@ from das3r_ns.predictor.cameras import find as cameras
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
-from das3r_ns.predictor.cameras.find import best_of, find_cameras, select_keyframes
+from das3r_ns.predictor.cameras.find import best_of, find_cameras
+from das3r_ns.predictor.cameras.keyframes import select_keyframes
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks
 from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.flow.clip_flow import DisFlow
