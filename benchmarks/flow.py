@@ -22,10 +22,11 @@ import torch
 import tyro
 from torchvision.models.optical_flow import raft_large, raft_small
 
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowEstimator
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.flow.estimator import FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow
+from das3r_ns.predictor.geometric.clip_flow import flow_between
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.geometric.predictor import flow_between
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video.clip import Clip

@@ -16,7 +16,7 @@ from plane_sweep import sweep, true_flow
 from torch import Tensor
 
 from das3r_ns.datasets import read_image
-from das3r_ns.predictor.flow.clip_flow import resize_flow
+from das3r_ns.predictor.flow.flow_maps import resize_flow
 from das3r_ns.predictor.flow.learned import LearnedFlow
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.training.flow.textures import make_textures

@@ -19,7 +19,8 @@ import torch
 import tyro
 from jaxtyping import Float32, UInt8
 
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.masks.refiners import sam2
 
 SIZE, MAP_SIZE = (480, 854), (243, 432)

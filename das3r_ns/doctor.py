@@ -16,7 +16,7 @@ from rich.text import Text
 
 from das3r_ns import __version__
 from das3r_ns.machine import checks, hardware
-from das3r_ns.machine.checks import Finding
+from das3r_ns.machine.findings import Finding
 from das3r_ns.runtime.cache_folder import cache_folder
 
 EXTRAS = {

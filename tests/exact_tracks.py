@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from das3r_ns import geometry
 from das3r_ns.predictor.cameras.sfm import Tracks
 from das3r_ns.predictor.cameras.sfm.normal_equations import RobustScale, State
-from das3r_ns.predictor.flow.clip_flow import round_trip_error
+from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticClip
 
 

@@ -20,8 +20,10 @@ from das3r_ns.dataparser.camera_check import (
     pairs_of,
 )
 from das3r_ns.dataparser.file_names import sorted_by_number
-from das3r_ns.dataparser.known_cameras import Convention, NamedCameras, intrinsics_at, rows_by_folder, undistort
-from das3r_ns.dataparser.matching import AmbiguousNumbers, ClipFrames, MatchError, Numbering, match_files
+from das3r_ns.dataparser.known_cameras import Convention, NamedCameras, rows_by_folder
+from das3r_ns.dataparser.matching import Numbering, match_files
+from das3r_ns.dataparser.matching_result import AmbiguousNumbers, ClipFrames, MatchError
+from das3r_ns.dataparser.pinhole_images import intrinsics_at, undistort
 from das3r_ns.video.clip import Clip
 
 MIN_SUPPORT_SHARE = 0.5

@@ -21,18 +21,12 @@ from das3r_ns.dataparser.camera_match import check_cameras, match_cameras
 from das3r_ns.dataparser.clip_choice import with_frame_budget
 from das3r_ns.dataparser.colmap_model import find_models
 from das3r_ns.dataparser.file_names import bare_name, last_number
-from das3r_ns.dataparser.known_cameras import (
-    NamedCameras,
-    cameras_of_frames,
-    intrinsics_at,
-    read_cameras,
-    subset,
-    undistort,
-)
+from das3r_ns.dataparser.known_cameras import NamedCameras, cameras_of_frames, read_cameras, subset
 from das3r_ns.dataparser.known_masks import FrameMasks, describe, match_masks, read_masks
 from das3r_ns.dataparser.mask_files import MaskFiles, list_masks, of_files, open_masks
-from das3r_ns.dataparser.matching import ClipFrames
+from das3r_ns.dataparser.matching_result import ClipFrames
 from das3r_ns.dataparser.options import Numbering, PredictionOptions
+from das3r_ns.dataparser.pinhole_images import intrinsics_at, undistort
 from das3r_ns.dataparser.poses_check import shift_of
 from das3r_ns.dataparser.reconstructions.assign import assign, depth_of_frames, moving_of_frames
 from das3r_ns.dataparser.reconstructions.between import describe_reconstruction, with_frames_between

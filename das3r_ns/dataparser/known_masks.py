@@ -14,7 +14,8 @@ from torch import Tensor
 
 from das3r_ns.dataparser.mask_files import MaskFiles
 from das3r_ns.dataparser.mask_values import Encoding, Evidence, Layer, MaskError
-from das3r_ns.dataparser.matching import ClipFrames, MatchError, Matching, Numbering, match_files
+from das3r_ns.dataparser.matching import Numbering, match_files
+from das3r_ns.dataparser.matching_result import ClipFrames, MatchError, Matching
 
 MAX_MOVING_SHARE = 0.9
 """Masks that cover more than this are taken for inverted ones."""

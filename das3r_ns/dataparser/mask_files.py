@@ -9,26 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from das3r_ns.dataparser.mask_layers import Size, layer_of_array, layer_of_image, opened, read_layer, upright_size
 from das3r_ns.dataparser.mask_values import Layer, MaskError
-from das3r_ns.files.image_file import open_image
 from das3r_ns.files.regular import check_regular
 from das3r_ns.video.image_folder import ordered, readable_suffixes
-from das3r_ns.video.images import upright_turn
 
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
-MAX_PIXELS = 200_000_000
-"""Largest mask that is decoded."""
 MAX_STACK_BYTES = 4 << 30
 """Most that a packed stack of masks may unpack to."""
 FRAMES_AT_ONCE = 32
 """Frames of a mask video that are decoded and kept together."""
-LOSSY_FORMATS = frozenset({"JPEG", "MPO", "WEBP", "HEIF", "AVIF"})
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -98,39 +90,29 @@ def of_files(place: Path, paths: Sequence[Path]) -> MaskFiles:
     def load(i: int) -> Layer:
         check_regular(paths[i], MaskError)
         if paths[i].suffix.lower() in ARRAY_SUFFIXES:
-            return _layer_of_array(_one_mask(_array(paths[i]), paths[i]), paths[i])
+            return layer_of_array(_one_mask(_array(paths[i]), paths[i]), paths[i])
         return read_layer(paths[i])
 
     def size(i: int) -> Size:
         check_regular(paths[i], MaskError)
         if paths[i].suffix.lower() in ARRAY_SUFFIXES:
             return _mask_shape(_array(paths[i]).shape, paths[i])
-        with _opened(paths[i]) as image:
-            return _upright_size(image)
+        with opened(paths[i]) as image:
+            return upright_size(image)
 
     return MaskFiles(place, tuple(str(p) for p in paths), load, size, tuple(p.name for p in paths))
 
 
-def read_layer(path: Path) -> Layer:
-    """A mask image, upright.
-
-    Raises:
-        MaskError: it is not an image, is cut short, or is larger than can be meant.
-    """
-    with _opened(path) as image:
-        return _layer_of_image(image, path)
-
-
 def _of_pages(path: Path) -> MaskFiles:
-    with _opened(path) as image:
+    with opened(path) as image:
         pages = int(getattr(image, "n_frames", 1))
-        size = _upright_size(image)
+        size = upright_size(image)
 
     def load(i: int) -> Layer:
-        with _opened(path) as image:
+        with opened(path) as image:
             if i:
                 image.seek(i)
-            return _layer_of_image(image, path)
+            return layer_of_image(image, path)
 
     labels = (str(path),) if pages == 1 else tuple(f"{path}, page {i + 1}" for i in range(pages))
     return MaskFiles(path, labels, load, lambda _: size, None)
@@ -150,7 +132,7 @@ def _of_stack(path: Path) -> MaskFiles:
     kept = stack
     size = kept.shape[1], kept.shape[2]
     labels = tuple(f"{path}, mask {i}" for i in range(len(kept)))
-    return MaskFiles(path, labels, lambda i: _layer_of_array(np.asarray(kept[i]), path), lambda _: size, None)
+    return MaskFiles(path, labels, lambda i: layer_of_array(np.asarray(kept[i]), path), lambda _: size, None)
 
 
 def _of_video(path: Path) -> MaskFiles:
@@ -176,108 +158,6 @@ def _of_video(path: Path) -> MaskFiles:
     labels = tuple(f"{path}, frame {i + 1}" for i in range(len(index.times_s)))
     times = tuple(time - index.times_s[0] for time in index.times_s)
     return MaskFiles(path, labels, load, lambda _: index.size, None, times)
-
-
-def _layer_of_image(image: Image.Image, path: Path) -> Layer:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise MaskError(f"{path} says that it has {width}x{height} pixels: too large for a mask.")
-    turn = upright_turn(image)
-    lossy = image.format in LOSSY_FORMATS
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MaskError(f"{path} cannot be read to its end ({error}). Copy it again or take it out.") from error
-    values, alpha = _channels(image, path)
-    if turn is not None:
-        values = np.asarray(_turned(values, turn))
-        alpha = None if alpha is None else _turned(alpha, turn)
-    return Layer(values, alpha, lossy)
-
-
-def _channels(image: Image.Image, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values and alpha of an image of any mode."""
-    if image.format == "PNG" and image.mode in ("RGB", "RGBA"):  # Pillow would cut 16 bits a channel down to 8
-        deep = _deep_png(path)
-        if deep is not None:
-            return deep
-    if image.mode == "P" and "transparency" not in image.info:
-        return _palette_values(image), None
-    if image.mode in ("1", "L") and "transparency" not in image.info:
-        values = np.array(image)
-        return values.astype(np.uint8), None
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.array(image)
-        return (
-            values.astype(np.uint16)
-            if values.min() >= 0 and values.max() < 65536 and values.dtype.kind != "f"
-            else values
-        ), None
-    if "A" in image.getbands() or "transparency" in image.info:
-        rgba = np.array(image.convert("RGBA"))
-        return rgba[..., :3], rgba[..., 3]
-    return np.array(image.convert("RGB")), None
-
-
-def _palette_values(image: Image.Image) -> np.ndarray:
-    """Numbers of objects; or grey, where the palette holds nothing but black and white, or all greys in order."""
-    index = np.array(image)
-    palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    used = np.flatnonzero(np.bincount(index.ravel()))
-    if len(used) and used[-1] < len(palette):
-        colours = palette[used].astype(int)
-        if (np.isin(colours, (0, 255)).all() and (np.ptp(colours, axis=1) == 0).all()) or (
-            len(palette) == 256 and (palette == np.arange(256)[:, None]).all()
-        ):
-            return palette[index, 0]
-    return index
-
-
-def _deep_png(path: Path) -> tuple[np.ndarray, np.ndarray | None] | None:
-    with path.open("rb") as file:
-        header = file.read(26)
-    if len(header) < 26 or header[24] != 16:
-        return None
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 3:
-        return None
-    rgb = image[..., 2::-1]
-    if (rgb.max() <= 255) or not (rgb % 257 == 0).all():  # numbers of objects, or colours of more than 8 bits
-        values = (rgb > 0).any(axis=2).astype(np.uint8)
-    else:
-        values = (rgb // 257).astype(np.uint8)
-    return values, (image[..., 3] // 257).astype(np.uint8) if image.shape[2] == 4 else None
-
-
-def _turned(values: np.ndarray, turn: Image.Transpose) -> np.ndarray:
-    wide = values if values.dtype in (np.uint8, np.uint16) or values.ndim == 3 else values.astype(np.float32)
-    if wide.ndim == 2 and wide.dtype == np.uint16:
-        wide = wide.astype(np.int32)
-    return np.array(Image.fromarray(wide).transpose(turn))
-
-
-def _upright_size(image: Image.Image) -> Size:
-    turn = upright_turn(image)
-    width, height = image.size
-    sideways = turn in (
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSVERSE,
-        Image.Transpose.ROTATE_90,
-    )
-    return (width, height) if sideways else (height, width)
-
-
-def _opened(path: Path) -> Image.Image:
-    check_regular(path, MaskError)
-    try:
-        return open_image(path)
-    except FileNotFoundError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise MaskError(f"{path} says that it has more pixels than a mask can have ({error}).") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise MaskError(f"{path} is not an image that can be read ({error}).") from error
 
 
 def _array(path: Path) -> np.ndarray:
@@ -321,22 +201,3 @@ def _one_mask(array: np.ndarray, path: Path) -> np.ndarray:
     if array.dtype.kind not in "buif":
         raise MaskError(f"{path} holds values of type {array.dtype}; masks are numbers or booleans.")
     return np.asarray(array).reshape(-1, height, width).max(axis=0)
-
-
-def _layer_of_array(values: np.ndarray, path: Path) -> Layer:
-    if values.dtype == bool:
-        return Layer(values.astype(np.uint8))
-    if values.dtype.kind not in "uif":
-        raise MaskError(f"{path} holds values of type {values.dtype}; masks are numbers or booleans.")
-    if values.dtype.kind == "f":
-        values = values.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise MaskError(f"{path} holds values that are not finite (NaN or infinity).")
-        if values.size and values.min() >= 0 and values.max() < 65536 and (values % 1 == 0).all() and values.max() > 1:
-            return Layer(values.astype(np.uint16))
-        return Layer(values)
-    if values.size and values.min() < 0:
-        return Layer(values.astype(np.float32))
-    if values.size and values.max() > 65535:  # numbers of objects: that they are not 0 is all that counts
-        return Layer((values > 0).astype(np.uint8))
-    return Layer(values.astype(np.uint8 if values.size and values.max() < 256 else np.uint16))

@@ -7,15 +7,8 @@ first pixel's centre at (0.5, 0.5), masks as True where something moves.
 
 from das3r_ns.datasets.davis import read_davis
 from das3r_ns.datasets.sintel import read_sintel
-from das3r_ns.datasets.truth import (
-    TruthClip,
-    TruthError,
-    is_truth_folder,
-    read_dynamic_mask,
-    read_image,
-    read_poses,
-    read_truth_folder,
-)
+from das3r_ns.datasets.truth import TruthClip, is_truth_folder, read_truth_folder
+from das3r_ns.datasets.truth_files import TruthError, read_dynamic_mask, read_image, read_poses
 from das3r_ns.datasets.tum import associate, read_tum_dynamics, read_tum_trajectory
 
 __all__ = [

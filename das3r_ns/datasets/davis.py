@@ -6,7 +6,8 @@ ROOT/Annotations/480p/SEQUENCE/00000.png     pixel values are object numbers, 0 
 
 from pathlib import Path
 
-from das3r_ns.datasets.truth import TruthClip, TruthError, images_of, read_dynamic_mask
+from das3r_ns.datasets.truth import TruthClip
+from das3r_ns.datasets.truth_files import TruthError, images_of, read_dynamic_mask
 
 RESOLUTION = "480p"
 

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from das3r_ns import geometry
-from das3r_ns.datasets.truth import TruthClip, TruthError, check_truth_file, images_of
+from das3r_ns.datasets.truth import TruthClip
+from das3r_ns.datasets.truth_files import TruthError, check_truth_file, images_of
 from das3r_ns.files.values import check_pose
 
 TAG = np.float32(202021.25)

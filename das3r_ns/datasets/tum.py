@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from das3r_ns.datasets.truth import TruthClip, TruthError, check_truth_file, numbers_of
+from das3r_ns.datasets.truth import TruthClip
+from das3r_ns.datasets.truth_files import TruthError, check_truth_file, numbers_of
 from das3r_ns.files.regular import inside
 from das3r_ns.files.values import check_pose
 

@@ -13,7 +13,7 @@ from das3r_ns.datasets import (
     read_poses,
     read_truth_folder,
 )
-from das3r_ns.datasets.truth import images_of
+from das3r_ns.datasets.truth_files import images_of
 
 
 def assemble_truth(

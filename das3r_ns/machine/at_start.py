@@ -43,7 +43,8 @@ def check_at_start(command: list[str]) -> None:
     device = _value(arguments, "--machine.device-type")
     if (default_device() if device is None else device) != "cuda":
         return
-    from das3r_ns.machine.checks import MachineError, draws_on_cpu, gpu_findings
+    from das3r_ns.machine.checks import draws_on_cpu, gpu_findings
+    from das3r_ns.machine.findings import MachineError
     from das3r_ns.runtime.failures import end_in_a_sentence, program_name
 
     end_in_a_sentence(program_name())

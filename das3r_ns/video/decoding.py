@@ -20,7 +20,8 @@ from jaxtyping import UInt8
 
 from das3r_ns.video.colour import ColourSpace
 from das3r_ns.video.conversion import Converter
-from das3r_ns.video.index import VideoIndex, decoded_frames
+from das3r_ns.video.head import decoded_frames
+from das3r_ns.video.index import VideoIndex
 from das3r_ns.video.interlacing import MAX_PAIRS, FieldOrder, InterlaceDetector, deinterlaced
 from das3r_ns.video.opening import open_video, video_stream
 from das3r_ns.video.orientation import shown_size

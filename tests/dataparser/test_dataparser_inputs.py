@@ -15,11 +15,12 @@ from PIL import Image
 from das3r_ns import geometry
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.inputs import kind_of, read_inputs
-from das3r_ns.dataparser.known_cameras import read_cameras, undistort
+from das3r_ns.dataparser.known_cameras import read_cameras
 from das3r_ns.dataparser.known_masks import match_masks, read_masks
 from das3r_ns.dataparser.mask_files import of_files
-from das3r_ns.dataparser.matching import ClipFrames, MatchError
+from das3r_ns.dataparser.matching_result import ClipFrames, MatchError
 from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.dataparser.pinhole_images import undistort
 from das3r_ns.scene import read_scene
 from das3r_ns.video import images
 from das3r_ns.video.clip import Clip

@@ -18,7 +18,7 @@ from das3r_ns.dataparser import camera_check
 from das3r_ns.dataparser.colmap_model import PARAMETERS, find_models, read_model
 from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
 from das3r_ns.dataparser.known_cameras import FLIP, read_cameras
-from das3r_ns.dataparser.matching import AmbiguousNumbers
+from das3r_ns.dataparser.matching_result import AmbiguousNumbers
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.video.config import VideoConfig

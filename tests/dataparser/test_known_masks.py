@@ -18,7 +18,7 @@ from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.known_masks import read_masks
 from das3r_ns.dataparser.mask_files import open_masks
 from das3r_ns.dataparser.mask_values import Evidence, Layer, MaskError
-from das3r_ns.dataparser.matching import MatchError
+from das3r_ns.dataparser.matching_result import MatchError
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.video.config import VideoConfig
 

@@ -5,7 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from das3r_ns.dataparser.file_names import bare_name
-from das3r_ns.dataparser.matching import AmbiguousNumbers, ClipFrames, MatchError, match_files
+from das3r_ns.dataparser.matching import match_files
+from das3r_ns.dataparser.matching_result import AmbiguousNumbers, ClipFrames, MatchError
 from das3r_ns.video.image_folder import file_order
 
 

@@ -23,7 +23,7 @@ from das3r_ns.datasets import (
 )
 from das3r_ns.datasets.davis import VAL_2016, davis_root, davis_sequences
 from das3r_ns.datasets.sintel import read_cam, read_dpt, read_flo, sintel_root
-from das3r_ns.datasets.truth import read_intrinsics
+from das3r_ns.datasets.truth_files import read_intrinsics
 from das3r_ns.video.clip import read_clip
 
 RED_GREEN_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]

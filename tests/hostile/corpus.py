@@ -38,7 +38,7 @@ from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.known_cameras import FLIP, read_cameras
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.datasets.sintel import read_dpt
-from das3r_ns.datasets.truth import read_poses
+from das3r_ns.datasets.truth_files import read_poses
 from das3r_ns.evaluation.unpack import unpack
 from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network, save_weights

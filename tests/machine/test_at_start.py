@@ -12,7 +12,8 @@ import pytest
 import torch
 from machine.machines import machine, nvcc
 
-from das3r_ns.machine import at_start, checks, hardware, kernels, toolkit
+from das3r_ns.machine import at_start, hardware, kernels, toolchain, toolkit
+from das3r_ns.machine.findings import Finding, MachineError
 
 __all__ = ["machine"]
 
@@ -38,7 +39,7 @@ def without_gpp(machine: Path, patch: pytest.MonkeyPatch) -> None:
 
 def without_room(machine: Path, patch: pytest.MonkeyPatch) -> None:
     with_nvcc(machine, patch)
-    patch.setattr(checks, "headers_of_python", lambda: checks.Finding("Python headers", True, ""))
+    patch.setattr(toolchain, "headers_of_python", lambda: Finding("Python headers", True, ""))
     patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000_000))
 
 
@@ -64,7 +65,7 @@ LACKS = {
 def test_what_is_missing_is_said(machine, monkeypatch, lack):
     take_away, text = LACKS[lack]
     take_away(machine, monkeypatch)
-    with pytest.raises(checks.MachineError, match=text):
+    with pytest.raises(MachineError, match=text):
         at_start.check_at_start(TRAINING)
 
 
@@ -100,7 +101,7 @@ def test_a_machine_without_a_gpu_trains_on_the_cpu(machine, monkeypatch):
     monkeypatch.setattr(hardware, "gpus", list)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     at_start.check_at_start(TRAINING)
-    with pytest.raises(checks.MachineError):
+    with pytest.raises(MachineError):
         at_start.check_at_start([*TRAINING, "--machine.device-type", "cuda"])
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from machine.machines import machine, nvcc
 
-from das3r_ns.machine import checks, hardware, kernels, toolkit
+from das3r_ns.machine import checks, hardware, kernels, toolchain, toolkit
+from das3r_ns.machine.findings import MachineError
 
 __all__ = ["machine"]
 
@@ -18,7 +19,7 @@ def _no_kernels(monkeypatch, machine):
 
 
 def refusal() -> str:
-    with pytest.raises(checks.MachineError) as refused:
+    with pytest.raises(MachineError) as refused:
         checks.prepare_gpu()
     return str(refused.value)
 
@@ -103,7 +104,7 @@ def test_no_cpp_compiler(machine, monkeypatch):
 
 def test_no_python_headers(machine, monkeypatch):
     nvcc(machine / "usual", "13.0")
-    monkeypatch.setattr(checks.sysconfig, "get_path", lambda _: str(machine))
+    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda _: str(machine))
     assert "-dev" in refusal()
 
 

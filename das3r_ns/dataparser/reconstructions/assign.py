@@ -20,7 +20,8 @@ from das3r_ns.dataparser.camera_check import Fit, FrameMatcher, PairMatches, fit
 from das3r_ns.dataparser.camera_match import readings_of_order
 from das3r_ns.dataparser.file_names import bare_name, time_in_name
 from das3r_ns.dataparser.known_cameras import Convention, NamedCameras, in_convention
-from das3r_ns.dataparser.matching import ClipFrames, Numbering, match_files
+from das3r_ns.dataparser.matching import Numbering, match_files
+from das3r_ns.dataparser.matching_result import ClipFrames
 from das3r_ns.dataparser.reconstructions.arrays import check_room
 from das3r_ns.dataparser.reconstructions.focal import focal_of_poses
 from das3r_ns.dataparser.reconstructions.types import DepthMap, Framing, Reconstruction, stretched

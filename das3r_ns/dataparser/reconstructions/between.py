@@ -38,9 +38,9 @@ def with_frames_between(
         Cameras, and False where a pose could only be interpolated.
     """
     from das3r_ns.predictor.cameras.between import find_poses_between
-    from das3r_ns.predictor.flow.clip_flow import DisFlow
+    from das3r_ns.predictor.flow.dis import DisFlow
+    from das3r_ns.predictor.geometric.clip_flow import flow_between
     from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-    from das3r_ns.predictor.geometric.predictor import flow_between
 
     n = len(clip)
     given = np.zeros(n, bool)

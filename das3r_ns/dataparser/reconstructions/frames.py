@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from das3r_ns.dataparser.matching import ClipFrames
+from das3r_ns.dataparser.matching_result import ClipFrames
 from das3r_ns.dataparser.reconstructions.types import FrameArray, Reconstruction
 from das3r_ns.video.clip import Clip, check_count, check_frames, choose_frames, shrunk_size
 from das3r_ns.video.config import VideoConfig

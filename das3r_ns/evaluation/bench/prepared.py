@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from das3r_ns.datasets import TruthClip, read_dynamic_mask, read_image, read_poses
-from das3r_ns.datasets.truth import read_intrinsics
+from das3r_ns.datasets.truth_files import read_intrinsics
 from das3r_ns.files.json_files import write_json
 from das3r_ns.predictor.network.preprocess import Framing, framing
 from das3r_ns.scene import written_whole

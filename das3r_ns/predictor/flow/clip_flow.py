@@ -11,91 +11,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from das3r_ns.predictor.flow import seeding
+from das3r_ns.predictor.flow.estimator import FlowBothWays, FlowEstimator
+from das3r_ns.predictor.flow.flow_maps import resize_flow, round_trip_error
 from das3r_ns.predictor.flow.matches import Match
 
 APART_SHARE = 3 / 8
 """Of the memory for flow: what is kept between frames that are no neighbours. Of the default, room for all that is
 followed from a frame up to 48 frames either way."""
-
-
-@runtime_checkable
-class FlowEstimator(Protocol):
-    """Dense optical flow between two images of the same size."""
-
-    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-        """Displacement (du, dv) in pixels that takes each pixel of RGB image `a` to its place in `b`. It is finite
-        everywhere, also where the pixel is hidden or out of view in `b`: check it against the flow from `b` to `a`."""
-        ...
-
-
-@runtime_checkable
-class FlowBothWays(FlowEstimator, Protocol):
-    """A `FlowEstimator` for which flow there and back together costs less than one after the other."""
-
-    def both(
-        self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]
-    ) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w 2"]]:
-        """Flow from `a` to `b` and from `b` to `a`."""
-        ...
-
-
-class DisFlow:
-    """Dense inverse search (Kroeger et al., ECCV 2016), OpenCV's implementation. Deterministic, no weights."""
-
-    def __init__(self) -> None:
-        self._of_thread = threading.local()  # OpenCV's object holds the images it works on
-
-    def __call__(self, a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 2"]:
-        # The gradient constancy of DIS leaves small differences in brightness alone; no equalisation is needed.
-        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (a, b)]
-        if not hasattr(self._of_thread, "dis"):
-            self._of_thread.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        return self._of_thread.dis.calc(grey[0], grey[1], np.zeros((*a.shape[:2], 2), np.float32))
-
-
-def resize_flow(flow: Float32[np.ndarray, "h w 2"], size: tuple[int, int]) -> Float32[np.ndarray, "_ _ 2"]:
-    """Flow at another resolution (height, width), its values in the new pixels."""
-    if flow.shape[:2] == size:
-        return flow
-    scale = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], np.float32)
-    shrinks = size[0] < flow.shape[0]
-    return cv2.resize(flow, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR) * scale
-
-
-def sample(values: Float32[np.ndarray, "h w *c"], flow: Float32[np.ndarray, "h w 2"]) -> Float32[np.ndarray, "h w *c"]:
-    """Look up `values` of the second image at the place where each pixel of the first went; 0 out of view."""
-    u, v = _targets(flow)
-    return cv2.remap(values, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-
-
-def round_trip_error(
-    forward: Float32[np.ndarray, "h w 2"], backward: Float32[np.ndarray, "h w 2"]
-) -> Float32[np.ndarray, "h w"]:
-    """Distance in pixels between a pixel and where forward then backward flow bring it; infinite out of view.
-
-    Large where a pixel is hidden in the second image or the flow is wrong.
-    """
-    height, width = forward.shape[:2]
-    u, v = _targets(forward)
-    back = cv2.remap(backward, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    back += forward
-    error = np.sqrt(back[..., 0] ** 2 + back[..., 1] ** 2)  # np.linalg.norm takes four times as long
-    error[(u < 0) | (v < 0) | (u > width - 1) | (v > height - 1)] = np.inf
-    return error
-
-
-def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each pixel went, as `cv2.remap` wants it."""
-    height, width = flow.shape[:2]
-    u, v = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return u + flow[..., 0], v + flow[..., 1]
 
 
 class _Kept:

@@ -17,8 +17,9 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from das3r_ns.predictor.flow.clip_flow import resize_flow
-from das3r_ns.predictor.flow.network import CELL, MIN_SIDE, FlowNetwork, ImageFeatures, load_flow_network
+from das3r_ns.predictor.flow.flow_maps import resize_flow
+from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
+from das3r_ns.predictor.flow.network_config import CELL, MIN_SIDE, ImageFeatures
 from das3r_ns.predictor.flow.recorded import RecordedFlow
 
 UPDATES, REFINEMENTS = 6, 2

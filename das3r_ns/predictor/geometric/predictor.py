@@ -25,13 +25,14 @@ from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.find import find_cameras
 from das3r_ns.predictor.cameras.sfm import LensSearch
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
-from das3r_ns.predictor.flow.matches import ClipMatcher
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.geometric.checks import check_clip, check_reach, doubt_masks
+from das3r_ns.predictor.geometric.clip_flow import _flow_estimator, flow_between
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import Maps, estimate_depth_and_masks, on_a_sphere
 from das3r_ns.predictor.geometric.memory import check_memory
 from das3r_ns.predictor.masks.refiners.build import build_refiner
-from das3r_ns.predictor.preprocess.blank_frames import MIN_INTENSITY_STD, blank, intensity_std
+from das3r_ns.predictor.preprocess.blank_frames import blank
 from das3r_ns.predictor.preprocess.distortion import undistorted
 from das3r_ns.predictor.preprocess.overlays import find_overlays, priors_inside, remove_overlays, restore_full_frame
 from das3r_ns.predictor.preprocess.shots import check_one_shot
@@ -41,12 +42,6 @@ from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.scene import PointCloud, RadialLens, Scene
 from das3r_ns.video.clip import Clip
-
-MIN_FRAMES = 3
-"""Two frames leave no view to check a depth with: then nothing could be said to move."""
-MIN_SIDE = 64
-MAX_REACH_DEPTHS = 300.0
-"""Distance of a camera from the middle of its path, in median depths of the dense maps."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ class GeometricPredictor:
             PredictionError: too few or too small frames, nothing to see in them, more than one shot, or no way to the
                 cameras.
         """
-        _check_clip(clip)
+        check_clip(clip)
         warning = check_memory(len(clip), clip.size, self.config)
         if warning is not None:
             CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
@@ -109,7 +104,7 @@ class GeometricPredictor:
             raise PredictionError(
                 "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or "
                 "everything in the image does. Choose a part of the clip where the camera moves past objects that "
-                "stand still." + _doubt_masks(known)
+                "stand still." + doubt_masks(known)
             )
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
@@ -117,7 +112,7 @@ class GeometricPredictor:
             T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth(cameras.registered))
             T_world_camera, scale = geometry.apply_similarity(T_level_world, T_world_camera)
             xyz = geometry.transform(T_level_world, xyz)
-            _check_reach(T_world_camera, pose_known)
+            check_reach(T_world_camera, pose_known)
         scene = Scene(
             T_world_camera=T_world_camera.float(),
             K=K,
@@ -239,33 +234,6 @@ def _keep(known: UserPriors) -> Bool[np.ndarray, "n h w"] | None:
     return None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
 
 
-def _doubt_masks(known: UserPriors) -> str:
-    if known.dynamic_mask is None:
-        return ""
-    given = slice(None) if known.mask_given is None else known.mask_given
-    share = float(known.dynamic_mask[given].mean())
-    return (
-        f" By the given masks {share:.0%} of the images moves. If they are inverted (white where nothing moves, as in "
-        "nerfstudio), say --masks-white-is-static; if that was said and white is what moves, leave it out."
-    )
-
-
-def _check_reach(T_world_camera: torch.Tensor, pose_known: torch.Tensor) -> None:
-    """Cameras of a levelled world, whose static scene is at depth 1, against what a camera can have travelled.
-
-    Raises:
-        PredictionError: they are impossible; written down they would make a scene of nothing without a word.
-    """
-    centres = T_world_camera[pose_known, :3, 3]
-    reach = float((centres - centres.median(dim=0).values).norm(dim=-1).max()) if len(centres) else 0.0
-    if not reach <= MAX_REACH_DEPTHS:
-        raise PredictionError(
-            f"the cameras that were found lie {reach:.3g} times the depth of the scene apart, which no camera travels: "
-            "the motion of this clip was not understood. Read more frames per second (--video.fps), choose a part with "
-            "less blur (--video.start-s, --video.end-s), or give the cameras (--cameras)."
-        )
-
-
 def _at_map_size(overlay_mask: Bool[np.ndarray, "_ _"] | None, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:
     """Every map pixel that is covered in part."""
     if overlay_mask is None:
@@ -279,56 +247,6 @@ def _and_not(
     if keep is None:
         return np.broadcast_to(~overlay_mask, (num_frames, *overlay_mask.shape))
     return keep & (cv2.resize(overlay_mask.astype(np.uint8), keep.shape[:0:-1], interpolation=cv2.INTER_NEAREST) == 0)
-
-
-def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredictorConfig) -> FlowBetweenFrames:
-    """Flow between any two frames of a clip, at map resolution, as the predictor takes it."""
-    factor = min(1.0, config.map_longest_side / max(clip.size))
-    map_size = (round(clip.size[0] * factor), round(clip.size[1] * factor))
-    # Flow at twice the resolution of the maps: finer finds no more, coarser loses thin and small objects. Small
-    # images are enlarged, for DIS works at half the size and its patches are 8 pixels wide.
-    flow_size = (2 * map_size[0], 2 * map_size[1])
-    interpolation = cv2.INTER_AREA if flow_size[0] <= clip.size[0] else cv2.INTER_CUBIC
-
-    def frame(i: int) -> UInt8[np.ndarray, "h w 3"]:
-        return cv2.resize(clip.frames[i].numpy(), flow_size[::-1], interpolation=interpolation)
-
-    matcher = ClipMatcher(frame, config.matching)
-    return FlowBetweenFrames(frame, map_size, estimator, config.flow_memory_mb << 20, matcher)
-
-
-def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
-    if config.flow == "dis":
-        return DisFlow()
-    if config.flow == "learned":
-        from das3r_ns.predictor.flow.learned import LearnedFlow
-
-        assert config.flow_weights is not None  # `check`
-        return LearnedFlow(config.flow_weights)
-    from das3r_ns.predictor.flow.raft import RaftFlow  # torchvision is slow to import
-
-    return RaftFlow(config.raft_weights)
-
-
-def _check_clip(clip: Clip) -> None:
-    if len(clip) < MIN_FRAMES:
-        raise PredictionError(
-            f"the clip has {len(clip)} frame{'' if len(clip) == 1 else 's'}, and at least {MIN_FRAMES} are needed to "
-            "tell what moves (12 or more for a good result). Give a longer clip or read more frames per second "
-            "(--video.fps)."
-        )
-    if min(clip.size) < MIN_SIDE:
-        raise PredictionError(
-            f"frames of {clip.size[1]}x{clip.size[0]} pixels are too small: at least {MIN_SIDE} on the shorter side "
-            "are needed to follow anything. Give the footage in its original size (--video.longest-side)."
-        )
-    typical = float(np.median(intensity_std(clip.frames)))
-    if typical < MIN_INTENSITY_STD:
-        raise PredictionError(
-            f"the frames are almost of one colour (standard deviation {typical:.1f} of 255): there is "
-            "nothing to follow. Is the lens covered or the exposure wrong? Choose a part of the clip that shows "
-            "something (--video.start-s)."
-        )
 
 
 def _with_points(scene: Scene, dense: PointCloud, xyz: torch.Tensor, rgb: torch.Tensor) -> Scene:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Float16, Float32
 
-from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames, sample
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.flow_maps import sample
 
 SEEN_BELOW_PX = 1.5
 """Round-trip error of the flow, map pixels, below which a pixel counts as seen in the other frame."""

@@ -15,7 +15,9 @@ from das3r_ns import geometry
 from das3r_ns.files.json_files import to_jsonable
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.flow.checked import CheckedFlow
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, FlowEstimator
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.flow.estimator import FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, KnownGeometry
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type

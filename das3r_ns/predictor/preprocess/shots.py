@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from das3r_ns.predictor.base import PredictionError
-from das3r_ns.predictor.flow.clip_flow import DisFlow
+from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.matches import Matches
 from das3r_ns.predictor.flow.seeding import found
 from das3r_ns.video.clip import Clip

@@ -19,9 +19,10 @@ from das3r_ns.predictor.cameras.find import best_of, find_cameras
 from das3r_ns.predictor.cameras.keyframes import select_keyframes
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks
 from das3r_ns.predictor.flow.checked import CheckedFlow
-from das3r_ns.predictor.flow.clip_flow import DisFlow
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.geometric.clip_flow import flow_between
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, flow_between
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 from das3r_ns.synthetic.world import camera_path, rotation
 from das3r_ns.video.clip import Clip

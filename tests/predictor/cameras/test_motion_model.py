@@ -6,7 +6,8 @@ import torch
 
 from das3r_ns.predictor.cameras.motion_model import cameras_from_tracks, rotation_cameras, select_motion_model
 from das3r_ns.predictor.cameras.sfm import FocalKnowledge, Tracks, follow_grid
-from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 FRAMES = 12

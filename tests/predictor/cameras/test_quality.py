@@ -8,7 +8,8 @@ import torch
 
 from das3r_ns.predictor.cameras.quality import assess_cameras, without_runaways
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks, estimate_cameras, follow_grid
-from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 
 SIZE = (108, 192)

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames, resize_flow, round_trip_error, sample
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.flow.flow_maps import resize_flow, round_trip_error, sample
 
 
 def textured(h: int, w: int) -> np.ndarray:

@@ -3,13 +3,8 @@
 import pytest
 import torch
 
-from das3r_ns.predictor.flow.network import (
-    FlowNetwork,
-    _Upsampling,
-    cells,
-    look_up,
-    warp,
-)
+from das3r_ns.predictor.flow.network import FlowNetwork
+from das3r_ns.predictor.flow.sampling import cells, look_up, warp
 
 
 def test_a_look_up_reads_the_correlation_of_the_cell_that_the_flow_points_to():
@@ -37,7 +32,7 @@ def test_coarser_scales_are_read_at_the_same_place():
 
 def test_upsampling_gives_each_fine_pixel_a_mean_of_the_cells_around_it():
     torch.manual_seed(0)
-    upsampling = _Upsampling(4, 2)
+    upsampling = Upsampling(4, 2)
     flow = cells(6, 8, torch.device("cpu"))[None]
     fine = upsampling(torch.rand(1, 4, 6, 8), flow)
     assert fine.shape == (1, 2, 12, 16)

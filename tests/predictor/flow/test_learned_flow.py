@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from das3r_ns.predictor.flow import learned
-from das3r_ns.predictor.flow.clip_flow import FlowBothWays
+from das3r_ns.predictor.flow.estimator import FlowBothWays
 from das3r_ns.predictor.flow.learned import LearnedFlow
 from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig

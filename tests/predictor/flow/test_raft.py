@@ -12,7 +12,7 @@ from torchvision.models.optical_flow import Raft_Small_Weights, raft_large, raft
 
 from das3r_ns.files.download import DownloadError, Patience
 from das3r_ns.predictor.flow import raft
-from das3r_ns.predictor.flow.clip_flow import FlowBothWays
+from das3r_ns.predictor.flow.estimator import FlowBothWays
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from das3r_ns.predictor.flow import seeding
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.matches import ClipMatcher, Matches
 
 SIZE = (216, 384)

@@ -7,9 +7,10 @@ import torch
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth
+from das3r_ns.predictor.geometric.clip_flow import flow_between
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import depth_and_confidence
-from das3r_ns.predictor.geometric.predictor import GeometricPredictor, _check_reach, _Filmed, flow_between
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor, _Filmed
 from das3r_ns.predictor.masks.decide import median_static_depth
 from das3r_ns.scene.lens import RadialLens
 from das3r_ns.video.clip import Clip

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network, warp
+from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
+from das3r_ns.predictor.flow.sampling import warp
 from das3r_ns.predictor.training.flow import worlds
 from das3r_ns.predictor.training.flow.config import FlowDataConfig, FlowOptimConfig, TrainFlowConfig
 from das3r_ns.predictor.training.flow.degradations import compress, degrade

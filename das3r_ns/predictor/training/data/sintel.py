@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from das3r_ns.datasets.sintel import read_dpt, read_sintel, sintel_root, sintel_sequences
-from das3r_ns.datasets.truth import TruthClip, TruthError
+from das3r_ns.datasets.truth import TruthClip
+from das3r_ns.datasets.truth_files import TruthError
 from das3r_ns.predictor.training.data.sources import BadDataError, Frame, NothingLeftError, Pair, Problem, readable_size
 from das3r_ns.predictor.training.data.strides import pool_of_pairs
 from das3r_ns.video.images import read_image

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from das3r_ns.predictor.flow.network import MIN_SIDE
+from das3r_ns.predictor.flow.network_config import MIN_SIDE
 
 
 @dataclass

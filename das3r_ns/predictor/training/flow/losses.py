@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from das3r_ns.predictor.flow.network import CELL, FlowNetwork, look_up
+from das3r_ns.predictor.flow.network import FlowNetwork
+from das3r_ns.predictor.flow.network_config import CELL
+from das3r_ns.predictor.flow.sampling import look_up
 
 MATCHING_WEIGHT, MATCHED_WEIGHT, COARSE_WEIGHT = 0.2, 0.1, 0.5
 """Weights of the likelihood of the true matches, of the flow that the matches give, and of the last coarse update; that

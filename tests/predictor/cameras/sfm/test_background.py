@@ -16,7 +16,7 @@ from das3r_ns.predictor.cameras.sfm.focal import focal_prior
 from das3r_ns.predictor.cameras.sfm.motion_segmentation import RigidMotion, motion_of, regrow, rigid_motions, same
 from das3r_ns.predictor.cameras.sfm.normal_equations import State, invert
 from das3r_ns.predictor.cameras.sfm.occlusion_order import count_occlusions, front_frames, labels, rearmost_motion
-from das3r_ns.predictor.flow.clip_flow import round_trip_error
+from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 ROWS, COLUMNS, DOWN, ACROSS = 6, 12, 8.0, 10.0

@@ -32,7 +32,8 @@ from das3r_ns.predictor.cameras.sfm.normal_equations import (
     squared_errors,
 )
 from das3r_ns.predictor.cameras.sfm.tracks import COMPOSED, DIRECT, _last_hop
-from das3r_ns.predictor.flow.clip_flow import DisFlow, round_trip_error
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticClip, SyntheticConfig, make_clip
 
 
