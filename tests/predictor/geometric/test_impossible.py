@@ -46,12 +46,12 @@ def test_cameras_further_apart_than_any_camera_travels_are_an_error(far):
     T = torch.eye(4, dtype=torch.float64).repeat(5, 1, 1)
     T[:, 0, 3] = torch.arange(5)
     known = torch.ones(5, dtype=torch.bool)
-    _check_reach(T, known)
+    check_reach(T, known)
     T[4, 0, 3] = far
     with pytest.raises(PredictionError, match="which no camera travels"):
-        _check_reach(T, known)
+        check_reach(T, known)
     known[4] = False  # a guess between others is judged nowhere
-    _check_reach(T, known)
+    check_reach(T, known)
 
 
 def test_what_nobody_filmed_through_a_pincushion_lens_is_covered_at_the_size_of_the_maps(monkeypatch):
