@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from das3r_ns.predictor.flow.network import FlowNetwork
+from das3r_ns.predictor.flow.network_parts import Upsampling
 from das3r_ns.predictor.flow.sampling import cells, look_up, warp
 
 

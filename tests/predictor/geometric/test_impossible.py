@@ -7,6 +7,7 @@ import torch
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth
+from das3r_ns.predictor.geometric.checks import check_reach
 from das3r_ns.predictor.geometric.clip_flow import flow_between
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import depth_and_confidence
