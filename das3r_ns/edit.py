@@ -10,7 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from das3r_ns.dataparser.cache import DEFAULT_CACHE, cached_scene
+from das3r_ns.dataparser.cache import cached_scene
+from das3r_ns.dataparser.cache_folder import DEFAULT_CACHE
 from das3r_ns.dataparser.inputs import kind_of
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.predictor.masks.config import RefinerName

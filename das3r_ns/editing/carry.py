@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
 from das3r_ns.editing.regions import cut_out, dilate, erode, largest_part, parts_of
-from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames, sample
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.flow_maps import sample
 from das3r_ns.predictor.masks.refiners.base import Refiner
 
 BAND_SHARE = 0.012

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float32, UInt8
 
 from das3r_ns import geometry
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.scene.edit_store import EditStore
 from das3r_ns.scene.edits import EditedFrames

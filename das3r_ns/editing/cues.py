@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, UInt8
 from das3r_ns.editing.clip import EditedClip
 from das3r_ns.editing.regions import RegionCues
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth
-from das3r_ns.predictor.flow.clip_flow import sample
+from das3r_ns.predictor.flow.flow_maps import sample
 from das3r_ns.predictor.masks.bilateral_grid import lab
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.edge_aware_filter import smooth_within_edges

@@ -63,11 +63,9 @@ MAX_SHARE_DIFFERENCE = 0.03
 CONVINCING_INLIER_SHARE = 0.82
 """Inlier share of cameras from flow that need no comparison."""
 MIN_LOOP_FRAMES = 100
-"""Frames. Twice as far as points are followed: no drift to speak of, and what is seen again after as many is a visit of
-its own."""
+"""Frames. Twice as far as points are followed: before that there is no drift to speak of."""
 USUAL_FIELD_OF_VIEW_DEG = (40.0, 85.0)
-"""Field of view over the longer side of phones and camcorders that do not zoom. Others are possible but looked at
-twice."""
+"""Field of view over the longer side of phones and camcorders that do not zoom. Others are looked at twice."""
 DIVIDED_INLIER_SHARE = 0.6
 """With a smaller inlier share several objects may move, each for itself, and cameras may follow the wrong one."""
 MIN_ROTATION_SHARE = 0.3
