@@ -50,7 +50,8 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         if found is not None:
             version = _provenance(found).get("das3r_ns_version", __version__)
             of_then = "" if version == __version__ else f"das3r_ns {version} predicted it; "
-            tell_once(f"Using the predicted scene in {found} ({of_then}delete it to predict again).")
+            edited = ", and its edits with it," if (found / "edits" / "edits.json").exists() else ""
+            tell_once(f"Using the predicted scene in {found} ({of_then}delete it{edited} to predict again).")
             _tell_of_other_weights(found, _digests_of_weights(options, name))
             return found
     name = resolve_auto(options)
@@ -119,10 +120,17 @@ def predict_scene(
     }
     scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform)
     frames = clip.frames if scene.lens is None else scene.lens.undistort_frames(clip.frames)
-    write_scene(scene, frames, folder, overwrite=overwrite)
+    # Imported here: every command of nerfstudio imports this module.
+    from das3r_ns.editing.transfer import kept_edits, take_over_edits
+
+    with kept_edits(folder) as edits:
+        write_scene(scene, frames, folder, overwrite=overwrite)
+        taken_over = take_over_edits(folder, edits)
     print(summary(scene, folder))
     for line in quality_lines(scene):
         print(line)
+    if taken_over is not None:
+        print(taken_over)
     return scene
 
 

@@ -26,6 +26,8 @@ from das3r_ns.scene.edits import Edit, resized_layer
 
 Place = tuple[float, float]
 
+JOINED_SHARE = 0.15
+"""Of an image: one piece of the mask that is larger is taken for several objects that touch."""
 MAX_POINTS = 20_000
 """Of one stroke."""
 MAX_SHARE = 0.2
@@ -202,7 +204,9 @@ class EditSession:
             region = marked_region(marked, at)
             if region is None:
                 raise ValueError("nothing is marked as moving there, so there is nothing to give back.")
-            return region if level >= 0 else part_of_region(self._cues_of_region(frame), region, at, -level)
+            # So much in one piece is seldom one object: a part of it is meant, and the next level is all of it.
+            part = -level + int(region.mean() > JOINED_SHARE and not moving)
+            return region if part <= 0 else part_of_region(self._cues_of_region(frame), region, at, part)
         return region_at(self._cues_of_region(frame), at, level, marked)
 
     def _cues_of_region(self, frame: int) -> RegionCues:
