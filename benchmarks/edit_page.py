@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -108,7 +109,7 @@ def _scene(folder: Path, n: int, size: tuple[int, int], bystanders: int) -> Path
     return folder
 
 
-def _serve(session: EditSession) -> tuple[str, object]:
+def _serve(session: EditSession) -> tuple[str, Callable[[], object]]:
     ready, found = threading.Event(), {}
 
     async def serve() -> None:

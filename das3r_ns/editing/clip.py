@@ -23,12 +23,15 @@ from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.scene.edit_store import EditStore
-from das3r_ns.scene.edits import EditedFrames
+from das3r_ns.scene.edits import Edit, EditedFrames
 from das3r_ns.scene.reading import SceneFiles
+from das3r_ns.scene.types import DYNAMIC_THRESHOLD
 
 IMAGE_MEMORY_BYTES = 256 << 20
 """Decoded images that are kept."""
 FLOW_MEMORY_BYTES = 256 << 20
+LAYER_MEMORY_BYTES = 128 << 20
+"""Layers of edits at the size of the maps, a bit a pixel: those of thirty edits through 300 frames."""
 SPEED_OFFSETS = (1, 2)
 """Distances in frames, both ways, from which an object's own motion is measured while it is carried along."""
 MAX_LAYER_SIDE_PX = 1024
@@ -156,7 +159,7 @@ class Masks:
     def __init__(self, clip: EditedClip, store: EditStore) -> None:
         self._clip, self._store = clip, store
         self._edited = EditedFrames.of(clip.folder, clip.files.names)
-        self._kept: Kept[np.ndarray] = Kept(64 << 20, lambda mask: mask.nbytes)
+        self._layers: Kept[np.ndarray] = Kept(LAYER_MEMORY_BYTES, lambda packed: packed.nbytes)
         self._shares: dict[tuple[int, tuple[str, ...]], float] = {}
 
     def update(self) -> None:
@@ -169,27 +172,33 @@ class Masks:
         """Ids of the edits that speak of a frame, in order."""
         return tuple(edit.id for edit in self._edited.speak_of(frame))
 
-    def dynamic_prob(self, frame: int) -> Float32[np.ndarray, "h w"]:
-        """With the edits."""
-        return self._edited.apply(frame, self._clip.predicted(frame))
-
     def moving(self, frame: int) -> Bool[np.ndarray, "h w"]:
         """What counts as moving, at the size of the maps."""
-        key = frame, self.edits_of(frame)
-        packed = self._kept.get(key, lambda: np.packbits(self.dynamic_prob(frame) > 0.5))
-        count = self._clip.map_size[0] * self._clip.map_size[1]
-        return np.unpackbits(packed, count=count).reshape(self._clip.map_size).astype(bool)
+        moving = self._clip.predicted(frame) > DYNAMIC_THRESHOLD
+        for edit in self._edited.speak_of(frame):
+            moving[self._layer(frame, edit)] = edit.moving
+        return moving
 
     def told(self, frame: int) -> tuple[Bool[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """What edits call moving, and what they call static, at the size of the maps."""
         moving, static = (np.zeros(self._clip.map_size, bool) for _ in range(2))
-        for edit, layer in self._edited.layers(frame, self._clip.map_size):
-            moving, static = (moving | layer, static & ~layer) if edit.moving else (moving & ~layer, static | layer)
+        for edit in self._edited.speak_of(frame):
+            layer = self._layer(frame, edit)
+            moving[layer], static[layer] = edit.moving, not edit.moving
         return moving, static
 
-    def share(self, frame: int) -> float:
-        """Share of the frame that moves."""
-        key = frame, self.edits_of(frame)
-        if key not in self._shares:
-            self._shares[key] = float(self.moving(frame).mean())
-        return self._shares[key]
+    def shares(self) -> list[float]:
+        """Share of each frame that moves. What no edit changed since the last time is not looked at again."""
+        keys = [(frame, self.edits_of(frame)) for frame in range(len(self._clip))]
+        missing = [key for key in keys if key not in self._shares]
+
+        def measure(k: int) -> None:
+            self._shares[missing[k]] = float(self.moving(missing[k][0]).mean())
+
+        parallel_for(measure, len(missing))
+        return [self._shares[key] for key in keys]
+
+    def _layer(self, frame: int, edit: Edit) -> Bool[np.ndarray, "h w"]:
+        size = self._clip.map_size
+        packed = self._layers.get((frame, edit.id), lambda: np.packbits(self._edited.layer(frame, edit, size)))
+        return np.unpackbits(packed, count=size[0] * size[1]).reshape(size).astype(bool)

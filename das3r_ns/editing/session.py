@@ -100,7 +100,7 @@ class EditSession:
         """Edits and timeline, as they are now."""
         done = self.store.edits.done
         return {
-            "shares": [round(self.masks.share(i), 5) for i in range(len(self.clip))],
+            "shares": [round(share, 5) for share in self.masks.shares()],
             "edits": [self._described(edit) for edit in done],
             "can_undo": bool(done),
             "can_redo": bool(self.store.edits.undone),

@@ -153,4 +153,5 @@ def thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "18 32 3
 
 
 def _some(names: Sequence[str]) -> list[str]:
-    return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, COMPARED_FRAMES).round().astype(int))]
+    chosen = np.unique(np.linspace(0, len(names) - 1, COMPARED_FRAMES).round().astype(int)).tolist()
+    return [names[i] for i in chosen]

@@ -122,6 +122,10 @@ class EditedFrames:
             return []
         return [(edit, read_layer(self.folder, edit, place, size)) for edit in self.speak_of(frame)]
 
+    def layer(self, frame: int, edit: Edit, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+        """What an edit that speaks of a frame of the scene says of it, at a size (height, width)."""
+        return read_layer(self.folder, edit, self._places[frame], size)
+
     def apply(self, frame: int, dynamic_prob: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
         """`dynamic_prob` of a frame with the edits; the same array where none speaks."""
         return self._applied(frame, dynamic_prob, np.float32(1), np.float32(0))
@@ -217,7 +221,8 @@ def resized_layer(layer: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> Bool
         return layer
     shrinks = size[0] < layer.shape[0]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(layer.astype(np.float32), size[::-1], interpolation=interpolation) >= INSIDE
+    # In 8 bits, which OpenCV resizes several times as fast as floats.
+    return cv2.resize(layer.astype(np.uint8) * 255, size[::-1], interpolation=interpolation) > 255 * INSIDE
 
 
 def describe_edits(edits: Sequence[Edit]) -> str:
