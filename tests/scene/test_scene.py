@@ -66,6 +66,18 @@ def test_the_folder_is_a_nerfstudio_dataset(tmp_path):
     assert len(PlyData.read(str(folder / transforms["ply_file_path"]))["vertex"]) == 5
 
 
+def test_a_lens_that_all_frames_share_may_stand_once(tmp_path):
+    """As most programs of nerfstudio's formats write it."""
+    made, frames = make_scene()
+    folder = scene.write_scene(made, frames, tmp_path / "s")
+    transforms = json.loads((folder / "transforms.json").read_text())
+    for key in ("fl_x", "fl_y", "cx", "cy", "w", "h"):
+        shared = {frame.pop(key, transforms.get(key)) for frame in transforms["frames"]}
+        (transforms[key],) = shared
+    (folder / "transforms.json").write_text(json.dumps(transforms))
+    torch.testing.assert_close(scene.read_scene(folder).K, made.K)
+
+
 def test_a_mask_corrected_by_hand_wins_over_the_soft_map(tmp_path):
     made, frames = make_scene()
     folder = scene.write_scene(made, frames, tmp_path / "s")
