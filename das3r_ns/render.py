@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SPLAT_BYTES = 62 * 4
 """Of one Gaussian in a PLY: position, normal, harmonics to degree 3, opacity, scale, rotation."""
+MIN_EXPORTED_LOGIT = -5.5373
+"""Of an opacity: nerfstudio's exporter leaves out Gaussians below, an opacity of 1 / 255."""
 VIDEO_BYTES_A_PIXEL = 0.25
 """Of a video at its quality, rather more than less."""
 
@@ -151,7 +153,14 @@ def write_splat(run: LoadedRun, out: Path) -> Path:
 
     from das3r_ns.runs.host import loaded_already
 
-    check_output(out, SPLAT_BYTES * int(run.pipeline.model.num_points), "the splat")
+    model = run.pipeline.model
+    if not bool((model.opacities > MIN_EXPORTED_LOGIT).any()):
+        raise ValueError(
+            f"none of the {model.num_points} Gaussians would be in the splat: none is as static as the cut of "
+            f"staticness, {model.cull_staticness:.2f}, and visible. Lower the cut in the viewer, or keep all with "
+            "--keep-dynamic."
+        )
+    check_output(out, SPLAT_BYTES * int(model.num_points), "the splat")
     with whole_file(out, what="the splat") as part, loaded_already(exporter, run):
         exporter.ExportGaussianSplat(
             load_config=run.config_path, output_dir=part.parent, output_filename=part.name
