@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -17,6 +18,9 @@ from das3r_ns.video.file_checks import check_canvas, check_decodable, gif_has_tr
 from das3r_ns.video.head import Head, decode_head
 from das3r_ns.video.opening import open_video, video_stream
 from das3r_ns.video.packets import Packets, read_packets
+
+MAX_REORDER = 20
+"""Frames by which an order of decoding goes back at most: H.264 and HEVC allow 16."""
 
 NOMINAL_FPS = 25.0
 """Rate of a stream that says neither times nor rate."""
@@ -102,7 +106,9 @@ def index_video(path: Path) -> VideoIndex:
     return VideoIndex(
         times_s=line.times_s,
         size=head.size,
-        declared_end_s=start_s + duration_s if duration_s is not None and alone and not line.is_nominal else None,
+        declared_end_s=start_s + duration_s
+        if duration_s is not None and alone and not line.is_nominal and line.parts == 1
+        else None,
         declared_frames=promised,
         lacks_trailer=name == "gif" and not gif_has_trailer(path),
         by_order=line.by_order,
@@ -117,6 +123,11 @@ def _notes(path: Path, line: _Timeline, rate: float) -> list[str]:
     notes: list[str] = []
     if line.is_nominal:
         notes.append(f"{path.name} stores no times: {rate:g} frames per second are assumed, as its stream says.")
+    if line.parts > 1:
+        notes.append(
+            f"The times of {path.name} start again: its {line.parts} parts are read one behind the other. "
+            "--video.start-s and --video.end-s choose one."
+        )
     if line.skipped:
         notes.append(
             f"{path.name} starts between keyframes: its first {line.skipped} of {line.skipped + len(line.times_s)} "
@@ -135,6 +146,8 @@ class _Timeline:
     is_nominal: bool = False
     """Whether the times are even steps of the stream's rate, because it stores none."""
     skipped: int = 0
+    parts: int = 1
+    """How often the times start: more than once where files were put one behind the other."""
 
 
 def _timeline(format_name: str, packets: Packets, head: Head, rate: float) -> _Timeline:
@@ -144,6 +157,11 @@ def _timeline(format_name: str, packets: Packets, head: Head, rate: float) -> _T
         rate: frames per second for streams without times.
     """
     known = [tick for tick in packets.ticks if tick is not None]
+    if format_name != "avi" and len(known) == len(packets.ticks) and (starts := _restarts(known)):
+        skipped = packets.key.index(True) if any(packets.key) else 0
+        joined = _joined(known, starts)[skipped:]
+        times_s = tuple(float(tick * packets.time_base) for tick in joined)
+        return _Timeline(times_s, by_order=True, skipped=skipped, parts=len(starts) + 1)
     # Kinds of files that store times of decoding only (ASF, RealVideo) show in decoded frames that go back and forth.
     if format_name != "avi" and format_name not in _RAW_STREAMS and len(known) == len(packets.ticks) and head.ascends:
         shown = sorted(set(known))
@@ -159,6 +177,42 @@ def _timeline(format_name: str, packets: Packets, head: Head, rate: float) -> _T
     start_s = float(known[0] * packets.time_base) if known else 0.0
     times_s = tuple(start_s + i / rate for i in range(count))
     return _Timeline(times_s, by_order=True, is_nominal=True, skipped=skipped)
+
+
+def _restarts(ticks: list[int]) -> list[int]:
+    """Places at which the times of packets start again, as where files were put one behind the other.
+
+    Packets are stored in order of decoding, which goes back by the reach of B-frames; less than `MAX_REORDER` frames.
+    """
+    if len(ticks) < MAX_REORDER:
+        return []
+    step = _step(ticks)
+    starts: list[int] = []
+    latest = ticks[0]
+    for i in range(1, len(ticks)):
+        following = ticks[i : i + 3]
+        if step > 0 and max(following) < latest - MAX_REORDER * step:  # one packet alone may have a wrong time
+            starts.append(i)
+            latest = ticks[i]
+        latest = max(latest, ticks[i])
+    return starts
+
+
+def _step(ticks: list[int]) -> float:
+    """Usual distance of frames in order of display; 0 if there is none."""
+    shown = sorted(set(ticks))
+    return float(np.median(np.diff(shown))) if len(shown) > 1 else 0.0
+
+
+def _joined(ticks: list[int], starts: list[int]) -> list[int]:
+    """Times of a file whose times start again, each part behind the one before, ascending."""
+    step = round(_step(ticks))
+    joined: list[int] = []
+    for begin, end in pairwise([0, *starts, len(ticks)]):
+        part = sorted(ticks[begin:end])
+        offset = joined[-1] + step - part[0] if joined else 0
+        joined += [tick + offset for tick in part]
+    return joined
 
 
 def _never_shown(format_name: str, packets: Packets, line: _Timeline) -> int:

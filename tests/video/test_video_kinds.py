@@ -158,6 +158,19 @@ def joined(folder: Path, *parts: tuple[tuple[int, int], int]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("ending", [".ts", ".mkv"])
+def test_files_that_were_put_one_behind_the_other(tmp_path, capsys, ending):
+    frames = moving_frames(60)
+    parts = [encode(tmp_path / f"{k}{ending}", frames[30 * k : 30 * k + 30], X264) for k in range(2)]
+    path = tmp_path / f"both{ending}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clip = read_clip(path)
+    assert len(clip) == 60
+    assert min(psnr(read, frame) for read, frame in zip(clip.frames.numpy(), frames)) > 30
+    np.testing.assert_allclose(np.diff(clip.times_s), 0.04, atol=2e-3)
+    assert "The times of both" in capsys.readouterr().out
+
+
 def test_frames_whose_size_changes_are_read_at_the_size_of_most(tmp_path, capsys):
     clip = read_clip(joined(tmp_path, ((48, 64), 6), ((96, 128), 14)))
     assert clip.size == (96, 128)
