@@ -112,15 +112,14 @@ def _on_masks(scene: Scene) -> list[Advice]:
         found.append(
             Advice(
                 f"{float(shares.mean()):.0%} of all pixels move: little static is left.",
-                "Look at the masks below. Where they are too large, correct them: white in the scene folder's masks/ "
-                "is kept, black is removed.",
+                "Look at the masks below. Where they are too large, give back what stands still: das3r edit SCENE.",
             )
         )
     elif float(shares.mean()) < MIN_MOVING_SHARE:
         found.append(
             Advice(
                 "Nothing was found to move.",
-                "If something does, paint it black in the scene folder's masks/, or give masks of your own (--masks).",
+                "If something does, mark it with das3r edit SCENE, or give masks of your own (--masks).",
             )
         )
     blank = torch.nonzero(shares > BLANK_SHARE).flatten().tolist()
