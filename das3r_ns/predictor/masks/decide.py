@@ -9,8 +9,10 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 | temporal filter | evidence averaged along the flow, over place and colour, up to edges | `motion_probability` |
 | motion probability | evidence against its threshold; what stands out decides doubt | `motion_probability` |
 | free space | what other frames see through was there, and went | `free_space` |
+| hint | a map that the predictor's own network gave, as far as motion bears it out | here |
 | refiner | where objects end, from what they look like | `refiners` |
 | calibration | a probability of 0.8 means that four fifths of such pixels move | `calibration` |
+| outside depth | where depth comes from outside: what is gone from its place, whatever flow says | `depth_agreement` |
 | user masks | what the user says, in the frames of which they say it | here |
 | overlays | what is laid over the scene is not part of it | here |
 | blank frames | a frame that shows nothing shows nothing static | here |
@@ -19,7 +21,7 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import cv2
@@ -29,14 +31,21 @@ from jaxtyping import Bool, Float32, UInt8
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.masks.calibration import calibrated
 from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.predictor.masks.depth_agreement import clean_outside_depth, depth_agreement
 from das3r_ns.predictor.masks.evidence import Evidence
 from das3r_ns.predictor.masks.free_space import add_free_space_violations
 from das3r_ns.predictor.masks.motion_probability import camera_doubt, motion_probability, pool_evidence
 from das3r_ns.predictor.masks.refiners.base import Refiner
+from das3r_ns.predictor.masks.saliency_cues import log_odds, trust
 from das3r_ns.runtime.progress import stage
 
 MAX_MEDIAN_FRAMES = 200
 """A median over the clip is taken of at most so many frames."""
+
+HINT_WEIGHT = np.float32(1.0)
+"""Of the log-odds of a hint against those of motion, where they agree."""
+HINT_BELIEVED = (0.4, 0.8)
+"""Agreement of a hint with motion below which it says nothing, and above which all."""
 
 UserMaskMode = Literal["replace", "add", "subtract", "intersect"]
 """How the user's masks and what was found go together: only the user's; what either calls moving; what was found
@@ -58,6 +67,13 @@ class MaskInputs:
     """RGB frame at the clip's size."""
     evidence: Evidence | None
     """Averaged in place: of a long clip there is no room for two. None where user masks replace everything."""
+    prior_depth: Float32[np.ndarray, "n h w"] | None = None
+    """z-depth that comes from outside (a network, a sensor, another program), not from this clip's flow; in the world
+    of `posed`, 0 where unknown. None where there is none."""
+    prior_confidence: Float32[np.ndarray, "n h w"] | None = None
+    """Of `prior_depth`, in any unit, 0 where unknown: what it is worth is found out."""
+    hint: Float32[np.ndarray, "n h w"] | None = None
+    """Probability of motion by another source, as a network's own dynamic maps; one cue among others."""
     user_static: Bool[np.ndarray, "n H W"] | None = None
     """True where the user says that nothing moves; of any resolution."""
     user_given: Bool[np.ndarray, "n"] | None = None
@@ -94,13 +110,7 @@ def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner
     elif inputs.evidence is None:
         raise ValueError("masks need evidence of motion, or user masks that replace it; neither was given")
     else:
-        dynamic, doubt = _from_motion(inputs, inputs.evidence, config)
-        if config.seen_through > 0:
-            add_free_space_violations(dynamic, inputs.posed, inputs.depth, inputs.confidence, inputs.map_image, config)
-        static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic, inputs.posed.pose_known)
-        if refiner is not None:
-            dynamic = refiner(dynamic, inputs.image, inputs.posed.flow, doubt)
-        dynamic = calibrated(dynamic, "none" if refiner is None else config.refiner)
+        dynamic, static_depth = _found(inputs, inputs.evidence, config, refiner)
         if user is not None:
             dynamic[given] = combine_user_masks(dynamic[given], user[given], inputs.user_mask_mode)
     # No frame shows what is static under an overlay, and a blank frame shows it nowhere.
@@ -139,6 +149,37 @@ def median_static_depth(
     return float(np.median(depth[every][static])) if static.any() else 1.0
 
 
+def _found(
+    inputs: MaskInputs, evidence: Evidence, config: MaskConfig, refiner: Refiner | None
+) -> tuple[Float32[np.ndarray, "n h w"], float]:
+    """Probability of motion from all that is not the user's, and the median depth of what geometry calls static."""
+    posed, outside = inputs.posed, None
+    if inputs.prior_depth is not None:
+        outside = clean_outside_depth(posed, inputs.prior_depth, inputs.prior_confidence)
+        # Where depths of many frames agree through these cameras, the cameras follow what stands still.
+        posed = replace(posed, background_verified=posed.background_verified or outside.tells)
+    dynamic, doubt = _from_motion(replace(inputs, posed=posed), evidence, config)
+    if config.seen_through > 0:
+        add_free_space_violations(dynamic, posed, inputs.depth, inputs.confidence, inputs.map_image, config)
+    if outside is not None:
+        for i, frame in enumerate(dynamic):
+            frame *= 1 - outside.behind_outline(i)
+    static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic, posed.pose_known)
+    refined = dynamic
+    if inputs.hint is not None:
+        refined = _with_hint(dynamic, inputs.hint)
+    if refiner is not None:
+        refined = refiner(refined.copy() if outside is not None else refined, inputs.image, posed.flow, doubt)
+    refined = calibrated(refined.copy() if refined is dynamic else refined, "none" if refiner is None else config.refiner)
+    if outside is None:
+        return refined, static_depth
+    agreement = depth_agreement(posed, outside, inputs.map_image, config)
+    for i in range(len(refined)):
+        by_geometry = np.maximum(dynamic[i], agreement.gone[i])
+        refined[i] += agreement.certain[i] * (by_geometry - refined[i])
+    return refined, median_static_depth(inputs.depth, inputs.confidence, refined, posed.pose_known)
+
+
 def _from_motion(
     inputs: MaskInputs, evidence: Evidence, config: MaskConfig
 ) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n"]]:
@@ -149,6 +190,19 @@ def _from_motion(
     dynamic = motion_probability(evidence, config, inputs.posed.background_verified)
     doubt = np.zeros(n, np.float32) if inputs.posed.background_verified else camera_doubt(evidence, config)[:, 0, 0]
     return dynamic, doubt
+
+
+def _with_hint(
+    dynamic: Float32[np.ndarray, "n h w"], hint: Float32[np.ndarray, "n h w"]
+) -> Float32[np.ndarray, "n h w"]:
+    """Motion and another source's map together: the map counts as far as what it marks moves and what moves is marked
+    (the lesser of precision and recall around each frame's time). One that marks nothing, all, or the wrong half says
+    nothing."""
+    moving = log_odds(dynamic, 1e-4)
+    precision, recall = trust(moving, hint), trust(log_odds(hint, 1e-4), dynamic)
+    believed = np.minimum(precision, recall)
+    believed = np.clip((believed - HINT_BELIEVED[0]) / (HINT_BELIEVED[1] - HINT_BELIEVED[0]), 0, 1)
+    return 1 / (1 + np.exp(-moving - HINT_WEIGHT * believed * log_odds(hint, 0.05)))
 
 
 def _resized(user_static: Bool[np.ndarray, "n H W"], size: tuple[int, ...]) -> Float32[np.ndarray, "n h w"]:

@@ -71,10 +71,7 @@ def add_free_space_violations(
     votes = np.zeros((n, *size, 2), np.float16)
 
     def look(i: int) -> None:
-        # OpenCV's own 8-bit CIELAB stretches the lightness and not the hue.
-        colour[i] = np.rint(
-            lab(cv2.GaussianBlur(image(i), (0, 0), COLOUR_BLUR_PX)) + np.array([0, 128, 128], np.float32)
-        )
+        colour[i] = blurred_lab(image(i))
 
     parallel_for(look, n)
     with stage(f"Free space of {n} frames", n) as bar:
@@ -96,6 +93,13 @@ def add_free_space_violations(
             gone, stays = (smooth_within_edges(v, guide, reach, config.contrast) for v in (gone, stays))
         share = gone / (gone + stays + np.float32(UNCERTAIN))
         np.maximum(dynamic[i], 1 / (1 + np.exp(STEEPNESS * (0.5 - share))), out=dynamic[i])
+
+
+def blurred_lab(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """CIELAB of a slightly blurred RGB image, in bytes: L, a + 128, b + 128."""
+    # OpenCV's own 8-bit CIELAB stretches the lightness and not the hue.
+    colour = lab(cv2.GaussianBlur(image, (0, 0), COLOUR_BLUR_PX)) + np.array([0, 128, 128], np.float32)
+    return np.rint(colour).astype(np.uint8)
 
 
 def frames_to_ask(index: int, num_frames: int) -> list[int]:
