@@ -165,12 +165,13 @@ def _found(
         for i, frame in enumerate(dynamic):
             frame *= 1 - outside.behind_outline(i)
     static_depth = median_static_depth(inputs.depth, inputs.confidence, dynamic, posed.pose_known)
-    refined = dynamic
+    # What geometry says is still needed where depth comes from outside; of a long clip there is no room for two else.
+    refined = dynamic if outside is None else dynamic.copy()
     if inputs.hint is not None:
-        refined = _with_hint(dynamic, inputs.hint)
+        refined = _with_hint(refined, inputs.hint)
     if refiner is not None:
-        refined = refiner(refined.copy() if outside is not None else refined, inputs.image, posed.flow, doubt)
-    refined = calibrated(refined.copy() if refined is dynamic else refined, "none" if refiner is None else config.refiner)
+        refined = refiner(refined, inputs.image, posed.flow, doubt)
+    refined = calibrated(refined, "none" if refiner is None else config.refiner)
     if outside is None:
         return refined, static_depth
     agreement = depth_agreement(posed, outside, inputs.map_image, config)

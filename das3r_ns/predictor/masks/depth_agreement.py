@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float16, Float32, Float64, UInt8
+from jaxtyping import Float16, Float32, UInt8
 
 from das3r_ns.predictor.depth.inverse_depth import relative_views
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
@@ -101,7 +101,9 @@ class OutsideDepth:
         inverse, std = self.inverse[index], self.std[index]
         reach = max(1, round(OUTLINE_PX * max(inverse.shape)))
         nearest = cv2.dilate(inverse, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-        return ((inverse > 0) & (nearest > inverse * (1 + np.maximum(SIGMAS * 2**0.5 * std, MIN_GAP)))).astype(np.float32)
+        return ((inverse > 0) & (nearest > inverse * (1 + np.maximum(SIGMAS * 2**0.5 * std, MIN_GAP)))).astype(
+            np.float32
+        )
 
 
 def clean_outside_depth(
