@@ -80,7 +80,7 @@ def resolve_auto(options: PredictionOptions) -> str:
     name, reason = resolve(options)
     if options.predictor == "auto":
         print(f"Predictor: {name}, {reason}.")
-    if line := settings_of(options, name).announcement(options.masks is not None):
+    if line := settings_of(options, name).announcement(options.masks is not None and options.masks_mode == "replace"):
         print(line)
     return name
 

@@ -36,7 +36,7 @@ from das3r_ns.dataparser.reconstructions.types import FrameArray, Reconstruction
 from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object
-from das3r_ns.predictor.base import UserPriors
+from das3r_ns.predictor.base import UserMaskMode, UserPriors
 from das3r_ns.scene import is_scene_folder
 from das3r_ns.video.clip import Clip, choose_frames, digest, read_clip, read_images
 from das3r_ns.video.image_folder import list_images
@@ -139,7 +139,7 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     if not has_cameras:
         masks = _masks(source, options)
         focal_px = _focal_px(options.fov_deg, source.clip)
-        return source.clip, _with_masks(UserPriors(focal_px=focal_px), masks)
+        return source.clip, _with_masks(UserPriors(focal_px=focal_px), masks, options.masks_mode)
     if models is None:
         assert source.entries is not None
         path = transforms_of(data)
@@ -160,7 +160,7 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     check_cameras(clip, K, cameras, moving, options.cameras_convention)
     if masks is not None and moving is not None:
         masks = replace(masks, moving=moving)
-    return clip, _with_masks(_with_cameras(cameras, K), masks)
+    return clip, _with_masks(_with_cameras(cameras, K), masks, options.masks_mode)
 
 
 def _read_with_reconstruction(data: Path, options: PredictionOptions, given: Reconstruction) -> tuple[Clip, UserPriors]:
@@ -215,7 +215,7 @@ def _read_with_reconstruction(data: Path, options: PredictionOptions, given: Rec
     if len(with_camera) < len(rows):
         cameras, pose_known = with_frames_between(source.clip, cameras, with_camera, moving)
     priors = replace(_with_cameras(cameras, cameras.K), pose_known=pose_known, depth=depth_of_frames(assigned, rows))
-    return source.clip, _with_masks(priors, masks)
+    return source.clip, _with_masks(priors, masks, options.masks_mode)
 
 
 def _with_cameras(cameras: NamedCameras, K: Float[Tensor, "n 3 3"]) -> UserPriors:
@@ -236,8 +236,10 @@ def _with_cameras(cameras: NamedCameras, K: Float[Tensor, "n 3 3"]) -> UserPrior
     )
 
 
-def _with_masks(known: UserPriors, masks: FrameMasks | None) -> UserPriors:
-    return known if masks is None else replace(known, dynamic_mask=masks.moving, mask_given=masks.given)
+def _with_masks(known: UserPriors, masks: FrameMasks | None, mode: UserMaskMode) -> UserPriors:
+    if masks is None:
+        return known
+    return replace(known, dynamic_mask=masks.moving, mask_given=masks.given, mask_mode=mode)
 
 
 def _read_source(data: Path, options: PredictionOptions, upright: bool) -> Source:

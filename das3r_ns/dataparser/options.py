@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
+from das3r_ns.predictor.base import UserMaskMode
 from das3r_ns.predictor.registry import PredictorOptions
 from das3r_ns.video.config import VideoConfig
 
@@ -29,7 +30,11 @@ class PredictionOptions(PredictorOptions, _VideoOptions):
     masks: Path | None = None
     """Your own masks, white (or any object number or colour) where something moves: a folder of images or .npy files
     named like the frames; or one file: an image for all frames, a stack (.npy, .npz, GIF, TIFF) or a video. They
-    replace the predicted ones; frames without one are predicted."""
+    replace the predicted ones, unless `masks_mode` says otherwise; frames without one are predicted."""
+    masks_mode: UserMaskMode = "replace"
+    """What your masks do to the predicted ones, in the frames that have one: `replace` them; `add` to them what you
+    mark; `subtract` what you mark (it stands still); `intersect`, keep only what both mark, for example masks of all
+    people of whom some sit still."""
     masks_white_is_static: bool = False
     """Your masks are white where nothing moves (nerfstudio's meaning)."""
     cameras: Path | None = None
@@ -58,6 +63,11 @@ class PredictionOptions(PredictorOptions, _VideoOptions):
             raise ValueError(f"--fov-deg must lie between 1 and 170 degrees, got {self.fov_deg}")
         if self.masks_white_is_static and self.masks is None:
             raise ValueError("--masks-white-is-static says something about --masks, which is not given.")
+        if self.masks_mode != "replace" and self.masks is None:
+            raise ValueError(
+                f"--masks-mode {self.masks_mode} says what --masks does to the predicted masks, and --masks is not "
+                "given. Masks of a dataset or of another program are named by --masks too."
+            )
         if self.masks is not None and not self.masks.exists():
             raise FileNotFoundError(
                 f"--masks {self.masks} does not exist. Give a folder of masks, an image, an array or a video."

@@ -121,5 +121,6 @@ def _digest(options: PredictionOptions, predictor: str, settings: dict[str, Any]
         "masks_white_is_static": options.masks_white_is_static,
         "cameras": options.cameras is not None,
         "fov_deg": options.fov_deg,
+        **({} if options.masks_mode == "replace" else {"masks_mode": options.masks_mode}),
     }
     return hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()[:6]

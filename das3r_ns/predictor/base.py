@@ -6,7 +6,7 @@ and one row in `registry` or an entry point of another package; nothing else lea
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -15,6 +15,10 @@ from torch import Tensor
 from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.scene import Scene
 from das3r_ns.video.clip import Clip
+
+UserMaskMode = Literal["replace", "add", "subtract", "intersect"]
+"""How the user's masks and what was found go together: only the user's; what either calls moving; what was found
+without what the user marks; what both call moving."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,11 @@ class UserPriors:
     focal_px: float | None = None
     """Focal length in pixels of the clip, when it alone is known."""
     dynamic_mask: Float[Tensor, "n h w"] | None = None
-    """1 where something moves, 0 elsewhere, at the clip's size; taken as truth."""
+    """1 where something moves, 0 elsewhere, at the clip's size; taken as truth unless `mask_mode` says otherwise."""
     mask_given: Bool[Tensor, "n"] | None = None
     """Which frames `dynamic_mask` speaks of, where not of all; in the others it is 0 and nothing is known."""
+    mask_mode: UserMaskMode = "replace"
+    """What `dynamic_mask` does to what is found, in the frames of which it speaks."""
     depth: DepthPrior | None = None
     """Depth of each frame, in the units of `T_world_camera`, with which it is given."""
     applied_transform: Float64[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
@@ -74,7 +80,14 @@ class UserPriors:
     @property
     def all_masks_given(self) -> bool:
         """Whether nothing has to be found out about what moves."""
-        return self.dynamic_mask is not None and (self.mask_given is None or bool(self.mask_given.all()))
+        replaces = self.dynamic_mask is not None and self.mask_mode == "replace"
+        return replaces and (self.mask_given is None or bool(self.mask_given.all()))
+
+    @property
+    def excluded_mask(self) -> Float[Tensor, "n h w"] | None:
+        """Where the user says that something moves, which cameras must not follow; None where they say nothing of it:
+        a mask that subtracts marks what stands still."""
+        return None if self.mask_mode == "subtract" else self.dynamic_mask
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from das3r_ns.predictor.base import DepthPrior
+from das3r_ns.predictor.base import DepthPrior, UserMaskMode
 from das3r_ns.predictor.depth.fusion import fuse_inverse_depth
 from das3r_ns.predictor.depth.inverse_depth import InverseDepth, relative_views
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
@@ -58,6 +58,7 @@ def estimate_depth_and_masks(
     refiner: Refiner | None = None,
     static: Bool[np.ndarray, "n H W"] | None = None,
     static_given: Bool[np.ndarray, "n"] | None = None,
+    mask_mode: UserMaskMode = "replace",
     overlay_mask: Bool[np.ndarray, "h w"] | None = None,
     blank: Bool[np.ndarray, "n"] | None = None,
     prior: DepthPrior | None = None,
@@ -70,11 +71,12 @@ def estimate_depth_and_masks(
         image: RGB frame at the clip's size, for the refiner; `map_image` where left out.
         static: what the user knows to stand still, of any resolution; taken as truth.
         static_given: in which frames it is known; None for all of them.
+        mask_mode: what it does to what is found.
         overlay_mask: True where something is laid over all images: no depth is known there.
         blank: True for frames that show nothing: they have no depth and nothing static.
         prior: depth from outside; brought to the scale of the cameras, and joined with what is triangulated.
     """
-    with_evidence = static is None or not (static_given is None or static_given.all())
+    with_evidence = static is None or mask_mode != "replace" or not (static_given is None or static_given.all())
     depth, confidence, evidence = _fit_frames(posed, map_image, offsets, config, with_evidence)
     aligned = None
     if prior is not None:
@@ -88,7 +90,10 @@ def estimate_depth_and_masks(
     dynamic, static_depth = decide_dynamic_prob(
         MaskInputs(
             posed, depth, confidence, map_image, image or map_image, evidence,
-            user_static=static, user_given=static_given, overlay_mask=overlay_mask, blank=blank,
+            user_static=static, user_given=static_given, user_mask_mode=mask_mode,
+            overlay_mask=overlay_mask, blank=blank,
+            prior_depth=None if aligned is None else aligned.depth,
+            prior_confidence=None if aligned is None else aligned.confidence,
         ),
         config,
         refiner,

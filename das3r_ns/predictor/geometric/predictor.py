@@ -171,7 +171,7 @@ class GeometricPredictor:
             posed = np.ones(len(T), bool) if known.pose_known is None else known.pose_known.numpy()
             return CameraPath(T, posed, float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
-        keep = _keep(known)
+        keep = _keep(known.excluded_mask)
         if overlay_mask is not None:
             keep = _and_not(keep, overlay_mask, len(clip))
 
@@ -220,7 +220,8 @@ class GeometricPredictor:
         given = None if known.mask_given is None else known.mask_given.numpy()
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
-            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known), static_given=given,
+            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known.dynamic_mask), static_given=given,
+            mask_mode=known.mask_mode,
             overlay_mask=overlay_mask, blank=empty, prior=known.depth,
         )  # fmt: skip
 
@@ -230,8 +231,8 @@ def _check_shots(clip: Clip, flow: FlowBetweenFrames) -> None:
         check_one_shot(clip, flow.matcher)
 
 
-def _keep(known: UserPriors) -> Bool[np.ndarray, "n h w"] | None:
-    return None if known.dynamic_mask is None else known.dynamic_mask.numpy() < 0.5
+def _keep(dynamic_mask: torch.Tensor | None) -> Bool[np.ndarray, "n h w"] | None:
+    return None if dynamic_mask is None else dynamic_mask.numpy() < 0.5
 
 
 def _at_map_size(overlay_mask: Bool[np.ndarray, "_ _"] | None, size: tuple[int, int]) -> Bool[np.ndarray, "h w"] | None:

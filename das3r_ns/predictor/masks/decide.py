@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from das3r_ns.predictor.base import UserMaskMode
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.masks.calibration import calibrated
 from das3r_ns.predictor.masks.config import MaskConfig
@@ -46,10 +47,6 @@ HINT_WEIGHT = np.float32(1.0)
 """Of the log-odds of a hint against those of motion, where they agree."""
 HINT_BELIEVED = (0.4, 0.8)
 """Agreement of a hint with motion below which it says nothing, and above which all."""
-
-UserMaskMode = Literal["replace", "add", "subtract", "intersect"]
-"""How the user's masks and what was found go together: only the user's; what either calls moving; what was found
-without what the user calls moving; what both call moving."""
 
 
 @dataclass(frozen=True)
