@@ -220,9 +220,8 @@ class GeometricPredictor:
         given = None if known.mask_given is None else known.mask_given.numpy()
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
-            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known.dynamic_mask), static_given=given,
-            mask_mode=known.mask_mode,
-            overlay_mask=overlay_mask, blank=empty, prior=known.depth,
+            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known.dynamic_mask),
+            static_given=given, mask_mode=known.mask_mode, overlay_mask=overlay_mask, blank=empty, prior=known.depth,
         )  # fmt: skip
 
 

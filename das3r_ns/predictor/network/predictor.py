@@ -19,7 +19,10 @@ from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.estimator import FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
+from das3r_ns.predictor.masks.decide import combine_user_masks
+from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, KnownGeometry
+from das3r_ns.predictor.network.evidence_masks import masks_from_evidence
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import check_memory, memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
@@ -46,6 +49,12 @@ class NetworkPredictor:
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(automatic if self.config.device == "auto" else self.config.device)
         self._estimator = _flow_estimator(self.config, self._device) if self.config.alignment.flow_weight > 0 else None
+        # What is missing (weights of the flow, an extra of the refiner) is said before the long work.
+        with_evidence = self.config.masks_from == "evidence"
+        self._mask_estimator = (
+            (self._estimator or _flow_estimator(self.config, self._device)) if with_evidence else None
+        )
+        self._refiner = build_refiner(self.config.masks.refiner) if with_evidence else None
         self._network: PairwiseNetwork | None = None
         self._masks_missing = False
 
@@ -85,7 +94,9 @@ class NetworkPredictor:
         memory = FrameMemory(shared_frames(cut(len(clip), config.windows)))
 
         def predict(frames: Sequence[int], edges: list[Edge]) -> PairPredictions:
-            return predict_pairs(network, images[list(frames)], edges, config.inference, frames, memory)
+            pairs = predict_pairs(network, images[list(frames)], edges, config.inference, frames, memory)
+            # What heads without weights say is made up: nothing is left out of the alignment for it.
+            return replace(pairs, dynamic_prob1=0 * pairs.dynamic_prob1) if self._masks_missing else pairs
 
         try:
             found = align_clip(
@@ -105,11 +116,11 @@ class NetworkPredictor:
         if self._network is None:
             self._network, report = load_network(self.config.weights, self._device)
             self._masks_missing = report.mask_heads_missing
-        if self._masks_missing and not known.all_masks_given:
+        if self._masks_missing and self.config.masks_from == "network" and not known.all_masks_given:
             raise PredictionError(
                 f"the weights {self.config.weights} have no dynamic-mask heads (they are DUSt3R's or MonST3R's), so "
-                "what moves would be made up. Train the heads (das3r train-predictor), use weights that have them "
-                f"({DEFAULT_WEIGHTS}), or give your own masks (--masks)."
+                "what moves would be made up. Leave out --network.masks-from network, train the heads (das3r "
+                f"train-predictor), use weights that have them ({DEFAULT_WEIGHTS}), or give your own masks (--masks)."
             )
         return self._network
 
@@ -125,11 +136,25 @@ class NetworkPredictor:
     def _scene(self, clip: Clip, known: UserPriors, found: Alignment, framed: Framing) -> Scene:
         depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
         dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
-        if known.dynamic_mask is not None:
+        T_world_camera, K = found.T_world_camera, framed.K_to_image(found.K)
+        if self._mask_estimator is not None:
+            cameras = (T_world_camera, K)
+            if known.T_world_camera is not None and known.K is not None:
+                cameras = (known.T_world_camera, known.K)
+            hint = None if self._masks_missing else dynamic_prob
+            dynamic_prob = torch.from_numpy(
+                masks_from_evidence(
+                    clip, known, *cameras, depth, confidence, hint,
+                    self._mask_estimator, self.config.masks, self._refiner,
+                )
+            )  # fmt: skip
+        elif known.dynamic_mask is not None:
             given = F.interpolate(known.dynamic_mask[:, None].float(), framed.resized, mode="area")[:, 0]
             frames = torch.ones(len(clip), dtype=torch.bool) if known.mask_given is None else known.mask_given
-            dynamic_prob = torch.where(frames[:, None, None], given, dynamic_prob)
-        T_world_camera, K = found.T_world_camera, framed.K_to_image(found.K)
+            found_there = dynamic_prob[frames].numpy()
+            dynamic_prob[frames] = torch.from_numpy(
+                combine_user_masks(found_there, given[frames].numpy(), known.mask_mode)
+            )
         if known.T_world_camera is None:
             static = (depth > 0) & (dynamic_prob < 0.5)
             typical = float(depth[static if static.any() else depth > 0].median())

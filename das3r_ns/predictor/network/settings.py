@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.predictor.base import Predictor, PredictorSettings
+from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.predictor.masks.refiners.choice import resolve_auto
 
 DEFAULT_WEIGHTS = "Kai422kx/das3r"
 """Hub repository of the published weights (their licence forbids commercial use)."""
@@ -199,14 +201,23 @@ class NetworkPredictorConfig(PredictorSettings):
     """How the pairs become one world."""
     windows: WindowConfig = field(default_factory=WindowConfig)
     """How long clips are cut."""
+    masks_from: Literal["evidence", "network"] = "evidence"
+    """What says what moves: `evidence`, flow and the network's depth against its cameras, with its own dynamic maps as
+    one cue; `network`, these maps alone, as published."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """How that evidence becomes `dynamic_prob`, and what refines it."""
     flow: Literal["auto", "raft", "dis"] = "auto"
-    """Optical flow for the alignment: auto takes torchvision's RAFT when its weights are on disk, else OpenCV's DIS.
-    alignment.flow_weight 0 needs none."""
+    """Optical flow for the alignment and the masks: auto takes torchvision's RAFT when its weights are on disk, else
+    OpenCV's DIS."""
     raft_weights: Path | None = None
     """Weights of torchvision's RAFT. None looks where torchvision keeps what it has downloaded; where there are none,
     `flow` raft fetches them (21 MB)."""
     max_points: int = 150_000
     """Size of the seed cloud."""
+
+    def resolve_auto(self) -> NetworkPredictorConfig:
+        """The same with what `auto` means here and now, so that it can be recorded."""
+        return replace(self, masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)))
 
     def asked_for(self) -> str:
         """Whoever names weights wants them used. The published ones are never taken unasked: their licence forbids

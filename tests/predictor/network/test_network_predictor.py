@@ -13,6 +13,7 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.files.download import DownloadError, Patience
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.flow import raft
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.network import memory as network_memory
 from das3r_ns.predictor.network import predictor
 from das3r_ns.predictor.network.config import PairwiseNetworkConfig
@@ -33,7 +34,8 @@ SIZE = (2 * HEIGHT, 2 * WIDTH)
 
 def settings(**changes) -> NetworkPredictorConfig:
     quick = AlignmentConfig(num_steps=120, flow_weight=0.0)
-    return replace(NetworkPredictorConfig(long_side=WIDTH, device="cpu", alignment=quick), **changes)
+    config = NetworkPredictorConfig(long_side=WIDTH, device="cpu", alignment=quick, masks_from="network")
+    return replace(config, **changes)
 
 
 def clip_of(num_frames: int, size: tuple[int, int] = SIZE) -> Clip:
@@ -135,6 +137,8 @@ def test_weights_without_mask_heads_need_the_users_masks(truthful, monkeypatch, 
         NetworkPredictor(settings())(clip_of(FRAMES))
     scene = NetworkPredictor(settings())(clip_of(FRAMES), UserPriors(dynamic_mask=torch.zeros(FRAMES, *SIZE)))
     assert scene.dynamic_prob.eq(0).all()
+    scene = NetworkPredictor(settings(masks_from="evidence", masks=MaskConfig(refiner="none")))(clip_of(FRAMES))
+    assert scene.dynamic_prob.isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (64, 64), (50, 96)])
