@@ -237,7 +237,11 @@ def depth_agreement(
 
         parallel_for(compare, n)
     del colour
+    voted = votes.any(axis=-1)
     filter_along_flow(votes, posed.flow, config.memory)
+    # Ground that comes into view behind an object has no vote, and flow would lend it the object's: what has the same
+    # depth and colour around it is the better guess.
+    votes *= voted[..., None]
     gone, certain = (np.empty((n, *size), np.float32) for _ in range(2))
     reach = REACH * max(size)
     for i in range(n):

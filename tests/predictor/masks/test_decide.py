@@ -145,3 +145,14 @@ def test_calibration_keeps_the_order_and_one_half_where_they_are():
         assert 0 <= found.min() < 0.01
         assert 0.98 < found.max() <= 1
     np.testing.assert_array_equal(calibrated(values[None, None].copy(), "sam2")[0, 0], values)
+
+
+def test_a_hint_counts_as_far_as_motion_bears_it_out():
+    motion = decide_dynamic_prob(inputs(), CONFIG).dynamic_prob
+    right = np.full((N, H, W), 0.05, np.float32)
+    right[(slice(None), *OBJECT)] = 0.95
+    found = decide_dynamic_prob(inputs(hint=right), CONFIG).dynamic_prob
+    assert inside(found).min() > inside(motion).min()
+    for nonsense in (1 - right, np.zeros_like(right), np.ones_like(right)):
+        found = decide_dynamic_prob(inputs(hint=nonsense), CONFIG).dynamic_prob
+        np.testing.assert_array_equal(found > 0.5, motion > 0.5)

@@ -28,7 +28,7 @@ class World:
         x, y = (u - WIDTH / 2) / FOCAL, (v - HEIGHT / 2) / FOCAL
         i = np.arange(NUM_FRAMES)[:, None, None]
         at_card = x * CARD + STEP * i - speed * i
-        self.card = (np.abs(at_card) < 0.3) & (np.abs(y * CARD) < 0.35)
+        self.card = (np.abs(at_card) < 0.22) & (np.abs(y * CARD) < 0.35)
         self.depth = np.where(self.card, CARD, WALL).astype(np.float32)
         across = np.where(self.card, at_card, x * WALL + STEP * i)
         down = np.where(self.card, y * CARD, y * WALL)
@@ -114,4 +114,4 @@ def test_depth_from_outside_has_the_last_word_over_flow_and_refiner(world):
 
     found = decide_dynamic_prob(inputs, MaskConfig(refiner="none", colour_contrast=0.0, depth_contrast=0.0), all_moves)
     inner = found.dynamic_prob[2:-2, 3:-3, 10:-10] > 0.5
-    assert (inner & world.card[2:-2, 3:-3, 10:-10]).sum() / (inner | world.card[2:-2, 3:-3, 10:-10]).sum() > 0.9
+    assert (inner & world.card[2:-2, 3:-3, 10:-10]).sum() / (inner | world.card[2:-2, 3:-3, 10:-10]).sum() > 0.8
