@@ -32,8 +32,8 @@ from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig, RefinerName
 from das3r_ns.predictor.masks.refiners.build import build_refiner
-from das3r_ns.predictor.network.alignment import align
-from das3r_ns.predictor.network.evidence_masks import masks_from_evidence
+from das3r_ns.predictor.network.alignment import Alignment, align
+from das3r_ns.predictor.network.evidence_masks import contradicts, masks_from_evidence, with_masks
 from das3r_ns.predictor.network.settings import AlignmentConfig, PairGraph
 from das3r_ns.predictor.network.simulated_pairs import simulate_pairs
 from das3r_ns.synthetic import SyntheticClip, make_clip
@@ -135,11 +135,22 @@ def by_network(truth: SyntheticClip, clip: Clip, hint: Hint, refiner: RefinerNam
     frames = truth.frames.numpy()
     flow = FlowBetweenFrames(lambda i: frames[i], clip.size, DisFlow())
     found = align(pairs, len(truth), AlignmentConfig(), flow=flow.checked)
-    maps = masks_from_evidence(
-        clip, UserPriors(), found.T_world_camera, found.K, found.depth, found.confidence, found.dynamic_prob,
-        DisFlow(), MaskConfig(refiner=refiner), build_refiner(refiner),
+    own = found.dynamic_prob
+    maps = evidence(clip, found, own, refiner)
+    if contradicts(own, maps):  # as `NetworkPredictor` does
+        found = align(with_masks(pairs, maps), len(truth), AlignmentConfig(), flow=flow.checked)
+        maps = evidence(clip, found, None, refiner)
+    return maps, found.T_world_camera
+
+
+def evidence(clip: Clip, found: Alignment, hint: Tensor | None, refiner: RefinerName) -> Tensor:
+    """Maps from an alignment's cameras and depth."""
+    return torch.from_numpy(
+        masks_from_evidence(
+            clip, UserPriors(), found.T_world_camera, found.K, found.depth, found.confidence, hint,
+            DisFlow(), MaskConfig(refiner=refiner), build_refiner(refiner),
+        )
     )  # fmt: skip
-    return torch.from_numpy(maps), found.T_world_camera
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ own dynamic maps are a hint, believed as far as motion bears them out.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -22,11 +24,17 @@ from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob
 from das3r_ns.predictor.masks.evidence import collect_evidence
 from das3r_ns.predictor.masks.refiners.base import Refiner
+from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.scene import DYNAMIC_THRESHOLD
 from das3r_ns.video.clip import Clip
 
 OFFSETS = (1, 2, 4, 8)
 """Distances in frames, both ways, over which flow is compared with cameras and depth."""
 FLOW_MEMORY_BYTES = 1 << 30
+MIN_OVERLAP = 0.6
+"""Intersection over union of a network's own dynamic maps with those from motion, below which they contradict."""
+MIN_UNION = 0.01
+"""Share of the images that either calls moving, below which the alignment cannot have been led astray by it."""
 
 
 def masks_from_evidence(
@@ -80,6 +88,20 @@ def masks_from_evidence(
         user_mask_mode=known.mask_mode,
     )
     return decide_dynamic_prob(inputs, config, None if known.all_masks_given else refiner).dynamic_prob
+
+
+def contradicts(hint: Float[Tensor, "n h w"], found: Float[Tensor, "n h w"]) -> bool:
+    """Whether a network's own dynamic maps and those from motion overlap so little that what the alignment made of the
+    former is in doubt."""
+    a, b = hint > DYNAMIC_THRESHOLD, found > DYNAMIC_THRESHOLD
+    union = float((a | b).float().mean())
+    return union > MIN_UNION and float((a & b).float().mean()) < MIN_OVERLAP * union
+
+
+def with_masks(pairs: PairPredictions, dynamic_prob: Float[Tensor, "n h w"]) -> PairPredictions:
+    """The same pairs with the given dynamic maps of their first frames."""
+    first = pairs.edges[:, 0]
+    return replace(pairs, dynamic_prob1=dynamic_prob.to(pairs.dynamic_prob1)[first])
 
 
 def _flow_at(clip: Clip, size: tuple[int, int], estimator: FlowEstimator) -> FlowBetweenFrames:

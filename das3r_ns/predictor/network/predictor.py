@@ -22,7 +22,7 @@ from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 from das3r_ns.predictor.masks.decide import combine_user_masks
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, KnownGeometry
-from das3r_ns.predictor.network.evidence_masks import masks_from_evidence
+from das3r_ns.predictor.network.evidence_masks import contradicts, masks_from_evidence, with_masks
 from das3r_ns.predictor.network.inference import FrameMemory, predict_pairs, product_type
 from das3r_ns.predictor.network.memory import check_memory, memory_need
 from das3r_ns.predictor.network.model import PairwiseNetwork
@@ -30,7 +30,7 @@ from das3r_ns.predictor.network.pairs import PairPredictions
 from das3r_ns.predictor.network.preprocess import Framing, preprocess_frames
 from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS, Edge, NetworkPredictorConfig
 from das3r_ns.predictor.network.weights import load_network
-from das3r_ns.predictor.network.windows import align_clip, cut, shared_frames
+from das3r_ns.predictor.network.windows import PredictPairs, align_clip, cut, shared_frames
 from das3r_ns.predictor.seed_points import no_points, seed_points
 from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.scene import Scene
@@ -98,8 +98,35 @@ class NetworkPredictor:
             # What heads without weights say is made up: nothing is left out of the alignment for it.
             return replace(pairs, dynamic_prob1=0 * pairs.dynamic_prob1) if self._masks_missing else pairs
 
+        evidence: Tensor | None = None
+
+        def predict_with_evidence(frames: Sequence[int], edges: list[Edge]) -> PairPredictions:
+            pairs = predict(frames, edges)
+            return pairs if evidence is None else with_masks(pairs, framed.crop_maps(evidence)[list(frames)])
+
+        aligned = self._aligned(predict_with_evidence, clip, known, images, framed)
+        scene = self._scene(clip, known, aligned, framed)
+        if self._mask_estimator is None or known.all_masks_given or known.T_world_camera is not None:
+            return scene
+        if contradicts(framed.pad(aligned.dynamic_prob, replicate=True), scene.dynamic_prob):
+            # The flow term followed what these maps call static. Once more, with the maps that motion bears out.
+            CONSOLE.print("The network's own dynamic maps contradict the motion: aligned again with maps from motion.")
+            evidence, memory = scene.dynamic_prob, FrameMemory(shared_frames(cut(len(clip), config.windows)))
+            aligned = self._aligned(predict_with_evidence, clip, known, images, framed)
+            scene = self._scene(clip, known, aligned, framed, with_hint=False)
+        return scene
+
+    def _aligned(
+        self,
+        predict: PredictPairs,
+        clip: Clip,
+        known: UserPriors,
+        images: Float[Tensor, "n 3 h w"],
+        framed: Framing,
+    ) -> Alignment:
+        config = self.config
         try:
-            found = align_clip(
+            return align_clip(
                 predict,
                 len(clip),
                 config.pairs,
@@ -110,7 +137,6 @@ class NetworkPredictor:
             )
         except AlignmentError as error:
             raise PredictionError(str(error)) from error
-        return self._scene(clip, known, found, framed)
 
     def _load(self, known: UserPriors) -> PairwiseNetwork:
         if self._network is None:
@@ -133,7 +159,7 @@ class NetworkPredictor:
 
         return FlowBetweenFrames(frame, framed.size, self._estimator).checked
 
-    def _scene(self, clip: Clip, known: UserPriors, found: Alignment, framed: Framing) -> Scene:
+    def _scene(self, clip: Clip, known: UserPriors, found: Alignment, framed: Framing, with_hint: bool = True) -> Scene:
         depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
         dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
         T_world_camera, K = found.T_world_camera, framed.K_to_image(found.K)
@@ -141,7 +167,7 @@ class NetworkPredictor:
             cameras = (T_world_camera, K)
             if known.T_world_camera is not None and known.K is not None:
                 cameras = (known.T_world_camera, known.K)
-            hint = None if self._masks_missing else dynamic_prob
+            hint = dynamic_prob if with_hint and not self._masks_missing else None
             dynamic_prob = torch.from_numpy(
                 masks_from_evidence(
                     clip, known, *cameras, depth, confidence, hint,

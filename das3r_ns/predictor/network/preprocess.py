@@ -61,6 +61,11 @@ class Framing:
             return F.pad(maps[:, None], edges, mode="replicate")[:, 0]
         return F.pad(maps, edges)
 
+    def crop_maps(self, maps: Float[Tensor, "n h2 w2"]) -> Float[Tensor, "n h w"]:
+        """The inverse of `pad`."""
+        (top, left), (height, width) = self.offset, self.size
+        return maps[:, top : top + height, left : left + width]
+
     def crop(self, maps: Float[Tensor, "n H W"]) -> Float[Tensor, "n h w"]:
         """Maps of the images' size, resized (by area) and cropped to the network's input."""
         (top, left), (height, width) = self.offset, self.size
