@@ -85,9 +85,19 @@ TEMPORARY = "in a temporary folder that is removed in any case"
 PROBE = "written to see whether it can be"
 GROWS = "a log, or a download that goes on where it stopped"
 CACHE = "kept to be made again"
+IN_MEMORY = "into memory; what is made of it is written by others of this list"
 OWN = "of a user's own making anew: a synthetic clip, a training of a network from the beginning"
 
 WRITES = {
+    ("dataparser/reconstructions/vipe.py", "_exr", "NamedTemporaryFile"): TEMPORARY,
+    ("editing/transfer.py", "kept_edits", "TemporaryDirectory"): TEMPORARY,
+    ("editing/transfer.py", "kept_edits", "copytree"): TEMPORARY,
+    ("export/command.py", "_export_splat", "TemporaryDirectory"): TEMPORARY,
+    ("export/scenes.py", "_copy", "copyfile"): IN_FOLDER,
+    ("export/scenes.py", "_write_tum", "write_text"): IN_FOLDER,
+    ("export/scenes.py", "export_scene", "write_text"): IN_FOLDER,
+    ("report/video.py", "encode_video", "open"): IN_MEMORY,
+    ("scene/edit_store.py", "add", "write_bytes"): IN_FOLDER,
     ("dataparser/cache_folder.py", "check_writable", "TemporaryFile"): PROBE,
     ("evaluation/bench/launch.py", "_run_process", "open"): GROWS,
     ("evaluation/bench/meter.py", "__init__", "write_text"): PROBE,
