@@ -56,7 +56,7 @@ def predictions(monkeypatch) -> Predictions:
     stand_in = Predictions()
     monkeypatch.setattr(worker, "predict", stand_in)
 
-    def in_this_process(jobs, at_a_time, done):
+    def in_this_process(jobs, at_a_time, done, worker):
         for job in jobs:
             run_job(job)
             done(job)

@@ -21,13 +21,15 @@ from das3r_ns.evaluation.bench.training import BASELINES, method_config, shorten
 from das3r_ns.evaluation.bench.worker import run_job
 from das3r_ns.scene import write_scene
 
+WORKER = "das3r_ns.evaluation.bench.worker"
+
 
 def test_a_worker_that_dies_is_a_row_that_says_how(tmp_path, monkeypatch):
     small_clip(tmp_path / "clips" / "one", n=3)
     job = bench_job(tmp_path / "out", find_sequences("x", tmp_path / "clips")[0])
     monkeypatch.setattr(sys, "executable", "/bin/false")
     seen = []
-    launch.run_here([job], 1, seen.append)
+    launch.run_here([job], 1, seen.append, WORKER)
     assert seen == [job]
     assert "exit code 1; see" in read_row(job).errors["crash"]
 
@@ -41,7 +43,7 @@ def test_jobs_are_dealt_out_over_the_gpus(tmp_path, monkeypatch):
     assert launch.visible_gpus() == ["4", "7"]
     source = SequenceSource("x", str(tmp_path), "one")
     jobs = [bench_job(tmp_path / f"out{i}", source) for i in range(4)]
-    launch.run_here(jobs, 2, lambda job: None)
+    launch.run_here(jobs, 2, lambda job: None, WORKER)
     used = sorted((job.out / launch.LOG).read_text().strip() for job in jobs)
     assert used == ["4", "4", "7", "7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -67,7 +69,7 @@ def test_a_cluster_runs_the_same_jobs_and_its_failures_are_rows(tmp_path, monkey
                 raise TimeoutError("job was killed after 240 minutes")
 
     class AutoExecutor:
-        def __init__(self, folder) -> None:
+        def __init__(self, folder, cluster) -> None:
             told["folder"] = folder
 
         def update_parameters(self, **parameters) -> None:
@@ -79,7 +81,7 @@ def test_a_cluster_runs_the_same_jobs_and_its_failures_are_rows(tmp_path, monkey
 
     monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=AutoExecutor))
     seen = []
-    launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append)
+    launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append, run_job)
     assert seen == jobs
     assert told["slurm_partition"] == "gpu"
     assert told["timeout_min"] == 240
@@ -87,7 +89,7 @@ def test_a_cluster_runs_the_same_jobs_and_its_failures_are_rows(tmp_path, monkey
     assert not read_row(jobs[0]).errors
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"das3r-ns\[cluster\]"):
-        launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append)
+        launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append, run_job)
 
 
 @pytest.mark.parametrize("kernel_tells", [True, False])

@@ -19,7 +19,7 @@ from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, find_sequences
 from das3r_ns.evaluation.bench.synthetic_set import CLIPS, draw_missing
 from das3r_ns.evaluation.bench.table import BenchTable, read_row
 from das3r_ns.evaluation.bench.training import BASELINES
-from das3r_ns.evaluation.bench.worker import Job, Stage, results_folder
+from das3r_ns.evaluation.bench.worker import Job, Stage, results_folder, run_job
 from das3r_ns.evaluation.report import shown
 from das3r_ns.files.whole import check_output
 from das3r_ns.predictor.registry import PredictorOptions, resolve, resolved
@@ -134,9 +134,9 @@ def bench(
         (job.out / "results" / "crash.json").unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if slurm_partition is not None:
-        run_on_cluster(todo, slurm_partition, slurm_hours, out / "slurm", done)
+        run_on_cluster(todo, slurm_partition, slurm_hours, out / "slurm", done, run_job)
     else:
-        run_here(todo, jobs, done)
+        run_here(todo, jobs, done, "das3r_ns.evaluation.bench.worker")
     order = [source.name for source in sources]
     table.rows.sort(key=lambda row: order.index(row.sequence))
     paths = table.write(out)

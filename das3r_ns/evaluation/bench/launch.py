@@ -9,19 +9,33 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 
-from das3r_ns.evaluation.bench.worker import Job, results_folder, run_job
+from das3r_ns.evaluation.bench.worker import results_folder
 from das3r_ns.files.json_files import write_json
 
 LOG = "log.txt"
 
 
-def run_here(jobs: Sequence[Job], at_a_time: int, done: Callable[[Job], None]) -> None:
+class AnyJob(Protocol):
+    """What is run: it can be pickled, and has a folder of its own."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of the job."""
+        ...
+
+
+JobT = TypeVar("JobT", bound=AnyJob)
+
+
+def run_here(jobs: Sequence[JobT], at_a_time: int, done: Callable[[JobT], None], worker: str) -> None:
     """Run every job in a process of its own.
 
     Args:
+        worker: module that runs a pickled job from its standard input.
         at_a_time: how many run together. The GPUs of the machine are dealt out to them in turn.
         done: called, in this thread, after each job.
     """
@@ -31,10 +45,14 @@ def run_here(jobs: Sequence[Job], at_a_time: int, done: Callable[[Job], None]) -
         devices.put(gpus[i % len(gpus)] if gpus else None)
     running: set[subprocess.Popen[bytes]] = set()
 
-    def run(job: Job) -> Job:
+    threads = max(
+        1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // at_a_time
+    )
+
+    def run(job: JobT) -> JobT:
         device = devices.get()
         try:
-            _run_process(job, device, running)
+            _run_process(job, worker, device, threads, running)
         finally:
             devices.put(device)
         return job
@@ -52,12 +70,16 @@ def run_here(jobs: Sequence[Job], at_a_time: int, done: Callable[[Job], None]) -
             raise
 
 
-def _run_process(job: Job, device: str | None, running: "set[subprocess.Popen[bytes]]") -> None:
+def _run_process(
+    job: AnyJob, worker: str, device: str | None, threads: int, running: "set[subprocess.Popen[bytes]]"
+) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
-    command = [sys.executable, "-m", "das3r_ns.evaluation.bench.worker"]
+    for library in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # jobs share the cores
+        environment.setdefault(library, str(threads))
+    command = [sys.executable, "-m", worker]
     with (job.out / LOG).open("ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
         running.add(process)
@@ -72,7 +94,7 @@ def _run_process(job: Job, device: str | None, running: "set[subprocess.Popen[by
         write_crash(job, f"the process ended with {reason}{hint}; see {job.out / LOG}")
 
 
-def write_crash(job: Job, reason: str) -> None:
+def write_crash(job: AnyJob, reason: str) -> None:
     """Note that a job ended without saying why."""
     folder = results_folder(job.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,8 +109,19 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def run_on_cluster(jobs: Sequence[Job], partition: str, hours: float, log: Path, done: Callable[[Job], None]) -> None:
+def run_on_cluster(
+    jobs: Sequence[JobT],
+    partition: str,
+    hours: float,
+    log: Path,
+    done: Callable[[JobT], None],
+    run_job: Callable[[JobT], None],
+    cluster: str = "slurm",
+) -> None:
     """Run every job as one job of a SLURM partition, with one GPU, and wait for all.
+
+    Args:
+        cluster: submitit's name of the executor: `local` runs the jobs on this machine, for a trial.
 
     Raises:
         ImportError: submitit is not installed.
@@ -100,15 +133,10 @@ def run_on_cluster(jobs: Sequence[Job], partition: str, hours: float, log: Path,
             "--slurm-partition needs submitit: pip install 'das3r-ns[cluster]'. --jobs spreads sequences over the GPUs "
             "of one machine without it."
         ) from error
-    executor = submitit.AutoExecutor(folder=log)
-    executor.update_parameters(
-        slurm_partition=partition,
-        timeout_min=round(60 * hours),
-        gpus_per_node=1,
-        cpus_per_task=8,
-        mem_gb=64,
-        name="das3r",
-    )
+    executor = submitit.AutoExecutor(folder=log, cluster=cluster)
+    executor.update_parameters(timeout_min=max(1, round(60 * hours)), name="das3r")
+    if cluster == "slurm":
+        executor.update_parameters(slurm_partition=partition, gpus_per_node=1, cpus_per_task=8, mem_gb=64)
     submitted = executor.map_array(run_job, list(jobs))
     for job, handle in zip(jobs, submitted):
         try:
