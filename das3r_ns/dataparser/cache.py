@@ -20,7 +20,7 @@ from das3r_ns.dataparser.scene_keys import SceneKey, digest_of_options, folder_n
 from das3r_ns.dataparser.scene_summary import quality_lines, summary
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object, to_jsonable
-from das3r_ns.predictor.registry import PROBLEMS, build_predictor, meant_by, resolve, settings_of
+from das3r_ns.predictor.registry import PREDICTORS, PROBLEMS, build_predictor, meant_by, resolve, settings_of
 from das3r_ns.runtime.progress import recorded_seconds
 from das3r_ns.runtime.shared_cores import share_cores
 from das3r_ns.scene import Scene, is_scene_folder, write_scene
@@ -127,11 +127,19 @@ def predict_scene(
         write_scene(scene, frames, folder, overwrite=overwrite)
         taken_over = take_over_edits(folder, edits)
     print(summary(scene, folder))
-    for line in quality_lines(scene):
+    for line in (*quality_lines(scene), *offers(scene, options, meant)):
         print(line)
     if taken_over is not None:
         print(taken_over)
     return scene
+
+
+def offers(scene: Scene, options: PredictionOptions, chosen: str) -> list[str]:
+    """Other predictors that are ready here, where the chosen one doubts its cameras; nothing is fetched."""
+    quality = scene.provenance.get("quality")
+    if not quality or not quality["clip"]["doubts"]:
+        return []
+    return [line for name in PREDICTORS if name != chosen and (line := settings_of(options, name).offer())]
 
 
 def _scene_of_content(data: Path, content: str, options: PredictionOptions, predictor: str, cache: Path) -> Path | None:

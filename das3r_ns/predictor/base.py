@@ -129,6 +129,11 @@ class PredictorSettings(SavedConfig):
         nothing about it."""
         return ""
 
+    def offer(self) -> str:
+        """One line with which this predictor is offered when another one doubts its own result; empty where it is not
+        ready to run here, which must be found out without the network connection."""
+        return ""
+
     def cache_key(self) -> dict[str, Any]:
         """What a predicted scene is found again by: the settings, with what `auto` means here and now."""
         return asdict(self.resolve_auto())

@@ -224,6 +224,17 @@ class NetworkPredictorConfig(PredictorSettings):
         commercial use."""
         return "" if self.weights == DEFAULT_WEIGHTS else "since --network.weights names its weights"
 
+    def offer(self) -> str:
+        """Only where the weights are on this machine already."""
+        from das3r_ns.predictor.network.weights_source import weights_available
+
+        if not weights_available(self.weights):
+            return ""
+        licence = " (their licence forbids commercial use)" if self.weights == DEFAULT_WEIGHTS else ""
+        return (
+            f"The weights of the network predictor are here{licence}: --predictor network may do better on this clip."
+        )
+
     def weight_files(self) -> dict[str, Path]:
         """The network's and RAFT's, as far as they are files here."""
         given = {"network.weights": self.weights, "network.raft-weights": self.raft_weights}
