@@ -127,16 +127,19 @@ def predict_scene(
         write_scene(scene, frames, folder, overwrite=overwrite)
         taken_over = take_over_edits(folder, edits)
     print(summary(scene, folder))
-    for line in (*quality_lines(scene), *offers(scene, options, meant)):
+    for line in (*quality_lines(scene), *offers(scene.provenance.get("quality"), options, meant)):
         print(line)
     if taken_over is not None:
         print(taken_over)
     return scene
 
 
-def offers(scene: Scene, options: PredictionOptions, chosen: str) -> list[str]:
-    """Other predictors that are ready here, where the chosen one doubts its cameras; nothing is fetched."""
-    quality = scene.provenance.get("quality")
+def offers(quality: dict[str, Any] | None, options: PredictionOptions, chosen: str) -> list[str]:
+    """Other predictors that are ready here, where the chosen one doubts its cameras; nothing is fetched.
+
+    Args:
+        quality: record of the scene.
+    """
     if not quality or not quality["clip"]["doubts"]:
         return []
     return [line for name in PREDICTORS if name != chosen and (line := settings_of(options, name).offer())]

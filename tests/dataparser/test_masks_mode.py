@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from das3r_ns.dataparser.cache import offers
 from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.scene_keys import digest_of_options
@@ -51,3 +52,13 @@ def test_the_mode_is_part_of_the_key_of_a_scene_and_the_default_leaves_it_as_it_
 def test_a_mode_without_masks_is_refused():
     with pytest.raises(ValueError, match=r"--masks-mode add .* --masks is not given"):
         PredictionOptions(masks_mode="add").check()
+
+
+@pytest.mark.parametrize(("doubts", "here", "offered"), [(["weak"], True, 1), (["weak"], False, 0), ([], True, 0)])
+def test_the_network_is_offered_where_the_geometric_predictor_doubts_and_its_weights_are_here(
+    monkeypatch, doubts, here, offered
+):
+    monkeypatch.setattr("das3r_ns.predictor.network.weights_source.weights_available", lambda source: here)
+    lines = offers({"clip": {"doubts": doubts}}, PredictionOptions(), "geometric")
+    assert len(lines) == offered
+    assert all("forbids commercial use" in line and "--predictor network" in line for line in lines)
