@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from rich import get_console
 
 from das3r_ns import __version__
@@ -59,6 +60,12 @@ def results_of(out: Path) -> dict[str, dict[str, Any]]:
 def run_clip(job: ClipJob) -> None:
     """Take a clip through its stages. Nothing is raised: what fails is written down as the stage's result."""
     job.out.mkdir(parents=True, exist_ok=True)
+    # A batch that was killed outright may have left a worker at this clip: what it still finishes is kept.
+    with FileLock(job.out / ".lock"):
+        _run_stages(job)
+
+
+def _run_stages(job: ClipJob) -> None:
     work: dict[str, Callable[[ClipJob], dict[str, Any]]] = {
         "predict": predict_stage,
         "train": train_stage,
