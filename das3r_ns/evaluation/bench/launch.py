@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ from das3r_ns.files.json_files import write_json
 LOG = "log.txt"
 
 
+@runtime_checkable
 class AnyJob(Protocol):
     """What is run: it can be pickled, and has a folder of its own."""
 
