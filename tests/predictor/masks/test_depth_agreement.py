@@ -109,7 +109,7 @@ def test_depth_from_outside_has_the_last_word_over_flow_and_refiner(world):
         prior_depth=world.noisy(0.02, 0.05),
     )  # fmt: skip
 
-    def all_moves(dynamic_prob, *_):
+    def all_moves(dynamic_prob, image, flow, doubt):
         return ones.copy()
 
     found = decide_dynamic_prob(inputs, MaskConfig(refiner="none", colour_contrast=0.0, depth_contrast=0.0), all_moves)
