@@ -28,9 +28,10 @@ from das3r_ns.dataparser.matching_result import ClipFrames
 from das3r_ns.dataparser.options import Numbering, PredictionOptions
 from das3r_ns.dataparser.pinhole_images import intrinsics_at, undistort
 from das3r_ns.dataparser.poses_check import shift_of
-from das3r_ns.dataparser.reconstructions.assign import assign, depth_of_frames, moving_of_frames
+from das3r_ns.dataparser.reconstructions.assign import assign
 from das3r_ns.dataparser.reconstructions.between import describe_reconstruction, with_frames_between
 from das3r_ns.dataparser.reconstructions.frames import clip_of_array
+from das3r_ns.dataparser.reconstructions.maps import depth_of_frames, moving_of_frames
 from das3r_ns.dataparser.reconstructions.table import find_reader, read_reconstruction
 from das3r_ns.dataparser.reconstructions.types import FrameArray, Reconstruction
 from das3r_ns.dataparser.transforms_file import TransformsFrame, read_transforms, transforms_of

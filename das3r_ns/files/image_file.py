@@ -6,6 +6,7 @@ other plug-ins read formats that no camera and no editor of frames writes.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,7 @@ FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "DIB", "GIF", "PPM", "JP
 """Pillow's names. HEIF and AVIF are read where a package brings them."""
 
 
-def open_image(source: Path | BinaryIO) -> Image.Image:
+def open_image(source: Path | BinaryIO | io.BytesIO) -> Image.Image:
     """As `PIL.Image.open`, for images of pixels.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Archive:
         check_room(num_bytes, what)
         try:
             data = self._zip.read(f"{key}.npy")
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, _ZLIB_ERROR) as error:
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, zlib.error) as error:
             raise ValueError(f"{what} cannot be decompressed ({error}). Was the file copied whole?") from error
         with _HEADERS:
             return np.load(io.BytesIO(data), allow_pickle=False)
@@ -94,9 +95,6 @@ class Archive:
                 return _read_header(file)
         except Exception as error:  # NumPy's parser of headers raises nearly anything
             raise ValueError(f"{self.path}: {key} is not an array ({error}).") from error
-
-
-_ZLIB_ERROR = __import__("zlib").error
 
 
 def _read_header(file: Any) -> tuple[tuple[int, ...], np.dtype, int]:

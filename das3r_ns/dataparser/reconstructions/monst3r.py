@@ -12,9 +12,9 @@ import numpy as np
 from das3r_ns.dataparser.file_names import last_number
 from das3r_ns.dataparser.reconstructions.arrays import decode_grey, known_depth, read_npy, read_rows
 from das3r_ns.dataparser.reconstructions.poses import from_quaternions
-from das3r_ns.dataparser.reconstructions.types import DepthMap, Reconstruction, centre_cut
+from das3r_ns.dataparser.reconstructions.types import DepthMap, FrameArray, Reconstruction, centre_cut
 from das3r_ns.files.regular import check_regular
-from das3r_ns.video.images import image_size
+from das3r_ns.video.images import image_size, read_image
 
 MASKS = ("dynamic_mask_{}.png", "dyna_avg_{}.npy", "dyna_max_{}.npy")
 
@@ -68,7 +68,7 @@ def read(path: Path) -> Reconstruction:
         framing=centre_cut,
         depth=depth if depths else None,
         moving=moving if masks else None,
-        frames=_frames(path, images),
+        frames=_frames(images),
         files=(
             path / "pred_traj.txt", path / "pred_intrinsics.txt",
             *depths.values(), *confidences.values(), *masks.values(), *images.values(),
@@ -76,13 +76,9 @@ def read(path: Path) -> Reconstruction:
     )  # fmt: skip
 
 
-def _frames(path: Path, images: dict[int, Path]):
-    from das3r_ns.dataparser.reconstructions.types import FrameArray
-
+def _frames(images: dict[int, Path]) -> FrameArray | None:
     if not images:
         return None
-    from das3r_ns.video.images import read_image
-
     ordered = [images[number] for number in sorted(images)]
 
     def image(i: int) -> np.ndarray:

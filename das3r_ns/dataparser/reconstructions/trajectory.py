@@ -5,6 +5,7 @@ keyframes; WildGS-SLAM `traj/est_poses_full.txt` with numbers after its stride, 
 None of them says what the lens is.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def _of_rows(
     tool: str,
     path: Path,
     rows: np.ndarray,
-    depth=None,
+    depth: Callable[[int], DepthMap] | None = None,
     more: tuple[Path, ...] = (),
 ) -> Reconstruction:
     steps = np.diff(rows[:, 0])

@@ -11,7 +11,8 @@ import pytest
 import written_reconstructions as written
 from written_reconstructions import make_world
 
-from das3r_ns.dataparser.reconstructions.assign import assign, depth_of_frames
+from das3r_ns.dataparser.reconstructions.assign import assign
+from das3r_ns.dataparser.reconstructions.maps import depth_of_frames
 from das3r_ns.dataparser.reconstructions.table import READERS, find_reader, read_reconstruction
 
 N = 3
@@ -129,7 +130,7 @@ def test_a_map_that_is_cut_short_is_named_when_it_is_read(world, tmp_path):
     victim.write_bytes(victim.read_bytes()[:5000])
     import torch
 
-    from das3r_ns.dataparser.matching import ClipFrames
+    from das3r_ns.dataparser.matching_result import ClipFrames
     from das3r_ns.video.clip import Clip
 
     clip = Clip(torch.from_numpy(world.frames), 10.0, tuple(f"{i:05d}.png" for i in range(N)))
