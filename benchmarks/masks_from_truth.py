@@ -27,7 +27,8 @@ from das3r_ns.evaluation.bench.synthetic_set import CLIPS
 from das3r_ns.evaluation.metrics.masks import mask_scores
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import DepthPrior, UserPriors
-from das3r_ns.predictor.flow.clip_flow import DisFlow, FlowBetweenFrames
+from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig, RefinerName
