@@ -27,6 +27,7 @@ from das3r_ns.predictor.cameras.camera_doubts import tell_doubts, tell_much_move
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
 from das3r_ns.predictor.cameras.config import Mapper
+from das3r_ns.predictor.cameras.focal_starts import best_of_other_starts
 from das3r_ns.predictor.cameras.keyframes import select_keyframes
 from das3r_ns.predictor.cameras.lens_choice import choose_lens
 from das3r_ns.predictor.cameras.loop_closure import close_loops
@@ -37,7 +38,7 @@ from das3r_ns.predictor.cameras.motion_model import (
     rotation_cameras,
     select_motion_model,
 )
-from das3r_ns.predictor.cameras.quality import CameraQuality, assess_cameras, without_runaways
+from das3r_ns.predictor.cameras.quality import SURE_SHARE, CameraQuality, assess_cameras, without_runaways
 from das3r_ns.predictor.cameras.sfm import (
     ANY_LENS,
     CameraEstimate,
@@ -139,7 +140,11 @@ def find_cameras(
         far = f" Frames lie too far apart. What helps: {spacing.advice()}." if spacing.too_far else ""
         raise PredictionError(" ".join(failures) + far)
 
-    best = loops.close(without_runaways(best_of(candidates)))
+    best = best_of(candidates)
+    if best.inlier_share < SURE_SHARE and (bent is None or not bent.zooms):
+        best = best_of_other_starts(tracked.tracks, clip.size, best, tracked.focal)
+        candidates.append(best)
+    best = loops.close(without_runaways(best))
     quality = _assess(tracked, best)
     if not quality.sound:
         opinions.ask("incremental")

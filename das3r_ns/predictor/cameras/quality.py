@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float64
 
 from das3r_ns import geometry
+from das3r_ns.predictor.cameras.focal_starts import every_point, finely_explained
 from das3r_ns.predictor.cameras.sfm import (
     CameraEstimate,
     FocalKnowledge,
@@ -41,8 +42,11 @@ MAX_PATH_DIFFERENCE = 0.2
 """Of the cameras that other points lead to, as a share of the spread of the path."""
 MIN_PARALLAX_PX = 1.5
 """Pixels of the flow by which the path shifts points at median depth. Of less no second estimate says anything."""
-EVERY_POINT = 3
-"""Every so many points are asked a second time."""
+MAX_GAIN = 0.25
+"""By how much more cameras explain finely, relative, when they are adjusted again. Those at their minimum gain next to
+nothing; with a focal length 15 % off it is a multiple."""
+MIN_RIVAL_SHARE = 0.95
+"""Of what the cameras explain finely: other cameras that explain less are no rivals."""
 RUNAWAY = 30.0
 """Times the usual distance from the middle of the path, at which a single frame's camera is wrong."""
 SURE_SHARE = 0.75
@@ -153,8 +157,11 @@ def assess_cameras(
         doubts.append(f"they lie up to {reach:.3g} times the depth of the scene apart")
     path, focal = None, None
     if second_estimate and kind == "general" and registered.sum() > 2 and reach <= MAX_REACH_DEPTHS:
-        path, focal, focal_std = _second_opinion(tracks, size, cameras, from_nothing=total < SURE_SHARE)
-        unsure = 3 * float(np.hypot(cameras.focal_std, focal_std))
+        second = _second_opinion(tracks, size, cameras, from_nothing=total < SURE_SHARE)
+        path, focal = second.path_difference, second.focal_difference
+        unsure = 3 * float(np.hypot(cameras.focal_std, second.focal_std))
+        if second.gain > MAX_GAIN:
+            doubts.append(f"adjusted again they would explain {100 * second.gain:.0f} % more")
         if focal is not None and abs(np.log1p(focal)) > max(MAX_FOCAL_DIFFERENCE, unsure):
             doubts.append(f"other points ask for a focal length {100 * focal:+.0f} % off")
         if path is not None and path > MAX_PATH_DIFFERENCE and spread * state.focal > MIN_PARALLAX_PX:
@@ -221,30 +228,42 @@ def _explained(tracks: Tracks, errors: np.ndarray, registered: np.ndarray) -> fl
     return float(closeness.sum() / max(float(tracks.weight.sum()), 1e-9))
 
 
+@dataclass(frozen=True)
+class _SecondOpinion:
+    """What every third point says of cameras."""
+
+    gain: float
+    """By how much more they explain finely, relative, once they were adjusted again."""
+    path_difference: float | None
+    focal_difference: float | None
+    focal_std: float
+    """Of the logarithm of the other focal length."""
+
+
 def _second_opinion(
     tracks: Tracks, size: tuple[int, int], cameras: CameraEstimate, from_nothing: bool
-) -> tuple[float | None, float | None, float]:
-    """By how much the path and the focal length differ that every third point leads to, and how sure these are of the
-    latter (standard deviation of its logarithm)."""
-    part = replace(
-        tracks,
-        pixel=tracks.pixel[:, 1::EVERY_POINT],
-        observed=tracks.observed[:, :, 1::EVERY_POINT],
-        seen=tracks.seen[:, :, 1::EVERY_POINT],
-        weight=tracks.weight[:, :, 1::EVERY_POINT],
-    )
+) -> _SecondOpinion:
+    """Adjust the cameras again, and find others from nothing: rivals if they explain as much of the points."""
+    part = every_point(tracks)
+    before = finely_explained(part, size, cameras)
     try:
-        if from_nothing:
-            other = estimate_cameras(part, size, FocalKnowledge())
-        else:
-            other = refine_cameras(part, size, cameras.T_world_camera, cameras.focal_px, cameras.pose_known)
+        other = refine_cameras(part, size, cameras.T_world_camera, cameras.focal_px, cameras.pose_known)
     except InitializationError:
-        return None, None, 0.0
+        return _SecondOpinion(0.0, None, None, 0.0)
+    after = finely_explained(part, size, other)
+    gain = after / max(before, 1e-9) - 1
+    if from_nothing:
+        try:
+            rival = estimate_cameras(part, size, FocalKnowledge())
+        except InitializationError:
+            rival = None
+        if rival is not None and finely_explained(part, size, rival) >= MIN_RIVAL_SHARE * after:
+            other = rival
     both = cameras.pose_known & other.pose_known
     if both.sum() < 3:
-        return None, None, 0.0
+        return _SecondOpinion(gain, None, None, 0.0)
     path = _path_difference(cameras.T_world_camera[both], other.T_world_camera[both])
-    return path, other.focal_px / cameras.focal_px - 1, other.focal_std
+    return _SecondOpinion(gain, path, other.focal_px / cameras.focal_px - 1, other.focal_std)
 
 
 def _path_difference(first: torch.Tensor, second: torch.Tensor) -> float | None:

@@ -16,8 +16,8 @@ from das3r_ns.predictor.masks.config import RefinerName
 VALUES = (0.0, 0.05, 0.15, 0.25, 0.35, 0.45, 0.5, 0.55, 0.65, 0.75, 0.85, 0.95, 1.0)
 """What the stages give."""
 SHARES: dict[RefinerName, tuple[float, ...]] = {
-    "none": (0.0, 0.005, 0.02, 0.064, 0.12, 0.19, 0.5, 0.505, 0.51, 0.531, 0.684, 0.873, 0.99),
-    "salience": (0.0, 0.03, 0.088, 0.175, 0.273, 0.393, 0.5, 0.508, 0.557, 0.608, 0.702, 0.842, 0.985),
+    "none": (0.0, 0.002, 0.017, 0.039, 0.053, 0.149, 0.5, 0.57, 0.591, 0.758, 0.828, 0.947, 0.99),
+    "salience": (0.0, 0.005, 0.055, 0.145, 0.265, 0.38, 0.5, 0.529, 0.621, 0.719, 0.825, 0.914, 0.99),
 }
 """Which share of the pixels of each value moves, by refiner. SAM 2 could not be measured and is left as it is."""
 

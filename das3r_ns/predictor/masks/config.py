@@ -19,16 +19,16 @@ class MaskConfig(SavedConfig):
     """What says where objects end, besides motion: `none`, nothing; `salience`, a small network for objects that stand
     out (extra `salience`); `sam2`, SAM 2 prompted by the moving parts (extra `sam2`, a GPU advised); `auto`, salience
     where its extra is installed."""
-    threshold: float = 1.8
+    threshold: float = 1.95
     """Averaged residual, in standard deviations of the flow's noise, at which a pixel is as likely to move as not."""
-    softness: float = 0.4
+    softness: float = 0.5
     """Width of the transition, in the same unit. Smaller gives harder maps."""
     median_px: int = 5
     """Side of the median filter over the residual, map pixels; odd. 1 turns it off."""
     memory: float = 0.9
     """Weight of a neighbouring frame in the average along the flow, its square for the frame after next, and so on:
     0.9 looks about ten frames each way. 0 turns it off, 1 averages over all that is followed."""
-    colour_contrast: float = 1.5
+    colour_contrast: float = 2.0
     """Weight of what stands out in colour from all that reaches the border of the image, where such objects move.
     0 turns it off."""
     depth_contrast: float = 0.5

@@ -38,14 +38,14 @@ WELL_MEASURED = 0.2
 """Weight of the evidence with which a pixel's own residual counts as much as what surrounds it."""
 UNKNOWN = (1.0, 0.02)
 """Residual that is taken where nothing is known, which speaks against motion, and its weight."""
-CAMERA_RESIDUAL = 0.8
+CAMERA_RESIDUAL = 0.75
 """Residual that exact cameras leave at most in `LEAST_MOVING` of a frame. Where all of a frame has more, the cameras
 are inexact (rolling shutter, distortion, drift), and residuals count in units of what they leave everywhere."""
 LEAST_MOVING = 0.3
 """Share of a frame that is static even where most moves."""
 IN_DOUBT = (0.1, 0.4)
 """Shares of the border that move: with the first, motion is believed, with the second, it is in doubt."""
-DOUBTED = 0.8
+DOUBTED = 0.95
 """Share of the log-odds that is taken off where motion is wholly in doubt: with cameras that follow the wrong object,
 or water all around, residuals are large and say little."""
 

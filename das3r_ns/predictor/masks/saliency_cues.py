@@ -73,17 +73,18 @@ def floating(depth_contrast: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "
 
 
 def trust(
-    moving: Float32[np.ndarray, "n h w"], outstanding: Float[np.ndarray, "n h w"]
+    moving: Float32[np.ndarray, "n h w"], outstanding: Float[np.ndarray, "n h w"], moves_from: float = MOVES
 ) -> Float32[np.ndarray, "n 1 1"]:
     """Share of what stands out that moves, around each frame's time; near 0 where next to nothing stands out.
 
     Args:
         moving: log-odds of motion.
+        moves_from: probability of motion above which a pixel counts as moving.
     """
     moving_area, whole_area = np.zeros(len(moving)), np.zeros(len(moving))
     for i, here in enumerate(moving):  # frame by frame: copies of a long clip's maps would fill the memory
         area = outstanding[i].astype(np.float32) ** 2
-        moves = 1 / (1 + np.exp((np.float32(np.log(MOVES / (1 - MOVES))) - here) / np.float32(0.375)))
+        moves = 1 / (1 + np.exp((np.float32(np.log(moves_from / (1 - moves_from))) - here) / np.float32(0.375)))
         moving_area[i], whole_area[i] = (area * moves).mean(), area.mean()
     share = around_time(moving_area) / (around_time(whole_area) + LEAST_AREA)
     return share.astype(np.float32)[:, None, None]

@@ -229,9 +229,10 @@ def inlier_share_by_frame(tracks: Tracks, state: State) -> np.ndarray:
     return fine / np.maximum(total, 1e-9)
 
 
-def explained_share(tracks: Tracks, state: State, registered: np.ndarray) -> float:
+def explained_share(tracks: Tracks, state: State, registered: np.ndarray, half_px: float = HALF_EXPLAINED_PX) -> float:
+    """Share of the followed positions, by weight, that a state explains: half of one at a distance of `half_px`."""
     posed = registered[tracks.anchor][:, None] & registered[tracks.target] & (tracks.target >= 0)
-    explained = 1 / (1 + squared_errors(tracks, state) / HALF_EXPLAINED_PX**2)
+    explained = 1 / (1 + squared_errors(tracks, state) / half_px**2)
     return float((tracks.weight * explained * posed[..., None]).sum() / max(float(tracks.weight.sum()), 1e-9))
 
 

@@ -29,10 +29,13 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 OFFSETS = (1, 2, 4, 8)
 """Distances in frames, both ways, over which salience is averaged along the flow: single images flicker."""
-WEIGHT = 1.5
+WEIGHT = 1.2
 """Of the log-odds of salience against those of motion, where all that is salient moves."""
 SALIENT = 0.4
 """Salience, after averaging, that speaks neither for nor against an object."""
+MOVES = 0.4
+"""Probability of motion above which something salient counts as moving: salience finds an object in every image, and
+must see more of it move than what stands out in colour or depth."""
 CORE = (0.3, 0.85)
 """Salience, after averaging, of an object with its surroundings and of what is salient in every frame."""
 STEADY = (0.2, 0.4)
@@ -84,7 +87,7 @@ def combine(
     """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves, or as motion is in
     doubt and salience steady: then the object that the clip is about is the best guess."""
     moving = log_odds(dynamic_prob, 1e-4)
-    trusted = np.maximum(trust(moving, salience), doubt[:, None, None] * steadiness(salience))
+    trusted = np.maximum(trust(moving, salience, MOVES), doubt[:, None, None] * steadiness(salience))
     salient = log_odds(salience + np.float32(0.5 - SALIENT), 0.05)
     return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * trusted * salient))
 
