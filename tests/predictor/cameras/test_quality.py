@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from das3r_ns.predictor.cameras.focal_starts import best_of_other_starts, finely_explained
 from das3r_ns.predictor.cameras.quality import assess_cameras, without_runaways
-from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks, estimate_cameras, follow_grid
+from das3r_ns.predictor.cameras.sfm import (
+    CameraEstimate,
+    FocalKnowledge,
+    Tracks,
+    estimate_cameras,
+    follow_grid,
+    refine_cameras,
+)
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticConfig, make_clip
@@ -97,3 +105,18 @@ def test_a_single_runaway_loses_its_pose_and_stands_between_its_neighbours(found
     assert mended.pose_known.tolist() == [i != 7 for i in range(14)]
     assert (mended.T_world_camera[7, :3, 3] - T[6, :3, 3]).norm() < 1
     assert without_runaways(cameras) is cameras
+
+
+def test_cameras_that_settled_on_a_wrong_focal_length_are_led_back(found):
+    tracks, cameras = found
+    wrong = 1.35 * cameras.focal_px
+    held = refine_cameras(tracks, SIZE, cameras.T_world_camera, wrong, focal=FocalKnowledge(known=wrong))
+    better = best_of_other_starts(tracks, SIZE, held, FocalKnowledge())
+    assert better.focal_px == pytest.approx(cameras.focal_px, rel=0.03)
+    assert finely_explained(tracks, SIZE, better) > 1.05 * finely_explained(tracks, SIZE, held)
+    assert best_of_other_starts(tracks, SIZE, held, FocalKnowledge(known=wrong)) is held  # the user knows it
+
+
+def test_cameras_at_their_minimum_stay(found):
+    tracks, cameras = found
+    assert best_of_other_starts(tracks, SIZE, cameras, FocalKnowledge()) is cameras
