@@ -37,6 +37,10 @@ SETTINGS_OF_0_1_0 = {
     ),
 }
 """Settings that stood in its key, by group. Its other options were masks, cameras and the field of view."""
+DEFAULTS_OF_0_1_0 = {
+    "geometric": {"masks.threshold": 1.8, "masks.softness": 0.4, "masks.colour_contrast": 1.5},
+}
+"""Its defaults that are others now, by group: who left them alone is given what version 0.1.0 predicted with them."""
 FRAMES_OF_0_1_0 = 150
 """Its default of `--video.max-frames`, which is `auto` now."""
 
@@ -92,14 +96,14 @@ def options_of_0_1_0(options: PredictionOptions, predictor: str) -> tuple[VideoC
 
 def _of_0_1_0(group: str, settings: dict[str, Any], default: dict[str, Any]) -> dict[str, Any] | None:
     """The settings that version 0.1.0 had; None where another one was changed from its default."""
-    had = frozenset(SETTINGS_OF_0_1_0[group].split())
+    had, former = frozenset(SETTINGS_OF_0_1_0[group].split()), DEFAULTS_OF_0_1_0.get(group, {})
 
     def select(settings: dict[str, Any], default: dict[str, Any], prefix: str) -> dict[str, Any] | None:
         kept: dict[str, Any] = {}
         for name, value in settings.items():
             path = prefix + name
             if path in had:
-                kept[name] = value
+                kept[name] = former.get(path, value) if value == default[name] else value
             elif isinstance(value, dict) and any(other.startswith(f"{path}.") for other in had):
                 kept[name] = select(value, default[name], f"{path}.")
                 if kept[name] is None:
