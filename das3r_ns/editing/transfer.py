@@ -154,4 +154,4 @@ def thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "18 32 3
 
 def _some(names: Sequence[str]) -> list[str]:
     chosen = np.unique(np.linspace(0, len(names) - 1, COMPARED_FRAMES).round().astype(int)).tolist()
-    return [names[i] for i in chosen]
+    return [str(names[int(i)]) for i in chosen]
