@@ -11,8 +11,8 @@ from das3r_ns.predictor.preprocess.frame_spacing import frame_spacing
 from das3r_ns.runtime.progress import CONSOLE
 from das3r_ns.video.clip import Clip
 
-DOUBTFUL_INLIER_SHARE = 0.45
-"""With a smaller inlier share the user is told."""
+DOUBTFUL_INLIER_SHARE = 0.5
+"""With a smaller inlier share the user is told, as by the quality record (`quality.MIN_EXPLAINED_SHARE`)."""
 MIN_PLACED_SHARE = 0.9
 """Share of the frames. When fewer have a pose of their own the user is told what would help."""
 
