@@ -10,7 +10,8 @@ import torch
 from machine.machines import machine, nvcc
 
 from das3r_ns import __version__, doctor
-from das3r_ns.machine import checks, hardware, kernels
+from das3r_ns.machine import hardware, kernels, toolchain
+from das3r_ns.machine.findings import Finding
 
 __all__ = ["machine"]
 
@@ -155,7 +156,7 @@ def test_a_gpu_that_lacks_the_compiler(machine, capsys, monkeypatch):
 def test_a_gpu_with_everything(machine, capsys, monkeypatch):
     monkeypatch.chdir(machine)
     monkeypatch.setattr(kernels, "find_kernels", lambda _: None)
-    monkeypatch.setattr(checks, "headers_of_python", lambda: checks.Finding("Python headers", True, "there"))
+    monkeypatch.setattr(toolchain, "headers_of_python", lambda: Finding("Python headers", True, "there"))
     nvcc(machine / "usual", "13.0")
     code, lines = screen(capsys)
     assert code == 0, lines

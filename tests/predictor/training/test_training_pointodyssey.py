@@ -259,7 +259,7 @@ def test_the_command_labels_all_splits_in_processes_and_tells_what_it_left_out(s
     assert label_path(sequence, 0).is_file()
     assert frame_numbers(sequence) == list(range(FRAMES))
     printed = "".join(capsys.readouterr().out.split())  # the console breaks lines where it likes
-    assert f"{FRAMES}of{2 * FRAMES}frameslabelled;1thingsleftout" in printed
+    assert f"{FRAMES}of{2 * FRAMES}frameslabelled;1itemsleftout" in printed
     assert "anno.npz:missing" in printed
     with pytest.raises(FileNotFoundError, match="SPLIT/SEQUENCE"):
         prepare(PointOdysseyLabels(sequence / "rgbs"))

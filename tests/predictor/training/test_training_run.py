@@ -206,7 +206,7 @@ def test_missing_depth_and_damaged_images_are_told_once_skipped_and_counted(clip
     printed = "".join(capsys.readouterr().out.split())  # the console breaks lines where it likes
     assert printed.count("00002.npy:missing") == 1
     assert printed.count("00003.png:cannotberead") == 1
-    assert "2thingsleftout" in printed
+    assert "2itemsleftout" in printed
     assert len(load_checkpoint(tmp_path / "run" / "last.ckpt").problems) == 2
 
 
