@@ -53,17 +53,22 @@ def main() -> None:
         sys.exit(f"das3r has no command {name!r}.{hint}\n\n{_help()}")
     import tyro
 
-    from das3r_ns.runtime.failures import EXIT_INTERRUPTED, TRACEBACK_SWITCH, sentence_of
+    from das3r_ns.runtime.failures import EXIT_INTERRUPTED, EXIT_NO_READER, TRACEBACK_SWITCH, reader_left, sentence_of
     from das3r_ns.runtime.signals import terminated_in_order
 
     command = load(name)
     try:
         with terminated_in_order(f"das3r {name}"):
-            tyro.cli(command, prog=f"das3r {name}", args=arguments[1:])
+            try:
+                tyro.cli(command, prog=f"das3r {name}", args=arguments[1:])
+            finally:
+                sys.stdout.flush()  # here, where a reader that left (`| head`) can be told from an error
     except KeyboardInterrupt as error:
         print(f"das3r {name}: {sentence_of(error)}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            sys.exit(EXIT_NO_READER)
         if os.environ.get(TRACEBACK_SWITCH):
             raise
         sys.exit(f"das3r {name}: {sentence_of(error)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import time
 import traceback
@@ -24,6 +25,9 @@ TRACEBACK_SWITCH = "DAS3R_TRACEBACK"
 MAX_KEPT_TRACEBACKS = 20
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell sees of a program that Ctrl-C ended."""
+
+EXIT_NO_READER = 141
+"""128 + SIGPIPE: whoever read the output has left, as `head` does."""
 
 FORESEEN = (ValueError, OSError, ImportError, RuntimeError)
 """Kinds of errors that this package raises with a sentence for the user."""
@@ -53,6 +57,23 @@ def sentence_of(error: BaseException) -> str:
         f"{type(error).__name__}: {_one_line(error)} This is not an error that was foreseen: please report it with "
         f"{_keep_traceback(error)} and the output of `das3r doctor`."
     )
+
+
+def reader_left() -> bool:
+    """Whether nobody reads the standard output any more. If so, what was still to be written is dropped, so that
+    Python does not complain of it at the end."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is no file: a test's, a notebook's
+        return False
+    if hasattr(select, "poll"):  # not on Windows, where a closed pipe is an error of another kind
+        poll = select.poll()
+        poll.register(output, select.POLLOUT)
+        if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            return False
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), output)
+    return True
 
 
 def is_foreseen(error: BaseException) -> bool:

@@ -114,3 +114,14 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     forget_run(run)
     assert not run.exists()
     assert other.exists()
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    command = [sys.executable, "-m", "das3r_ns.cli", "predict", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before a line is written
+        complaint = process.stderr.read().decode()
+    assert (process.returncode, complaint) == (failures.EXIT_NO_READER, "")
+    assert not (tmp_path / "cache" / "tracebacks").exists()
