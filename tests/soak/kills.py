@@ -227,6 +227,10 @@ class Soak:
             start = {"load_dir": models} if steps else {"load_dir": self.half} if kind == "resume" else {}
             out = folder / "second" if steps else first
             finished(partial(self._train, out, **start), folder)
+        else:
+            # Killed after the last step, while the report was written: what is half written goes with the next file
+            # that is written beside it.
+            whole.write_text_whole(models.parent / "next.txt", "next")
         assert self._last(out) == self.wanted[kind], f"{kind}: other bytes than undisturbed"
         if out != first:
             shutil.rmtree(first)  # its half-written files go with it; a run that is resumed is not written to
