@@ -32,8 +32,7 @@ def thread_count() -> int:
 
 def available_cores() -> int:
     """Cores that this process may run on: containers and `taskset` leave fewer than the machine has."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return min(allowed or 1, os.cpu_count() or 1) if allowed else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_for(work: Callable[[int], None], count: int) -> None:
