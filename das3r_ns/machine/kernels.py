@@ -30,6 +30,7 @@ from das3r_ns.files.locks import only_holder
 from das3r_ns.machine.toolkit import Toolkit, build_environment, cuda_home
 from das3r_ns.runtime.cache_folder import cache_folder
 from das3r_ns.runtime.progress import CONSOLE, stage
+from das3r_ns.runtime.shared_cores import available_cores
 
 ROOM_BYTES = 1_000_000_000
 """What a build may need on disk: objects, the library (60 MB) and what the compiler writes meanwhile."""
@@ -121,8 +122,7 @@ def build_kernels(toolkit: Toolkit, capability: tuple[int, int]) -> Kernels:
 
 def build_jobs() -> int:
     """Compiler processes at once: one a core, as far as memory goes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, psutil.virtual_memory().available // JOB_BYTES))
+    return max(1, min(available_cores(), psutil.virtual_memory().available // JOB_BYTES))
 
 
 def expected_build_s(jobs: int) -> float:

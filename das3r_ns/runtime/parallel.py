@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
-from das3r_ns.runtime.shared_cores import processes_at_work
+from das3r_ns.runtime.shared_cores import available_cores, processes_at_work
 
 MIN_PARALLEL_S = 1e-3
 """Work that takes less than this in all is not worth waking other threads for."""
@@ -28,11 +28,6 @@ def thread_count() -> int:
     """As many threads as torch uses, which users can set (OMP_NUM_THREADS), but no more than this process's share of
     the cores: those that it may run on, divided by the predictions that run on this machine."""
     return max(min(torch.get_num_threads(), available_cores() // processes_at_work()), 1)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on: containers and `taskset` leave fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_for(work: Callable[[int], None], count: int) -> None:

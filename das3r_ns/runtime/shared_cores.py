@@ -21,6 +21,11 @@ LOOK_EVERY_S = 2.0
 """Seconds for which a count is believed."""
 
 
+def available_cores() -> int:
+    """Cores that this process may run on: containers and `taskset` leave fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Sharing:
     """What this process knows of the others."""
 

@@ -28,6 +28,27 @@ _HEADERS = threading.Lock()
 """NumPy parses headers with Python's own parser, which fails now and then when two threads are in it at once."""
 
 
+def read_member(path: Path, name: str, max_bytes: int, why: str) -> bytes:
+    """A file of a zip archive.
+
+    Args:
+        max_bytes: unpacked; more is refused before anything is unpacked.
+        why: it is expected, for the message where it is missing.
+    Raises:
+        ValueError: it is not there, too large or damaged.
+    """
+    check_regular(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(name).file_size > max_bytes:
+                raise ValueError(f"{path}: {name} is larger than any image.")
+            return archive.read(name)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {name}, {why}.") from error
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path}: {name} cannot be read ({error}). Was it copied whole?") from error
+
+
 class Archive:
     """A `.npz` file whose arrays are read one by one, after their headers were looked at."""
 

@@ -22,6 +22,7 @@ from das3r_ns.dataparser.reconstructions.arrays import (
     decode_grey,
     finite,
     known_depth,
+    read_member,
     read_rows,
     read_text,
 )
@@ -210,15 +211,7 @@ def _has(path: Path, name: str) -> bool:
 
 
 def _member(path: Path, name: str) -> bytes:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > 4 * MAX_IMAGE_PX:
-                raise ValueError(f"{path}: {name} is larger than any image.")
-            return archive.read(name)
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {name}, which Record3D writes.") from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path}: {name} cannot be read ({error}). Was it copied whole?") from error
+    return read_member(path, name, 4 * MAX_IMAGE_PX, "which Record3D writes")
 
 
 def _json_member(path: Path, name: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ own size.
 """
 
 import tempfile
-import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from das3r_ns.dataparser.reconstructions.arrays import (
     decode_grey,
     finite,
     known_depth,
+    read_member,
     read_text,
 )
 from das3r_ns.dataparser.reconstructions.poses import pinhole
 from das3r_ns.dataparser.reconstructions.types import DepthMap, Reconstruction
-from das3r_ns.files.regular import check_regular
 
 NEVER_MOVES = frozenset(("sky",))
 """Phrases of ViPE's masks that are no objects."""
@@ -110,16 +109,7 @@ def _size(depth: Path, mask: Path, number: int, video: Path) -> tuple[int, int]:
 
 
 def _member(path: Path, name: str) -> bytes:
-    check_regular(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > 8 * MAX_IMAGE_PX:
-                raise ValueError(f"{path}: {name} is larger than any map.")
-            return archive.read(name)
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {name}, and there is a pose of that frame.") from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path}: {name} cannot be read ({error}). Was it copied whole?") from error
+    return read_member(path, name, 8 * MAX_IMAGE_PX, "and there is a pose of that frame")
 
 
 def _exr(path: Path, number: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """`das3r bench`: every sequence of a set predicted, trained and measured, and one table at the end."""
 
-import os
 import platform
 import shlex
 import sys
@@ -23,6 +22,7 @@ from das3r_ns.evaluation.bench.worker import Job, Stage, results_folder, run_job
 from das3r_ns.evaluation.report import shown
 from das3r_ns.files.whole import check_output
 from das3r_ns.predictor.registry import PredictorOptions, resolve, resolved
+from das3r_ns.runtime.shared_cores import available_cores
 
 STAGES: tuple[Stage, ...] = ("masks", "poses", "psnr")
 
@@ -202,7 +202,7 @@ def _notes(
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     memory_gb = psutil.virtual_memory().total / 2**30
     # Only Linux says which cores this process may use.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     return {
         "command": shlex.join(["das3r", *sys.argv[1:]]) if Path(sys.argv[0]).name == "das3r" else "from Python",
         "date": datetime.now(timezone.utc).date().isoformat(),

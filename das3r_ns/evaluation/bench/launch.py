@@ -15,6 +15,7 @@ import torch
 
 from das3r_ns.evaluation.bench.worker import results_folder
 from das3r_ns.files.json_files import write_json
+from das3r_ns.runtime.shared_cores import available_cores
 
 LOG = "log.txt"
 
@@ -46,9 +47,7 @@ def run_here(jobs: Sequence[JobT], at_a_time: int, done: Callable[[JobT], None],
         devices.put(gpus[i % len(gpus)] if gpus else None)
     running: set[subprocess.Popen[bytes]] = set()
 
-    threads = max(
-        1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // at_a_time
-    )
+    threads = max(1, available_cores() // at_a_time)
 
     def run(job: JobT) -> JobT:
         device = devices.get()
