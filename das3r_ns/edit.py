@@ -12,7 +12,7 @@ import tyro
 
 from das3r_ns.dataparser.cache import cached_scene
 from das3r_ns.dataparser.cache_folder import DEFAULT_CACHE
-from das3r_ns.dataparser.inputs import kind_of
+from das3r_ns.dataparser.input_kinds import kind_of
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.predictor.masks.config import RefinerName
 from das3r_ns.runtime.progress import CONSOLE

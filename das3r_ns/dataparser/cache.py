@@ -13,7 +13,9 @@ from typing import Any
 from das3r_ns import __version__
 from das3r_ns.dataparser.cache_folder import check_free_space, check_writable, only_one_at_a_time
 from das3r_ns.dataparser.clip_choice import choose_shot
-from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
+from das3r_ns.dataparser.input_digest import digest_of_inputs
+from das3r_ns.dataparser.input_kinds import kind_of
+from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.scene_keys import SceneKey, digest_of_options, folder_name, keys_of, options_of_0_1_0

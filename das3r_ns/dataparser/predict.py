@@ -9,7 +9,7 @@ import tyro
 
 from das3r_ns.dataparser.cache import predict_scene, resolve_auto
 from das3r_ns.dataparser.cache_folder import check_writable, only_one_at_a_time
-from das3r_ns.dataparser.inputs import kind_of
+from das3r_ns.dataparser.input_kinds import kind_of
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.scene import is_scene_folder
 

@@ -12,7 +12,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from das3r_ns.dataparser.cache import scene_of_lost_data
-from das3r_ns.dataparser.inputs import kind_of
+from das3r_ns.dataparser.input_kinds import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.files.saved_config import SavedConfig

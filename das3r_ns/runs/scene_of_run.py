@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from das3r_ns.dataparser.cache import scene_names, tell_once
 from das3r_ns.dataparser.cache_folder import DEFAULT_CACHE
-from das3r_ns.dataparser.inputs import kind_of
+from das3r_ns.dataparser.input_kinds import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.files.json_files import to_jsonable, write_json

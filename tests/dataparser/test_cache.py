@@ -19,7 +19,7 @@ from PIL import Image
 
 from das3r_ns.dataparser import cache, cache_folder
 from das3r_ns.dataparser.cache import cached_scene
-from das3r_ns.dataparser.inputs import digest_of_inputs
+from das3r_ns.dataparser.input_digest import digest_of_inputs
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.parser import Das3rDataParserConfig

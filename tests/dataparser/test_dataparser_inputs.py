@@ -14,7 +14,8 @@ from PIL import Image
 
 from das3r_ns import geometry
 from das3r_ns.dataparser import cache
-from das3r_ns.dataparser.inputs import kind_of, read_inputs
+from das3r_ns.dataparser.input_kinds import kind_of
+from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.known_cameras import read_cameras
 from das3r_ns.dataparser.known_masks import match_masks, read_masks
 from das3r_ns.dataparser.mask_files import of_files

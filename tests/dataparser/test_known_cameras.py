@@ -16,7 +16,9 @@ from PIL import Image
 from das3r_ns import geometry
 from das3r_ns.dataparser import camera_check
 from das3r_ns.dataparser.colmap_model import PARAMETERS, find_models, read_model
-from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
+from das3r_ns.dataparser.input_digest import digest_of_inputs
+from das3r_ns.dataparser.input_kinds import kind_of
+from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.known_cameras import FLIP, read_cameras
 from das3r_ns.dataparser.matching_result import AmbiguousNumbers
 from das3r_ns.dataparser.options import PredictionOptions

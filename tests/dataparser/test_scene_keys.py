@@ -10,7 +10,7 @@ from fakes import wall_scene
 
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.cache import cached_scene
-from das3r_ns.dataparser.inputs import digest_of_inputs
+from das3r_ns.dataparser.input_digest import digest_of_inputs
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.scene_keys import folder_name, keys_of
 from das3r_ns.predictor.cameras.config import MappingConfig

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich import get_console
 
-from das3r_ns.dataparser.inputs import kind_of
+from das3r_ns.dataparser.input_kinds import kind_of
 from das3r_ns.dataparser.naming import clip_name
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.evaluation.batch.worker import ClipJob, results_of, run_clip

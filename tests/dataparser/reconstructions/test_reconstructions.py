@@ -8,7 +8,9 @@ import torch
 import written_reconstructions as written
 from written_reconstructions import FRAME, N, World, make_world
 
-from das3r_ns.dataparser.inputs import digest_of_inputs, kind_of, read_inputs
+from das3r_ns.dataparser.input_digest import digest_of_inputs
+from das3r_ns.dataparser.input_kinds import kind_of
+from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.reconstructions.table import READERS, find_reader
 from das3r_ns.predictor.base import UserPriors
