@@ -15,7 +15,7 @@ from das3r_ns.dataparser.transforms_file import transforms_of
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.video.clip import digest
 
-READING = 2
+READING = 3
 """Raised whenever masks or cameras that somebody gave come to mean something else, so that scenes predicted from them
 before are not used again."""
 

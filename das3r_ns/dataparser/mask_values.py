@@ -24,6 +24,9 @@ TOP_SHARE = 0.98
 FLAT_LABELS = 0.5
 """Share of the pixels between black and white that lie in flat areas, above which they are numbers of objects: of a
 soft or compressed edge hardly any do."""
+MAX_FEW_VALUES = 12
+"""Up to so many values two equal pixels each way are a flat area too: small objects that overlap leave strips of
+others, which have no middle, and a soft edge of one pixel has nothing of the kind."""
 MAX_GREY_SHARE = 0.6
 """Share of pixels well between black and white above which an image is a photograph or a depth map, not a mask."""
 FLAT_COLOURS = 0.5
@@ -98,6 +101,8 @@ class Evidence:
     """Pixels that are neither black nor white."""
     between_flat: int = 0
     """Those of them that lie in a flat area."""
+    between_blocks: int = 0
+    """Those that lie in a block of 2x2 pixels of one value."""
     well_between: int = 0
     """Pixels far from both black and white."""
     fractional: bool = False
@@ -168,7 +173,9 @@ class Evidence:
         between = (values > 0) & (values < TOP_SHARE * top)
         self.between += int(counts[between].sum())
         if between.any():
-            self.between_flat += int(((grey > 0) & (grey < TOP_SHARE * top) & _is_flat(grey, 0)).sum())
+            here = (grey > 0) & (grey < TOP_SHARE * top)
+            self.between_flat += int((here & _is_flat(grey, 0)).sum())
+            self.between_blocks += int((here & _in_block(grey)).sum())
         self.well_between += int(counts[(values > 0.1 * top) & (values < 0.9 * top)].sum())
 
     def encoding(self, name: str) -> Encoding:
@@ -191,7 +198,8 @@ class Evidence:
         marked = sorted(self.values - {0.0})
         if len(marked) <= 1:
             return Encoding("flat")
-        is_flat = self.between_flat > FLAT_LABELS * self.between
+        flat = self.between_blocks if len(marked) <= MAX_FEW_VALUES else self.between_flat
+        is_flat = flat > FLAT_LABELS * self.between
         if self.largest <= MAX_LABEL or len(marked) <= MAX_PLAIN_VALUES or is_flat:
             if self.largest >= TOP_SHARE * top and not self.between_flat:
                 return Encoding("flat")  # black and white, with a level or two at the edges
@@ -273,3 +281,14 @@ def _is_flat(values: np.ndarray, tolerance: int) -> np.ndarray:
     window = np.ones((3, 3), np.uint8)
     spread = cv2.dilate(values, window) - cv2.erode(values, window)
     return (spread if spread.ndim == 2 else spread.max(axis=2)) <= tolerance
+
+
+def _in_block(values: np.ndarray) -> np.ndarray:
+    """Where a pixel and three of its neighbours are a square of one value."""
+    corner = values[:-1, :-1]
+    same = (corner == values[1:, :-1]) & (corner == values[:-1, 1:]) & (corner == values[1:, 1:])
+    found = np.zeros(values.shape, bool)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            found[dy : dy + same.shape[0], dx : dx + same.shape[1]] |= same
+    return found
