@@ -77,6 +77,7 @@ def test_a_cluster_runs_the_same_jobs_and_its_failures_are_rows(tmp_path, monkey
 
         def map_array(self, function, items) -> list[Handle]:
             assert function is run_job
+            told.setdefault("groups", []).append(len(items))
             return [Handle(fails=i == 1) for i, _ in enumerate(items)]
 
     monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=AutoExecutor))
@@ -85,8 +86,13 @@ def test_a_cluster_runs_the_same_jobs_and_its_failures_are_rows(tmp_path, monkey
     assert seen == jobs
     assert told["slurm_partition"] == "gpu"
     assert told["timeout_min"] == 240
+    assert told.pop("groups") == [2]
     assert read_row(jobs[1]).errors["crash"] == "TimeoutError: job was killed after 240 minutes"
     assert not read_row(jobs[0]).errors
+    # Submitit's local executor has no queue: it begins all that it is given.
+    launch.run_on_cluster([*jobs, jobs[0]], "", 4.0, tmp_path / "local", seen.append, run_job, "local", at_a_time=2)
+    assert told["groups"] == [2, 1]
+    assert seen == [*jobs, *jobs, jobs[0]]
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"das3r-ns\[cluster\]"):
         launch.run_on_cluster(jobs, "gpu", 4.0, tmp_path / "slurm", seen.append, run_job)

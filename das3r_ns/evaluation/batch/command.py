@@ -94,7 +94,7 @@ def batch(
     if cluster == "none":
         run_here(todo, jobs, done, "das3r_ns.evaluation.batch.worker")
     else:
-        run_on_cluster(todo, slurm_partition, slurm_hours, out / "slurm", done, run_clip, cluster)
+        run_on_cluster(todo, slurm_partition, slurm_hours, out / "slurm", done, run_clip, cluster, jobs)
     table = [rows[name] for name in clips]
     console.print(as_markdown(table, out), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Written to {out / 'batch.md'} and batch.json", highlight=False)

@@ -117,11 +117,13 @@ def run_on_cluster(
     done: Callable[[JobT], None],
     run_job: Callable[[JobT], None],
     cluster: str = "slurm",
+    at_a_time: int = 1,
 ) -> None:
     """Run every job as one job of a SLURM partition, with one GPU, and wait for all.
 
     Args:
         cluster: submitit's name of the executor: `local` runs the jobs on this machine, for a trial.
+        at_a_time: jobs that the local executor, which has no queue, is given together.
 
     Raises:
         ImportError: submitit is not installed.
@@ -137,10 +139,12 @@ def run_on_cluster(
     executor.update_parameters(timeout_min=max(1, round(60 * hours)), name="das3r")
     if cluster == "slurm":
         executor.update_parameters(slurm_partition=partition, gpus_per_node=1, cpus_per_task=8, mem_gb=64)
-    submitted = executor.map_array(run_job, list(jobs))
-    for job, handle in zip(jobs, submitted):
-        try:
-            handle.result()
-        except Exception as error:  # the cluster's, or the job's: a row that says why
-            write_crash(job, f"{type(error).__name__}: {error}")
-        done(job)
+    group = len(jobs) if cluster == "slurm" else at_a_time
+    for first in range(0, len(jobs), max(group, 1)):
+        part = list(jobs[first : first + group])
+        for job, handle in zip(part, executor.map_array(run_job, part)):
+            try:
+                handle.result()
+            except Exception as error:  # the cluster's, or the job's: a row that says why
+                write_crash(job, f"{type(error).__name__}: {error}")
+            done(job)
