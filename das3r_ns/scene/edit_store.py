@@ -11,16 +11,17 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Bool
 
 from das3r_ns.files.json_files import write_json
+from das3r_ns.files.locks import LockedError, only_holder
 from das3r_ns.files.regular import inside
 from das3r_ns.files.whole import WRITING, telling_of_full_disk
 from das3r_ns.scene.edits import EDITS_FILE, EDITS_FOLDER, Edit, Edits, read_edits
@@ -48,10 +49,10 @@ class EditStore:
         self.scene = Path(scene)
         self.folder = inside(self.scene, EDITS_FOLDER, SceneFolderError)
         self.folder.mkdir(exist_ok=True)
-        self._lock = FileLock(self.folder / LOCK)
+        self._lock = ExitStack()
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+            self._lock.enter_context(only_holder(self.folder / LOCK, wait=False))
+        except LockedError:
             raise RuntimeError(
                 f"another `das3r edit` has {self.scene} open. Close it first: two would overwrite one another's edits."
             ) from None
@@ -66,11 +67,9 @@ class EditStore:
 
     def close(self) -> None:
         """Let another process change the edits. A folder without any is as it was before."""
-        self._lock.release()
-        if not (self.folder / EDITS_FILE).exists():
-            (self.folder / LOCK).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        self._lock.close()
+        if not (self.folder / EDITS_FILE).exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def add(self, edit: Edit, layers: Mapping[int, Bool[np.ndarray, "h w"]]) -> Edit:
         """Store an edit as the last one; what was undone before it cannot be redone.

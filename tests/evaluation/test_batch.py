@@ -67,6 +67,7 @@ def test_clips_of_a_folder_are_found_and_the_rest_is_named(tmp_path, capsys):
 def test_what_is_finished_is_not_repeated_and_what_was_interrupted_is(job):
     job, calls, _ = job
     run_clip(job)
+    assert not (job.out / ".lock").exists()
     assert calls == list(STAGES)
     run_clip(job)
     assert calls == list(STAGES)

@@ -186,7 +186,17 @@ def write_table(rows: list[dict[str, Any]], out: Path) -> None:
 
 def as_markdown(rows: list[dict[str, Any]], out: Path) -> str:
     """The table to read, with links to what lies in `out`."""
-    head = ("clip", "frames posed", "moving", "cameras", "Gaussians", "static PSNR", "s", "image", "results")
+    head = (
+        "clip",
+        "frames posed",
+        "moving",
+        "cameras",
+        "Gaussians",
+        "static PSNR, training frames",
+        "s",
+        "image",
+        "results",
+    )
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
 
     def link(path: str | None, text: str) -> str:

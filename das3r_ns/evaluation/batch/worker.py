@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from rich import get_console
 
 from das3r_ns import __version__
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.files.json_files import to_jsonable, write_json
+from das3r_ns.files.locks import only_holder
 
 STAGES = ("predict", "train", "image", "render", "export")
 """In order. All after `train` need it and not one another: one that fails leaves the others be."""
@@ -61,7 +61,7 @@ def run_clip(job: ClipJob) -> None:
     """Take a clip through its stages. Nothing is raised: what fails is written down as the stage's result."""
     job.out.mkdir(parents=True, exist_ok=True)
     # A batch that was killed outright may have left a worker at this clip: what it still finishes is kept.
-    with FileLock(job.out / ".lock"):
+    with only_holder(job.out / ".lock"):
         _run_stages(job)
 
 
