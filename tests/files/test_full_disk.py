@@ -86,6 +86,7 @@ PROBE = "written to see whether it can be"
 GROWS = "a log, or a download that goes on where it stopped"
 CACHE = "kept to be made again"
 IN_MEMORY = "into memory; what is made of it is written by others of this list"
+NOWHERE = "to the null device"
 OWN = "of a user's own making anew: a synthetic clip, a training of a network from the beginning"
 
 WRITES = {
@@ -138,6 +139,7 @@ WRITES = {
     ("runs/checkpoints.py", "save_checkpoint", "save"): WHOLE,
     ("runs/resuming.py", "save_rest", "save"): WHOLE,
     ("runtime/failures.py", "_keep_traceback", "write_text"): CACHE,
+    ("runtime/failures.py", "reader_left", "open"): NOWHERE,
     ("scene/writing.py", "_write_image", "write_bytes"): IN_FOLDER,
     ("scene/writing.py", "_write_points", "open"): IN_FOLDER,
     ("scene/writing.py", "write", "save"): IN_FOLDER,
