@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +15,9 @@ import torch
 from bench_clips import bench_job, scene_of, small_clip
 
 from das3r_ns.datasets import TruthError, read_image, read_truth_folder
-from das3r_ns.evaluation.bench import bench, worker
+from das3r_ns.evaluation.bench import BenchProtocol, bench, worker
 from das3r_ns.evaluation.bench import command as bench_command
+from das3r_ns.evaluation.bench.command import Machines
 from das3r_ns.evaluation.bench.prepared import prepare, resized_image
 from das3r_ns.evaluation.bench.published import DAS3R_PSNR, MASKS, POSES, PSNR
 from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
@@ -29,6 +31,8 @@ from das3r_ns.runs.checkpoints import checkpoint_steps
 from das3r_ns.scene import read_scene, write_scene
 
 GEOMETRIC = PredictorOptions(predictor="geometric")
+ALL_OURS = BenchProtocol(baselines=False)
+MASKS_ALONE = BenchProtocol(("masks",))
 
 
 class Predictions:
@@ -148,7 +152,9 @@ def test_a_benchmark_from_the_command_to_the_tables(tmp_path, predictions, capsy
     for name in ("one", "two", "three"):
         small_clip(tmp_path / "clips" / name)
     predictions.fails["two"] = RuntimeError("nothing | to\nfollow")
-    table = bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks", "poses"), predictors=GEOMETRIC)
+    table = bench(
+        str(tmp_path / "clips"), out=tmp_path / "out", protocol=BenchProtocol(("masks", "poses")), predictors=GEOMETRIC
+    )
     assert [row.sequence for row in table.rows] == ["one", "three", "two"]
     assert table.rows[0].values("masks")["j_mean"] == pytest.approx(1.0)
     assert table.rows[0].values("poses")["ate"] == pytest.approx(0, abs=1e-6)
@@ -175,9 +181,10 @@ def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions)
     predictions.fails["two"] = RuntimeError("out of luck")
     clips, out = str(tmp_path / "clips"), tmp_path / "out"
 
-    def again(stages=("masks",), **changes) -> BenchTable:
+    def again(stages=("masks",), max_frames=None, repeat=False) -> BenchTable:
         predictions.of.clear()
-        return bench(clips, out=out, stages=stages, predictors=GEOMETRIC, **changes)
+        protocol = BenchProtocol(stages, max_frames=max_frames)
+        return bench(clips, out=out, protocol=protocol, predictors=GEOMETRIC, again=repeat)
 
     again()
     predictions.fails.clear()
@@ -189,7 +196,7 @@ def test_a_second_run_repeats_only_what_failed_or_changed(tmp_path, predictions)
     again(max_frames=6)
     assert predictions.of == ["one", "two"]
     assert json.loads((out / "one" / "results" / "masks.json").read_text())["values"]["frames"] == 6
-    again(max_frames=6, again=True)
+    again(max_frames=6, repeat=True)
     assert predictions.of == ["one", "two"]
     results = out / "one" / "results"
     (results / "predict.json").unlink()
@@ -204,7 +211,7 @@ def test_what_an_interrupted_repetition_has_made_void_is_measured_again(tmp_path
     clips, out = str(tmp_path / "clips"), tmp_path / "out"
 
     def j_with(**options) -> float:
-        table = bench(clips, out=out, stages=("masks",), predictors=GEOMETRIC, **options)
+        table = bench(clips, out=out, protocol=MASKS_ALONE, predictors=GEOMETRIC, **options)
         return table.rows[0].values("masks")["j_mean"]
 
     def interrupt(*_):
@@ -222,7 +229,7 @@ def test_what_an_interrupted_repetition_has_made_void_is_measured_again(tmp_path
 def test_a_system_that_does_not_say_which_cores_are_ours_is_described(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity")  # macOS and Windows have none
     monkeypatch.delattr("os.sysconf")  # nor has Windows this
-    notes = bench_command._notes("geometric", (), FRAMES["davis"], None, None, None, False)
+    notes = BenchProtocol().notes("geometric", (), FRAMES["davis"])
     assert notes["machine"].startswith(f"{os.cpu_count()} CPU cores (")
 
 
@@ -248,9 +255,9 @@ def test_what_cannot_work_is_said_before_the_long_work(tmp_path, predictions):
     with pytest.raises(ValueError, match=r"neither one of davis, .*, synthetic nor a folder"):
         bench("davos")
     with pytest.raises(ValueError, match=r"no method 'das4r'\. Ours: das3r"):
-        bench(clips, methods=("das4r",))
+        bench(clips, protocol=BenchProtocol(methods=("das4r",)))
     with pytest.raises(ValueError, match="--jobs must be 1 or more"):
-        bench(clips, jobs=0)
+        bench(clips, machines=Machines(jobs=0))
     with pytest.raises(ValueError, match="leave out --data"):
         bench(clips, data=tmp_path)
     assert predictions.of == []
@@ -260,7 +267,7 @@ def test_when_every_sequence_fails_the_tables_are_written_and_the_command_fails(
     small_clip(tmp_path / "clips" / "one", n=3)
     predictions.fails["one"] = MemoryError("too much")
     with pytest.raises(RuntimeError, match="every sequence failed, the first with: MemoryError: too much"):
-        bench(str(tmp_path / "clips"), out=tmp_path / "out", stages=("masks",), predictors=GEOMETRIC)
+        bench(str(tmp_path / "clips"), out=tmp_path / "out", protocol=MASKS_ALONE, predictors=GEOMETRIC)
     assert "MemoryError" in (tmp_path / "out" / "table.md").read_text()
 
 
@@ -335,8 +342,9 @@ def test_true_masks_replace_those_of_a_scene_that_was_predicted_before(tmp_path,
     small_clip(tmp_path / "clips" / "wall")
     predictions.moving = 0.0  # the predictor misses what moves
 
-    def j(**options) -> float:
-        table = bench(str(tmp_path / "clips"), stages=("masks",), predictors=GEOMETRIC, **options)
+    def j(out: Path, true_masks: bool = False) -> float:
+        protocol = BenchProtocol(("masks",), true_masks=true_masks)
+        table = bench(str(tmp_path / "clips"), out=out, protocol=protocol, predictors=GEOMETRIC)
         assert not table.rows[0].errors
         return table.rows[0].values("masks")["j_mean"]
 
@@ -351,15 +359,8 @@ def test_true_masks_replace_those_of_a_scene_that_was_predicted_before(tmp_path,
 @pytest.mark.slow
 def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
     small_clip(tmp_path / "clips" / "wall", height=48, width=64)
-    table = bench(
-        str(tmp_path / "clips"),
-        out=tmp_path / "out",
-        stages=("psnr",),
-        predictors=GEOMETRIC,
-        methods=("das3r-lite",),
-        baselines=False,
-        steps=30,
-    )
+    protocol = BenchProtocol(("psnr",), methods=("das3r-lite",), baselines=False, steps=30)
+    table = bench(str(tmp_path / "clips"), out=tmp_path / "out", protocol=protocol, predictors=GEOMETRIC)
     assert not table.rows[0].errors
     run = table.rows[0].values("psnr-das3r-lite")
     assert run["steps"] == 30
@@ -373,10 +374,7 @@ def test_a_clip_from_frames_to_psnr(tmp_path, predictions):
     assert {"psnr.png", "renders_predicted.jpg", "renders_refined.jpg"} <= figures
     trained = tmp_path / "out" / "wall" / "results" / "train-das3r-lite.json"
     stamp = trained.stat().st_mtime_ns
-    bench(
-        str(tmp_path / "clips"), out=tmp_path / "out", stages=("psnr",), predictors=GEOMETRIC, methods=("das3r-lite",),
-        baselines=False, steps=30,
-    )  # fmt: skip
+    bench(str(tmp_path / "clips"), out=tmp_path / "out", protocol=protocol, predictors=GEOMETRIC)
     assert trained.stat().st_mtime_ns == stamp
 
 
@@ -386,8 +384,10 @@ def test_too_little_room_is_told_before_anything_is_predicted(tmp_path, predicti
     Usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 40, 1 << 40, 300 << 20))
     with pytest.raises(DiskFullError, match=r"300 MiB left, and the scenes and runs of 2 sequences may take \d+ MiB"):
-        bench(str(tmp_path / "set"), out=tmp_path / "out", predictors=GEOMETRIC, baselines=False)
+        bench(
+            str(tmp_path / "set"), out=tmp_path / "out", predictors=GEOMETRIC, protocol=BenchProtocol(baselines=False)
+        )
     assert predictions.of == []
     assert os.listdir(tmp_path / "out") == []
-    bench(str(tmp_path / "set"), out=tmp_path / "out", predictors=GEOMETRIC, stages=("masks",), baselines=False)
+    bench(str(tmp_path / "set"), out=tmp_path / "out", predictors=GEOMETRIC, protocol=MASKS_ALONE)
     assert sorted(predictions.of) == ["street", "walk"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from das3r_ns.datasets import TruthError
-from das3r_ns.evaluation.bench import bench, synthetic_set
+from das3r_ns.evaluation.bench import BenchProtocol, bench, synthetic_set
 from das3r_ns.evaluation.bench import command as bench_command
 from das3r_ns.evaluation.bench.sets import find_sequences
 from das3r_ns.evaluation.bench.synthetic_set import CLIPS, draw_missing
@@ -52,11 +52,11 @@ def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path, small, monkeypat
 
 def test_the_command_draws_what_is_asked_for_and_nothing_into_a_folder_of_the_user(tmp_path, small):
     with pytest.raises(TruthError, match=r"no sequence 'nowhere'\. It has: still"):
-        bench("synthetic", data=tmp_path / "data", sequences=("still", "nowhere"), stages=("masks",))
+        bench("synthetic", data=tmp_path / "data", sequences=("still", "nowhere"), protocol=BenchProtocol(("masks",)))
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["still"]
     (tmp_path / "synthetic" / "mine" / "images").mkdir(parents=True)
     with pytest.raises(TruthError, match=r"no sequence 'still'\. It has: mine"):
-        bench(str(tmp_path / "synthetic"), sequences=("still",), stages=("masks",))
+        bench(str(tmp_path / "synthetic"), sequences=("still",), protocol=BenchProtocol(("masks",)))
 
 
 def test_the_set_has_a_scene_at_rest_and_one_that_is_mostly_hidden():
