@@ -154,9 +154,11 @@ def train() -> None:
 
 def _measured(config: Path, truth: Path, folder: Path) -> dict[str, Any]:
     from das3r_ns.evaluation.evaluate import evaluate
+    from das3r_ns.evaluation.truth_options import TruthFiles
 
+    files = TruthFiles(truth)
     found = evaluate(
-        load_config=config, truth=truth, parts=("psnr",), out=folder / "evaluation", refine_test_poses=False
+        load_config=config, truth=files, parts=("psnr",), out=folder / "evaluation", refine_test_poses=False
     )
     # Test cameras moved like their neighbours, where training moved those; no test image is used for it.
     images = found["psnr"].get("trained", found["psnr"]["predicted"])

@@ -122,8 +122,9 @@ def _call(command: str, *arguments: str) -> None:
 def _evaluate(config: Path, truth: Path, out: Path) -> dict[str, float]:
     """Measure the run and pick the figures of the table; after training where training changed them."""
     from das3r_ns.evaluation.evaluate import evaluate
+    from das3r_ns.evaluation.truth_options import TruthFiles
 
-    metrics = evaluate(load_config=config, truth=truth, out=out, refine_test_poses=False)
+    metrics = evaluate(load_config=config, truth=TruthFiles(truth), out=out, refine_test_poses=False)
     poses, masks, psnr = (_after_training(metrics[part]) for part in ("poses", "masks", "psnr"))
     return {
         "ATE, % of the path": poses["ate_percent_of_path"],

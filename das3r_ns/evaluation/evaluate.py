@@ -1,4 +1,4 @@
-"""`das3r eval`: one result against a truth, as numbers, a table and images.
+"""`das3r eval`: one result against ground truth, as numbers, a table and images.
 
 A result is a scene folder (cameras and masks of a predictor) or a nerfstudio run (which has a scene folder, renders,
 and cameras and masks after training). Heavy packages are imported when they are needed.
@@ -7,9 +7,10 @@ and cameras and masks after training). Heavy packages are imported when they are
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from jaxtyping import Float
 from rich import get_console
 from torch import Tensor
@@ -28,7 +29,7 @@ from das3r_ns.evaluation.comparison import (
 from das3r_ns.evaluation.report import print_summary
 from das3r_ns.evaluation.resizing import resized_image, resized_map
 from das3r_ns.evaluation.runs import TrainedRun, load_run, predicted_static_weight
-from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.evaluation.truth_options import TruthFiles
 from das3r_ns.files.json_files import write_json
 from das3r_ns.files.whole import check_output
 from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, is_scene_folder, read_scene
@@ -42,30 +43,20 @@ EVALUATION_BYTES = 32 << 20
 def evaluate(
     scene: Path | None = None,
     load_config: Path | None = None,
-    truth: Path | None = None,
-    truth_images: Path | None = None,
-    truth_masks: Path | None = None,
-    truth_clean: Path | None = None,
-    truth_poses: Path | None = None,
-    truth_focal_px: float | None = None,
+    truth: Annotated[TruthFiles, tyro.conf.arg(name="")] = TruthFiles(),  # noqa: B008  (frozen)
     parts: tuple[Part, ...] = (),
     out: Path | None = None,
     refine_test_poses: bool = True,
     allow_unfinished: bool = False,
     draw: bool = True,
 ) -> dict[str, Any]:
-    """Measure a scene folder or a nerfstudio run against a truth; write metrics.json and images, print one table.
+    """Measure a scene folder or a nerfstudio run against ground truth; write metrics.json and images, print one table.
 
     Args:
         scene: scene folder written by `das3r predict`.
         load_config: config.yml of a run, instead of `scene`; its scene folder is measured too.
-        truth: folder with images/, and what is known of dynamic_masks/, clean/, T_world_camera.txt, K.txt.
-        truth_images: folder of the true images, instead of the one in `truth`.
-        truth_masks: folder of true masks, 255 (or object numbers in a palette image) where something moves.
-        truth_clean: folder of images of the same views without the moving objects.
-        truth_poses: text file of true camera-to-world poses: 16 or 12 numbers a row, or TUM's 8.
-        truth_focal_px: true focal length in pixels of the true images.
-        parts: what to measure. Left out, everything that the truth speaks of.
+        truth: the ground truth: a folder, or its parts one by one.
+        parts: what to measure. Left out, everything that there is ground truth for.
         out: folder for metrics.json and images; `evaluation` in the scene folder or beside the config when left out.
         refine_test_poses: measure PSNR also with each test camera moved to fit its frame's static pixels (reported
             apart: it uses the test frame).
@@ -76,17 +67,17 @@ def evaluate(
         What metrics.json holds.
 
     Raises:
-        ValueError: result and truth do not fit together, or there is nothing to measure; says which file.
+        ValueError: result and ground truth do not fit together, or there is nothing to measure; says which file.
         OSError: `out` cannot be written, or has too little room; said before anything is measured.
     """
     if (scene is None) == (load_config is None):
         raise ValueError("give either --scene (a scene folder) or --load-config (the config.yml of a run).")
     if scene is not None and not is_scene_folder(scene):
-        raise ValueError(f"--scene {scene} is no scene folder. `das3r predict` writes one.")
+        raise ValueError(f"--scene {scene} is not a scene folder. `das3r predict` writes one.")
     folder = out or ((load_config.parent if load_config is not None else scene) or Path()) / "evaluation"
     if load_config is None or load_config.is_file():  # else it is what is told first
         check_output(folder / "metrics.json", EVALUATION_BYTES, "what is measured")
-    clip = assemble_truth(truth, truth_images, truth_masks, truth_clean, truth_poses, truth_focal_px)
+    clip = truth.read()
     run = None
     if load_config is not None:
         run = load_run(load_config, allow_unfinished)

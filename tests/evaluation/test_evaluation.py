@@ -20,7 +20,7 @@ from das3r_ns.datasets import TruthError, read_truth_folder
 from das3r_ns.evaluation.comparison import compare_images, compare_masks, mean_of_known
 from das3r_ns.evaluation.evaluate import evaluate
 from das3r_ns.evaluation.runs import TrainedRun
-from das3r_ns.evaluation.truth_options import assemble_truth
+from das3r_ns.evaluation.truth_options import TruthFiles
 from das3r_ns.files.whole import DiskFullError
 from das3r_ns.runs.checkpoints import read_checkpoint
 from das3r_ns.scene import PointCloud, Scene, write_scene
@@ -88,7 +88,7 @@ def test_a_perfect_scene_in_another_world_scores_perfectly(tmp_path, truth):
     similarity[:3, 3] = torch.tensor([1.0, 2, 3])
     T, _ = geometry.apply_similarity(similarity, _true_path())
     scene = _written(_scene(_true_masks().float(), T), tmp_path / "scene")
-    metrics = evaluate(scene=scene, truth=truth)
+    metrics = evaluate(scene=scene, truth=TruthFiles(truth))
     poses, masks = metrics["poses"]["predicted"], metrics["masks"]["predicted"]
     assert poses["ate"] == pytest.approx(0, abs=1e-6)
     assert poses["focal_error_percent"] == pytest.approx(0, abs=1e-5)
@@ -101,7 +101,7 @@ def test_known_errors_come_out_as_they_were_put_in(tmp_path, truth, capsys):
     T[0, 2, 3] += 0.05  # one centre off by 5 cm
     shifted = torch.roll(_true_masks(), 5, dims=2).float()  # 20 wide, moved by 5: J = 15 / 25
     scene = _written(_scene(0.8 * shifted, T, focal=FOCAL * 1.1), tmp_path / "scene")
-    metrics = evaluate(scene=scene, truth=truth, out=tmp_path / "out")
+    metrics = evaluate(scene=scene, truth=TruthFiles(truth), out=tmp_path / "out")
     poses, masks = metrics["poses"]["predicted"], metrics["masks"]["predicted"]
     assert 0.005 < poses["ate"] < 0.05 / math.sqrt(N)  # less than unaligned: alignment takes up a part
     assert poses["focal_error_percent"] == pytest.approx(10, abs=1e-4)
@@ -121,7 +121,7 @@ def test_known_errors_come_out_as_they_were_put_in(tmp_path, truth, capsys):
 def test_the_images_show_what_they_should(tmp_path, truth):
     predicted = torch.roll(_true_masks(), 10, dims=2).float()
     scene = _written(_scene(predicted, _true_path()), tmp_path / "scene")
-    metrics = evaluate(scene=scene, truth=truth, out=tmp_path / "out")
+    metrics = evaluate(scene=scene, truth=TruthFiles(truth), out=tmp_path / "out")
     assert set(metrics["figures"]) == {"trajectory.png", "masks.jpg"}
     sheet = cv2.imread(str(tmp_path / "out" / "masks.jpg"))
     assert sheet.shape == (N * (240 + 22), 4 * 320, 3)
@@ -131,7 +131,7 @@ def test_the_images_show_what_they_should(tmp_path, truth):
     assert missed[0] > 180 > 100 > missed[1]  # red
     assert min(found) > 200  # white
     assert false[1] > 180 > 100 > false[0]  # blue
-    evaluate(scene=scene, truth=truth, out=tmp_path / "bare", draw=False)
+    evaluate(scene=scene, truth=TruthFiles(truth), out=tmp_path / "bare", draw=False)
     assert [p.name for p in (tmp_path / "bare").iterdir()] == ["metrics.json"]
 
 
@@ -144,21 +144,19 @@ def test_maps_smaller_than_the_images_are_enlarged_before_they_count(tmp_path, t
 
 def test_parts_can_be_chosen_and_what_is_chosen_must_be_possible(tmp_path, truth):
     scene = _written(_scene(_true_masks().float(), _true_path()), tmp_path / "scene")
-    assert "poses" not in evaluate(scene=scene, truth=truth, parts=("masks",), draw=False)
+    assert "poses" not in evaluate(scene=scene, truth=TruthFiles(truth), parts=("masks",), draw=False)
     (truth / "T_world_camera.txt").unlink()
     with pytest.raises(TruthError, match=r"poses cannot be measured: .*no T_world_camera\.txt \(or --truth-poses\)"):
-        evaluate(scene=scene, truth=truth, parts=("poses",))
+        evaluate(scene=scene, truth=TruthFiles(truth), parts=("poses",))
     with pytest.raises(TruthError, match=r"psnr cannot be measured: .*--load-config"):
-        evaluate(scene=scene, truth=truth, parts=("psnr",))
+        evaluate(scene=scene, truth=TruthFiles(truth), parts=("psnr",))
 
 
 def test_truth_can_be_given_piece_by_piece(tmp_path, truth):
     scene = _written(_scene(_true_masks().float(), _true_path(), focal=66.0), tmp_path / "scene")
     metrics = evaluate(
         scene=scene,
-        truth_masks=truth / "dynamic_masks",
-        truth_poses=truth / "T_world_camera.txt",
-        truth_focal_px=FOCAL,
+        truth=TruthFiles(masks=truth / "dynamic_masks", poses=truth / "T_world_camera.txt", focal_px=FOCAL),
         draw=False,
     )
     assert metrics["masks"]["predicted"]["j_mean"] == 1
@@ -169,7 +167,7 @@ def test_a_truth_of_another_length_is_refused_and_named(tmp_path, truth):
     scene = replace(_scene(_true_masks()[:5].float(), _true_path()[:5]), names=tuple("abcde"))
     scene = _written(scene, tmp_path / "scene")
     with pytest.raises(TruthError, match=r"the result has 5 frames and the truth .*truth has 6.*--video\.max-frames"):
-        evaluate(scene=scene, truth=truth)
+        evaluate(scene=scene, truth=TruthFiles(truth))
 
 
 @pytest.mark.parametrize("name", ["{:05d}.jpg", "frame_{:05d}"])
@@ -178,7 +176,7 @@ def test_frames_left_out_of_a_prediction_are_left_out_of_the_truth_by_name(tmp_p
     first = 0 if name.endswith("jpg") else 1  # frames of a video are counted from 1
     names = tuple(name.format(i + first) for i in taken)
     scene = replace(_scene(_true_masks()[taken].float(), _true_path()[taken]), names=names)
-    metrics = evaluate(scene=_written(scene, tmp_path / "scene"), truth=truth, draw=False)
+    metrics = evaluate(scene=_written(scene, tmp_path / "scene"), truth=TruthFiles(truth), draw=False)
     assert metrics["masks"]["predicted"]["j_mean"] == 1
     assert metrics["poses"]["predicted"]["ate"] == pytest.approx(0, abs=1e-6)
 
@@ -187,13 +185,13 @@ def test_truths_that_differ_in_length_among_themselves_are_refused(tmp_path, tru
     poses = tmp_path / "poses.txt"
     np.savetxt(poses, _true_path()[:4].reshape(4, 16))
     with pytest.raises(TruthError, match=r"--truth .* has 6, --truth-poses has 4"):
-        assemble_truth(truth, poses=poses)
-    with pytest.raises(TruthError, match="no truth to compare with"):
-        assemble_truth()
+        TruthFiles(truth, poses=poses).read()
+    with pytest.raises(TruthError, match="no ground truth to compare with"):
+        TruthFiles().read()
     with pytest.raises(TruthError, match="holds none of images/"):
-        assemble_truth(tmp_path)
-    with pytest.raises(TruthError, match="is no folder"):
-        assemble_truth(tmp_path / "nowhere")
+        TruthFiles(tmp_path).read()
+    with pytest.raises(TruthError, match="is not a folder"):
+        TruthFiles(tmp_path / "nowhere").read()
 
 
 def test_a_truth_cropped_otherwise_is_refused_with_both_sizes(tmp_path, truth):
@@ -201,7 +199,7 @@ def test_a_truth_cropped_otherwise_is_refused_with_both_sizes(tmp_path, truth):
         cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)[:, :48])
     scene = _written(_scene(_true_masks().float(), _true_path()), tmp_path / "scene")
     with pytest.raises(TruthError, match=r"mask of frame 0 .* is 48x48 and the result 64x48: another shape"):
-        evaluate(scene=scene, truth=truth)
+        evaluate(scene=scene, truth=TruthFiles(truth))
 
 
 def test_poses_that_are_not_finite_or_scaled_are_refused_with_their_file(tmp_path, truth):
@@ -209,24 +207,24 @@ def test_poses_that_are_not_finite_or_scaled_are_refused_with_their_file(tmp_pat
     text = (truth / "T_world_camera.txt").read_text().replace("1.000000000000000000e+00", "nan", 1)
     (truth / "T_world_camera.txt").write_text(text)
     with pytest.raises(TruthError, match=r"T_world_camera\.txt, line 1: a value is not finite"):
-        evaluate(scene=scene, truth=truth)
+        evaluate(scene=scene, truth=TruthFiles(truth))
     np.savetxt(truth / "T_world_camera.txt", (2 * _true_path()).reshape(N, 16))
     with pytest.raises(TruthError, match=r"T_world_camera\.txt: the last row of pose 0 is"):
-        evaluate(scene=scene, truth=truth)
+        evaluate(scene=scene, truth=TruthFiles(truth))
     scaled = _true_path()
     scaled[:, :3] *= 2
     np.savetxt(truth / "T_world_camera.txt", scaled.reshape(N, 16))
     with pytest.raises(TruthError, match=r"T_world_camera\.txt: pose 0: .*not a rotation .*scaled"):
-        evaluate(scene=scene, truth=truth)
+        evaluate(scene=scene, truth=TruthFiles(truth))
 
 
 def test_what_is_given_must_be_a_scene_folder_or_a_run(tmp_path, truth):
     with pytest.raises(ValueError, match=r"either --scene .* or --load-config"):
-        evaluate(truth=truth)
-    with pytest.raises(ValueError, match="is no scene folder"):
-        evaluate(scene=tmp_path, truth=truth)
+        evaluate(truth=TruthFiles(truth))
+    with pytest.raises(ValueError, match="is not a scene folder"):
+        evaluate(scene=tmp_path, truth=TruthFiles(truth))
     with pytest.raises(ValueError, match=r"config\.yml is not a file"):
-        evaluate(load_config=tmp_path / "config.yml", truth=truth)
+        evaluate(load_config=tmp_path / "config.yml", truth=TruthFiles(truth))
 
 
 def test_a_run_that_never_finished_is_named_with_what_to_do(tmp_path, truth):
@@ -238,14 +236,14 @@ def test_a_run_that_never_finished_is_named_with_what_to_do(tmp_path, truth):
     config.save_config()
     path = config.get_base_dir() / "config.yml"
     with pytest.raises(ValueError, match=r"nerfstudio_models holds no checkpoint .* never came to its first"):
-        evaluate(load_config=path, truth=truth)
+        evaluate(load_config=path, truth=TruthFiles(truth))
     config.get_checkpoint_dir().mkdir()
     torch.save({"step": 1199, "pipeline": {}}, config.get_checkpoint_dir() / "step-000001199.ckpt")
     with pytest.raises(ValueError, match=r"stopped at step 1200 of 4000 .*Resume it .*--allow-unfinished"):
-        evaluate(load_config=path, truth=truth)
+        evaluate(load_config=path, truth=TruthFiles(truth))
     path.write_text("a: [1, 2")
     with pytest.raises(ValueError, match=r"is not the config\.yml of a nerfstudio run"):
-        evaluate(load_config=path, truth=truth)
+        evaluate(load_config=path, truth=TruthFiles(truth))
 
 
 def test_checkpoints_of_other_methods_with_numpy_numbers_in_them_load(tmp_path):
@@ -320,5 +318,5 @@ def test_too_little_room_is_told_before_anything_is_measured(tmp_path, truth, mo
     Usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1 << 40, 1 << 40, 1 << 20))
     with pytest.raises(DiskFullError, match=r"1 MiB left, and what is measured may take 32 MiB\. Make room"):
-        evaluate(scene=scene, truth=tmp_path / "not looked for")
+        evaluate(scene=scene, truth=TruthFiles(tmp_path / "not looked for"))
     assert (scene / "evaluation" / "metrics.json").read_text(encoding="utf-8") == "old"
