@@ -24,7 +24,8 @@ from torch import Tensor
 from das3r_ns.model.rasterizer import rasterize, warm_up
 from das3r_ns.model.rasterizer.compositing import composite, deal_all_to_tiles
 from das3r_ns.model.rasterizer.harmonics import harmonics_to_color
-from das3r_ns.model.rasterizer.projection import ProjectionSettings, project
+from das3r_ns.model.rasterizer.inputs import ProjectionSettings
+from das3r_ns.model.rasterizer.projection import project
 
 T = TypeVar("T")
 

@@ -17,6 +17,7 @@ from das3r_ns import config
 from das3r_ns.model import das3r, frame_loss, poses
 from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.model.rasterizer.cpu import rasterize_cpu
+from das3r_ns.model.rasterizer.inputs import RasterizerInputs
 from das3r_ns.model.remarking import RemarkingConfig
 from das3r_ns.model.staticness import StaticnessConfig
 
@@ -27,11 +28,9 @@ FRAMES, HEIGHT, WIDTH, POINTS = 3, 24, 32, 40
 
 @pytest.fixture(autouse=True)
 def _rasterize_on_the_cpu(monkeypatch):
-    def rasterized(*arguments: Any, packed: bool, absgrad: bool) -> Any:
-        *common, with_colors, with_depth, mode, extra = on_host(arguments)
-        assert common[0].shape[0] > 0
-        rendered = rasterize_cpu(*common, with_colors, with_depth, mode == "antialiased", extra, absgrad)
-        return on_gpu(rendered)
+    def rasterized(inputs: RasterizerInputs) -> Any:
+        assert len(inputs.means) > 0
+        return on_gpu(rasterize_cpu(on_host(inputs)))
 
     monkeypatch.setattr("das3r_ns.model.rasterizer.gpu.rasterize_gpu", torch.no_grad()(rasterized))
 

@@ -7,7 +7,8 @@ from raster_reference import random_scene, rasterize_reference
 
 from das3r_ns.model.rasterizer import rasterize
 from das3r_ns.model.rasterizer.harmonics import harmonics_to_color
-from das3r_ns.model.rasterizer.projection import ProjectionSettings, project
+from das3r_ns.model.rasterizer.inputs import ProjectionSettings
+from das3r_ns.model.rasterizer.projection import project
 
 
 def _values_and_gradients(render, scene, **options):

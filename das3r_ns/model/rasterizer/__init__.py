@@ -8,6 +8,7 @@ Out: images, alpha, and the `info` that gsplat's densification strategies read. 
 """
 
 from das3r_ns.machine.checks import draws_on_cpu
-from das3r_ns.model.rasterizer.dispatch import RasterizeMode, Rasterizer, RenderMode, rasterize, warm_up
+from das3r_ns.model.rasterizer.dispatch import Rasterizer, rasterize, warm_up
+from das3r_ns.model.rasterizer.inputs import RasterizeMode, RenderMode
 
 __all__ = ["RasterizeMode", "Rasterizer", "RenderMode", "draws_on_cpu", "rasterize", "warm_up"]

@@ -10,63 +10,37 @@ from torch import Tensor
 
 from das3r_ns.model.rasterizer.compositing import composite, deal_all_to_tiles
 from das3r_ns.model.rasterizer.harmonics import MAX_DEGREE, harmonics_to_color
-from das3r_ns.model.rasterizer.projection import ProjectionSettings, project
+from das3r_ns.model.rasterizer.inputs import RasterizerInputs
+from das3r_ns.model.rasterizer.projection import Splats, project
 from das3r_ns.model.rasterizer.tiles import TILE
 
 
 def rasterize_cpu(
-    means: Float[Tensor, "n 3"],
-    quats: Float[Tensor, "n 4"],
-    scales: Float[Tensor, "n 3"],
-    opacities: Float[Tensor, " n"],
-    colors: Float[Tensor, "n k 3"] | Float[Tensor, "n d"],
-    viewmats: Float[Tensor, "c 4 4"],
-    Ks: Float[Tensor, "c 3 3"],
-    settings: ProjectionSettings,
-    sh_degree: int | None,
-    backgrounds: Float[Tensor, "c b"] | None,
-    with_colors: bool,
-    with_depth: bool,
-    antialiased: bool,
-    extra: Float[Tensor, "n e"] | None,
-    absgrad: bool,
+    inputs: RasterizerInputs,
 ) -> tuple[Float[Tensor, "c h w x"], Float[Tensor, "c h w 1"], dict[str, Any]]:
     """The CPU side of `rasterize`; depth is accumulated, not yet divided by alpha.
 
     Raises:
         ValueError: the degree is more than we have formulas for.
     """
-    if sh_degree is not None and sh_degree > MAX_DEGREE:
+    if inputs.sh_degree is not None and inputs.sh_degree > MAX_DEGREE:
         raise ValueError(
-            f"sh_degree is {sh_degree}, and the CPU rasterizer goes up to {MAX_DEGREE}. "
+            f"sh_degree is {inputs.sh_degree}, and the CPU rasterizer goes up to {MAX_DEGREE}. "
             f"Lower the model's sh_degree or train on a GPU."
         )
-    cameras = len(viewmats)
-    splats = project(means, quats, scales, viewmats, Ks, settings)
-    view_opacities = opacities.expand(cameras, -1)
-    if antialiased:
+    settings, cameras = inputs.settings, len(inputs.viewmats)
+    splats = project(inputs.means, inputs.quats, inputs.scales, inputs.viewmats, inputs.Ks, settings)
+    view_opacities = inputs.opacities.expand(cameras, -1)
+    if inputs.rasterize_mode == "antialiased":
         view_opacities = view_opacities * splats.compensations
-
-    channels = []
-    if with_colors:
-        if sh_degree is None:
-            channels.append(colors.expand(cameras, -1, -1))
-        else:
-            # The general inverse, as in gsplat: the rotation, too, gets a gradient through the viewing direction.
-            eyes = torch.inverse(viewmats)[:, :3, 3]
-            channels.append(harmonics_to_color(colors, means, eyes, splats.radii, sh_degree))
-    if extra is not None:
-        channels.append(extra.expand(cameras, -1, -1))
-    if with_depth:
-        channels.append(splats.depths[..., None])
-    blended = torch.cat(channels, dim=-1)
+    blended = _blended_channels(inputs, splats)
     behind = blended.new_zeros((cameras, blended.shape[-1]))
-    if backgrounds is not None and with_colors:
-        behind = torch.cat([backgrounds, behind[:, backgrounds.shape[-1] :]], dim=-1)
+    if inputs.backgrounds is not None and inputs.with_colors:
+        behind = torch.cat([inputs.backgrounds, behind[:, inputs.backgrounds.shape[-1] :]], dim=-1)
 
     width, height = settings.width, settings.height
     lists = deal_all_to_tiles(splats, view_opacities, blended, width, height)
-    image, alpha = composite(splats, view_opacities, blended, behind, lists, absgrad)
+    image, alpha = composite(splats, view_opacities, blended, behind, lists, inputs.absgrad)
     info = {
         "camera_ids": None,
         "gaussian_ids": None,
@@ -83,3 +57,20 @@ def rasterize_cpu(
         "n_cameras": cameras,
     }
     return image, alpha, info
+
+
+def _blended_channels(inputs: RasterizerInputs, splats: Splats) -> Float[Tensor, "c n x"]:
+    """Values of every Gaussian in every camera that are blended: colours, extra, depth."""
+    cameras, degree, channels = len(inputs.viewmats), inputs.sh_degree, []
+    if inputs.with_colors:
+        if degree is None:
+            channels.append(inputs.colors.expand(cameras, -1, -1))
+        else:
+            # The general inverse, as in gsplat: the rotation, too, gets a gradient through the viewing direction.
+            eyes = torch.inverse(inputs.viewmats)[:, :3, 3]
+            channels.append(harmonics_to_color(inputs.colors, inputs.means, eyes, splats.radii, degree))
+    if inputs.extra is not None:
+        channels.append(inputs.extra.expand(cameras, -1, -1))
+    if inputs.with_depth:
+        channels.append(splats.depths[..., None])
+    return torch.cat(channels, dim=-1)

@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from das3r_ns.machine.checks import draws_on_cpu
+from das3r_ns.model.rasterizer.inputs import ProjectionSettings, RasterizeMode, RasterizerInputs, RenderMode
 
-RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
-RasterizeMode = Literal["classic", "antialiased"]
 Rasterizer = Literal["auto", "cpu"]
 
 
@@ -78,99 +77,39 @@ def rasterize(
     Raises:
         ValueError: shapes, types or options that do not fit.
     """
-    from das3r_ns.model.rasterizer.projection import ProjectionSettings  # here: it brings Numba, and methods are listed
-
-    _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree, backgrounds, extra, packed)
     settings = ProjectionSettings(width, height, near_plane, far_plane, eps2d, radius_clip)
-    with_colors, with_depth = render_mode.startswith("RGB"), render_mode.endswith("D")
-    device = means.device
-    on_gpu = means.is_cuda and not draws_on_cpu(rasterizer)
-    if means.is_cuda and not on_gpu:
-        means, quats, scales, opacities = means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu()
-        colors, viewmats, Ks = colors.cpu(), viewmats.cpu(), Ks.cpu()
-        backgrounds = None if backgrounds is None else backgrounds.cpu()
-        extra = None if extra is None else extra.cpu()
-    common = (means, quats, scales, opacities, colors, viewmats, Ks, settings, sh_degree, backgrounds)
-    if on_gpu:
+    inputs = RasterizerInputs(
+        means,
+        quats,
+        scales,
+        opacities,
+        colors,
+        viewmats,
+        Ks,
+        settings,
+        sh_degree,
+        backgrounds,
+        extra,
+        render_mode,
+        rasterize_mode,
+        packed,
+        absgrad,
+    )
+    inputs.check()
+    if means.is_cuda and not draws_on_cpu(rasterizer):
         from das3r_ns.model.rasterizer.gpu import rasterize_gpu
 
-        render, alpha, info = rasterize_gpu(
-            *common, with_colors, with_depth, rasterize_mode, extra, packed=packed, absgrad=absgrad
-        )
+        render, alpha, info = rasterize_gpu(inputs)
     else:
-        from das3r_ns.model.rasterizer.cpu import rasterize_cpu
+        from das3r_ns.model.rasterizer.cpu import rasterize_cpu  # here: it brings Numba, and methods are listed
 
-        render, alpha, info = rasterize_cpu(
-            *common, with_colors, with_depth, rasterize_mode == "antialiased", extra, absgrad
-        )
+        render, alpha, info = rasterize_cpu(inputs.cpu() if means.is_cuda else inputs)
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
-    render, alpha = render.to(device), alpha.to(device)
-    if render_mode.endswith("ED"):
+    render, alpha = render.to(means.device), alpha.to(means.device)
+    if inputs.expects_depth:
         render = torch.cat([render[..., :-1], render[..., -1:] / alpha.clamp_min(1e-10)], dim=-1)
     return render, alpha, info
-
-
-def _check(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    sh_degree: int | None,
-    backgrounds: Tensor | None,
-    extra: Tensor | None,
-    packed: bool,
-) -> None:
-    if width < 1 or height < 1:
-        raise ValueError(f"The image is {width} x {height} pixels; both sides must be at least 1.")
-    count, cameras = len(means), len(viewmats)
-    if cameras < 1:
-        raise ValueError("There is no camera: viewmats is empty.")
-    expected = {
-        "means": (means, (count, 3)),
-        "quats": (quats, (count, 4)),
-        "scales": (scales, (count, 3)),
-        "opacities": (opacities, (count,)),
-        "viewmats": (viewmats, (cameras, 4, 4)),
-        "Ks": (Ks, (cameras, 3, 3)),
-    }
-    if sh_degree is None:
-        expected["colors"] = (colors, (count, colors.shape[-1]))
-    else:
-        expected["colors"] = (colors, (count, colors.shape[1] if colors.ndim == 3 else (sh_degree + 1) ** 2, 3))
-    if extra is not None:
-        expected["extra"] = (extra, (count, extra.shape[-1]))
-    if backgrounds is not None:
-        expected["backgrounds"] = (backgrounds, (cameras, colors.shape[-1]))
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}, and {count} Gaussians in {cameras} cameras "
-                f"(sh_degree {sh_degree}) need {shape}."
-            )
-        if tensor.device != means.device or tensor.dtype != means.dtype:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, and means are {means.dtype} on {means.device}. "
-                f"Bring them together with {name}.to(means)."
-            )
-    if sh_degree is not None and not 1 <= (sh_degree + 1) ** 2 <= colors.shape[1]:
-        raise ValueError(
-            f"sh_degree {sh_degree} needs {(sh_degree + 1) ** 2} coefficients a channel, and colors hold "
-            f"{colors.shape[1]}. Lower sh_degree or pad colors with zeros."
-        )
-    if means.is_cuda:
-        return
-    if means.device.type != "cpu":
-        raise ValueError(f"Gaussians are on {means.device}; rasterize works on CUDA devices and the CPU.")
-    if means.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"Gaussians are {means.dtype}; the CPU rasterizer takes float32 or float64.")
-    if packed:
-        raise ValueError("packed=True is gsplat's layout on a GPU; pass packed=False on the CPU.")
 
 
 def warm_up(dtype: torch.dtype = torch.float32) -> None:

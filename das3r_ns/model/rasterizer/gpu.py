@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from das3r_ns.model.rasterizer.projection import ProjectionSettings
+from das3r_ns.model.rasterizer.inputs import RasterizerInputs
 
 
 def rasterize_gpu(
-    means: Float[Tensor, "n 3"],
-    quats: Float[Tensor, "n 4"],
-    scales: Float[Tensor, "n 3"],
-    opacities: Float[Tensor, " n"],
-    colors: Float[Tensor, "n k 3"] | Float[Tensor, "n d"],
-    viewmats: Float[Tensor, "c 4 4"],
-    Ks: Float[Tensor, "c 3 3"],
-    settings: ProjectionSettings,
-    sh_degree: int | None,
-    backgrounds: Float[Tensor, "c b"] | None,
-    with_colors: bool,
-    with_depth: bool,
-    rasterize_mode: Literal["classic", "antialiased"],
-    extra: Float[Tensor, "n e"] | None,
-    packed: bool,
-    absgrad: bool,
+    inputs: RasterizerInputs,
 ) -> tuple[Float[Tensor, "c h w x"], Float[Tensor, "c h w 1"], dict[str, Any]]:
     """The GPU side of `rasterize`; depth is accumulated, not yet divided by alpha."""
-    from gsplat.cuda._wrapper import spherical_harmonics
     from gsplat.rendering import rasterization
 
-    if extra is not None:
-        channels = []
-        if with_colors:
-            if sh_degree is None:
-                channels.append(colors.expand(len(viewmats), -1, -1))
-            else:
-                eyes = torch.inverse(viewmats)[:, None, :3, 3]
-                shaded = spherical_harmonics(sh_degree, means - eyes, colors.expand(len(viewmats), -1, -1, -1))
-                channels.append(torch.clamp_min(shaded + 0.5, 0.0))
-        channels.append(extra.expand(len(viewmats), -1, -1))
-        colors, sh_degree = torch.cat(channels, dim=-1), None
-        if backgrounds is not None:
-            seen = backgrounds if with_colors else backgrounds[:, :0]
-            zeros = backgrounds.new_zeros((len(backgrounds), colors.shape[-1] - seen.shape[-1]))
-            backgrounds = torch.cat([seen, zeros], dim=-1)
+    settings, with_colors, with_depth = inputs.settings, inputs.with_colors, inputs.with_depth
+    colors, sh_degree, backgrounds = inputs.colors, inputs.sh_degree, inputs.backgrounds
+    if inputs.extra is not None:
+        # gsplat blends one block of channels: colours are shaded here, and the extra ones put behind them.
+        colors, sh_degree = _shaded_with_extra(inputs, inputs.extra), None
+        backgrounds = _backgrounds_with_extra(inputs, colors.shape[-1])
         with_colors = True
     render, alpha, info = rasterization(
-        means,
-        quats,
-        scales,
-        opacities,
+        inputs.means,
+        inputs.quats,
+        inputs.scales,
+        inputs.opacities,
         colors,
-        viewmats,
-        Ks,
+        inputs.viewmats,
+        inputs.Ks,
         settings.width,
         settings.height,
         near_plane=settings.near_plane,
@@ -64,14 +39,40 @@ def rasterize_gpu(
         radius_clip=settings.radius_clip,
         eps2d=settings.eps2d,
         sh_degree=sh_degree,
-        packed=packed,
+        packed=inputs.packed,
         backgrounds=backgrounds,
         render_mode="RGB+D" if with_colors and with_depth else "RGB" if with_colors else "D",
-        absgrad=absgrad,
-        rasterize_mode=rasterize_mode,
+        absgrad=inputs.absgrad,
+        rasterize_mode=inputs.rasterize_mode,
     )
     if info["radii"].shape[-1:] == (2,) and info["radii"].ndim == info["means2d"].ndim:
         # gsplat 1.5 gives one radius per image axis. As in 1.4: the larger, and 0 for what is not drawn.
         radii = info["radii"]
         info["radii"] = radii.amax(dim=-1) * (radii > 0).all(dim=-1)
     return render, alpha, info
+
+
+def _shaded_with_extra(inputs: RasterizerInputs, extra: Float[Tensor, "n e"]) -> Float[Tensor, "c n x"]:
+    """Colours as each camera sees them (none where only depth is drawn), then the extra channels."""
+    from gsplat.cuda._wrapper import spherical_harmonics
+
+    cameras, degree, channels = len(inputs.viewmats), inputs.sh_degree, []
+    if inputs.with_colors:
+        if degree is None:
+            channels.append(inputs.colors.expand(cameras, -1, -1))
+        else:
+            eyes = torch.inverse(inputs.viewmats)[:, None, :3, 3]
+            shaded = spherical_harmonics(degree, inputs.means - eyes, inputs.colors.expand(cameras, -1, -1, -1))
+            channels.append(torch.clamp_min(shaded + 0.5, 0.0))
+    channels.append(extra.expand(cameras, -1, -1))
+    return torch.cat(channels, dim=-1)
+
+
+def _backgrounds_with_extra(inputs: RasterizerInputs, channels: int) -> Float[Tensor, "c x"] | None:
+    """Backgrounds for so many channels: zeros where they say nothing."""
+    backgrounds = inputs.backgrounds
+    if backgrounds is None:
+        return None
+    seen = backgrounds if inputs.with_colors else backgrounds[:, :0]
+    zeros = backgrounds.new_zeros((len(backgrounds), channels - seen.shape[-1]))
+    return torch.cat([seen, zeros], dim=-1)

@@ -10,24 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from das3r_ns.model.rasterizer.inputs import ProjectionSettings
 from das3r_ns.model.rasterizer.jit import as_array, in_blocks
 from das3r_ns.model.rasterizer.projection_gradient_kernels import CAMERA_GRADS, project_backward
 from das3r_ns.model.rasterizer.projection_kernels import project_forward
 
 _BLOCK = 2048  # Gaussians per task; fixed, so that sums over blocks do not depend on the number of threads
-
-
-class ProjectionSettings(NamedTuple):
-    """What the projection needs besides tensors. Lengths in pixels except the planes, which are z-depths."""
-
-    width: int
-    height: int
-    near_plane: float
-    far_plane: float
-    eps2d: float
-    """Added to the diagonal of each image covariance, so that no splat is thinner than about a pixel."""
-    radius_clip: float
-    """Splats of this radius or less are culled."""
 
 
 class Splats(NamedTuple):
