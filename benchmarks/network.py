@@ -89,7 +89,15 @@ def main(options: Options) -> None:
                 dtype = product_type(device, precision)
                 size, whole = (options.height, options.width), WindowConfig(frames=max(80, options.frames))
                 need = memory_need(
-                    options.frames, size, PairGraph(), whole, config, network.config, weights, dtype, device
+                    num_frames=options.frames,
+                    size=size,
+                    graph=PairGraph(),
+                    windows=whole,
+                    inference=config,
+                    network=network.config,
+                    num_weights=weights,
+                    dtype=dtype,
+                    device=device,
                 )
                 report(
                     f"{options.frames} frames, {len(edges)} pairs, {precision}, batch {batch}"
@@ -184,7 +192,17 @@ def measure_long(options: Options, network: PairwiseNetwork, device: torch.devic
 
     dtype = product_type(device, inference.precision)
     weights = sum(w.numel() for w in network.parameters())
-    need = memory_need(n, size, PairGraph(), windows, inference, network.config, weights, dtype, device)
+    need = memory_need(
+        num_frames=n,
+        size=size,
+        graph=PairGraph(),
+        windows=windows,
+        inference=inference,
+        network=network.config,
+        num_weights=weights,
+        dtype=dtype,
+        device=device,
+    )
     with measured(device) as run:
         align_clip(predict, n, PairGraph(), AlignmentConfig(flow_weight=0.0), windows, KnownGeometry())
     rows: dict[str, float | int | str] = {**spent}

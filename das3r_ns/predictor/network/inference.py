@@ -23,7 +23,7 @@ from das3r_ns.predictor.network.model import PairwiseNetwork, dynamic_probabilit
 from das3r_ns.predictor.network.pairs import PairPredictions
 from das3r_ns.predictor.network.settings import Edge, InferenceConfig
 from das3r_ns.predictor.network.transformer import grid_positions
-from das3r_ns.runtime.progress import stage
+from das3r_ns.runtime.progress import Stage, stage
 
 MIB, GIB = 2**20, 2**30
 FLOATS_PER_PAIR_PIXEL = 9
@@ -174,27 +174,11 @@ def predict_pairs(
     device = next(network.parameters()).device
     network.eval()
     pairs = torch.tensor(edges, device=device)
-    maps = [torch.empty(len(edges), *size, *tail, device=device) for tail in ((3,), (3,), (), (), ())]
     dtype = product_type(device, config.precision)
     with _arithmetic(device, dtype), stage("Looking at pairs of frames", len(edges), "pairs") as bar:
         chunk = batch_size(config, size, dtype, device)
-        images = images.to(device)
-        if device.type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if dtype == torch.bfloat16:
-            network = bfloat16_copy(network)
-        known = {} if memory is None else memory.known
-        numbers = range(n) if frames is None else frames
-        kept = _KeptFrames(network, images, chunk, {k: known[f] for k, f in enumerate(numbers) if f in known})
-        if memory is not None:
-            memory.known = {f: kept.of_frame(k) for k, f in [*enumerate(numbers)][max(n - memory.keep, 0) :]}
-        decode = torch.compile(kept.decode) if config.compile else kept.decode
-        for start in range(0, len(edges), chunk):
-            part = pairs[start : start + chunk]
-            for whole, some in zip(maps, decode(part[:, 0], part[:, 1])):
-                whole[start : start + chunk] = some
-            bar.advance(len(part))
+        kept = _encode(network, images.to(device), chunk, dtype, range(n) if frames is None else frames, memory)
+        maps = _decode(kept, pairs, size, chunk, config.compile, bar)
     descriptors = kept.features.float().mean(1)
     del kept
     finite = torch.stack([whole.flatten(1).isfinite().all(1) for whole in maps]).all(0)
@@ -202,6 +186,43 @@ def predict_pairs(
         pairs, maps = _drop(pairs, maps, finite)
     pointmap1, pointmap2, confidence1, confidence2, dynamic_prob1 = maps
     return PairPredictions(pairs, pointmap1, pointmap2, confidence1, confidence2, dynamic_prob1, descriptors)
+
+
+def _encode(
+    network: PairwiseNetwork,
+    images: Float[Tensor, "n 3 h w"],
+    chunk: int,
+    dtype: torch.dtype,
+    frames: Sequence[int],
+    memory: FrameMemory | None,
+) -> _KeptFrames:
+    """What depends on one frame alone, of all frames: taken from `memory` where it is there, and the last of it left
+    there for the next window."""
+    if images.is_cuda:
+        images = images.contiguous(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if dtype == torch.bfloat16:
+        network = bfloat16_copy(network)
+    known = {} if memory is None else memory.known
+    kept = _KeptFrames(network, images, chunk, {k: known[f] for k, f in enumerate(frames) if f in known})
+    if memory is not None:
+        last = [*enumerate(frames)][max(len(images) - memory.keep, 0) :]
+        memory.known = {f: kept.of_frame(k) for k, f in last}
+    return kept
+
+
+def _decode(
+    kept: _KeptFrames, pairs: Int[Tensor, "e 2"], size: tuple[int, int], chunk: int, compiled: bool, bar: Stage
+) -> list[Tensor]:
+    """Maps of all pairs, `chunk` pairs at a time: both pointmaps, both confidences, the first view's `dynamic_prob`."""
+    maps = [torch.empty(len(pairs), *size, *tail, device=pairs.device) for tail in ((3,), (3,), (), (), ())]
+    decode = torch.compile(kept.decode) if compiled else kept.decode
+    for start in range(0, len(pairs), chunk):
+        part = pairs[start : start + chunk]
+        for whole, some in zip(maps, decode(part[:, 0], part[:, 1])):
+            whole[start : start + chunk] = some
+        bar.advance(len(part))
+    return maps
 
 
 def _room_for(count: int, value: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ class MemoryNeed:
 
 
 def memory_need(
+    *,
     num_frames: int,
     size: tuple[int, int],
     graph: PairGraph,

@@ -76,15 +76,15 @@ class NetworkPredictor:
         config = self.config
         num_weights = sum(weight.numel() for weight in network.parameters())
         need = memory_need(
-            len(clip),
-            framed.size,
-            config.pairs,
-            config.windows,
-            config.inference,
-            network.config,
-            num_weights,
-            product_type(self._device, config.inference.precision),
-            self._device,
+            num_frames=len(clip),
+            size=framed.size,
+            graph=config.pairs,
+            windows=config.windows,
+            inference=config.inference,
+            network=network.config,
+            num_weights=num_weights,
+            dtype=product_type(self._device, config.inference.precision),
+            device=self._device,
         )
         CONSOLE.print(f"{len(clip)} frames of {framed.size[1]}x{framed.size[0]}, {need}", style="dim")
         warning = check_memory(need, 4 * num_weights, self._device, len(clip), config.long_side)

@@ -182,11 +182,17 @@ def test_raft_that_cannot_be_had_is_told_when_the_predictor_is_built(monkeypatch
 
 
 def need(num_frames: int, size: tuple[int, int] = (288, 512), dtype: torch.dtype = torch.bfloat16):
-    published = PairwiseNetworkConfig()
-    cuda = torch.device("cuda")
-    inference = NetworkPredictorConfig().inference
-    budget = replace(inference, memory_gib=6.0)
-    return memory_need(num_frames, size, PairGraph(), WindowConfig(), budget, published, 611_868_426, dtype, cuda)
+    return memory_need(
+        num_frames=num_frames,
+        size=size,
+        graph=PairGraph(),
+        windows=WindowConfig(),
+        inference=replace(NetworkPredictorConfig().inference, memory_gib=6.0),
+        network=PairwiseNetworkConfig(),
+        num_weights=611_868_426,  # of the published network
+        dtype=dtype,
+        device=torch.device("cuda"),
+    )
 
 
 def test_memory_does_not_grow_with_the_clip_and_500_frames_fit_24_gib():
