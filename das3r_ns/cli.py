@@ -13,7 +13,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("das3r_ns.evaluation.bench:bench", "a whole set of clips by the paper's protocol, one table"),
     "batch": ("das3r_ns.evaluation.batch:batch", "every clip of a folder from video to splat, one table"),
     "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),
-    "render-static": ("das3r_ns.render:render_static", "the input's own camera path without the moving objects"),
+    "render-static": (
+        "das3r_ns.render.static_video:render_static",
+        "the input's own camera path without the moving objects",
+    ),
     "export": (
         "das3r_ns.export.command:export",
         "the splat as PLY or SPZ, or the scene for COLMAP, Brush, Postshot, ...",

@@ -141,7 +141,7 @@ def _after_training(variants: dict[str, Any]) -> dict[str, Any]:
 
 
 def _render(config: Path, path: Path) -> Path:
-    from das3r_ns.render import render_static
+    from das3r_ns.render.static_video import render_static
 
     return render_static(load_config=config, out=path, side_by_side=True).path
 

@@ -57,7 +57,7 @@ def _export_splat(load_config: Path | None, out: Path, keep_dynamic: bool) -> Pa
         raise ValueError("a scene folder has no splat: train on it first, or say what it is for (--for colmap, ...).")
     kind = kind_of_splat(out)
     check_package(kind)  # before the run is loaded
-    from das3r_ns.render import export_splat
+    from das3r_ns.render.splat import export_splat
 
     if kind == ".ply":
         return export_splat(load_config, out, keep_dynamic)

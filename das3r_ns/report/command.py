@@ -57,7 +57,7 @@ def report(target: Annotated[Path, tyro.conf.Positional], out: Path | None = Non
         )
     place = out or config.parent / FILE
     check_output(place, MAX_REPORT_BYTES, "the report")
-    from das3r_ns.render import load_run
+    from das3r_ns.render.run import load_run
 
     return write_report(place, pipeline=load_run(config), run=config.parent)
 

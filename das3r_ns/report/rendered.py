@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from das3r_ns.render import clip_frames, refined_camera, render_frame
+from das3r_ns.render.cameras import refined_camera
+from das3r_ns.render.clip import clip_frames
+from das3r_ns.render.static_video import render_frame
 from das3r_ns.report.images import fitted, with_mask
 from das3r_ns.scene import Scene
 

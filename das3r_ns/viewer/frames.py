@@ -12,7 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from das3r_ns.files.json_files import read_json_object
-from das3r_ns.render import clip_frames, refined_camera
+from das3r_ns.render.cameras import refined_camera
+from das3r_ns.render.clip import clip_frames, dynamic_prob
 from das3r_ns.scene.trust import trust_of_frames
 
 DEFAULT_DEPTH = 1.0
@@ -86,12 +87,10 @@ class ClipFrames:
 
     def _maps(self, place: int) -> tuple[Tensor, Tensor]:
         model, i = self.pipeline.model, self.train_index[place]
-        if i is not None and model.maps is not None:
-            return model.dynamic_prob[i], 1 - model.maps.values(i).detach()
-        dataset, number = self._frames[place]
-        mask = dataset.get_data(number).get("mask")
-        moving = torch.zeros(1, 1) if mask is None else 1 - mask[..., 0].float()
-        return moving, moving
+        moving = dynamic_prob(self.pipeline, *self._frames[place])
+        if i is None or model.maps is None:
+            return moving, moving
+        return moving, 1 - model.maps.values(i).detach()
 
     def depth(self) -> float:
         """Typical z-depth of the scene in world units: the median of what was predicted, else of what was trained."""

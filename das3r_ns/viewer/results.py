@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from das3r_ns.render import write_splat, write_static_video
+from das3r_ns.render.splat import write_splat
+from das3r_ns.render.static_video import write_static_video
 from das3r_ns.report.command import write_report
 
 FOLDER = "viewer"

@@ -24,7 +24,7 @@ from tiny_run import STEPS, scene_from_truth, tiny_config, train
 
 from das3r_ns.evaluation.runs import _where_it_stands
 from das3r_ns.model.shutter import START, blurred
-from das3r_ns.render import _sharp
+from das3r_ns.render.cameras import sharp
 
 pytestmark = pytest.mark.xdist_group("nerfstudio")
 
@@ -213,15 +213,15 @@ def test_every_export_takes_the_cut_that_the_viewer_left(run, tmp_path, monkeypa
 
 
 def test_our_export_can_keep_what_is_dynamic(run, tmp_path, monkeypatch):
-    from das3r_ns import render
     from das3r_ns.model.state import Das3rState
+    from das3r_ns.render.splat import export_splat
 
     # Half of the Gaussians count as moving.
     half = property(lambda model: torch.linspace(0.2, 0.8, model.num_points))
     monkeypatch.setattr(Das3rState, "gaussian_staticness", half)
     counts = {}
     for keep in (False, True):
-        out = render.export_splat(run.config, tmp_path / f"{keep}.ply", keep_dynamic=keep)
+        out = export_splat(run.config, tmp_path / f"{keep}.ply", keep_dynamic=keep)
         counts[keep] = len(PlyData.read(str(out))["vertex"].data)
     assert counts[False] < 0.6 * counts[True]
 
@@ -229,7 +229,7 @@ def test_our_export_can_keep_what_is_dynamic(run, tmp_path, monkeypatch):
 def test_the_static_video_follows_the_input_at_its_rate(run, tmp_path):
     import av
 
-    from das3r_ns.render import render_static
+    from das3r_ns.render.static_video import render_static
 
     video = render_static(run.config, tmp_path / "static.mp4")
     assert (video.num_frames, video.fps) == (8, 12.0)
@@ -262,7 +262,7 @@ def test_an_interrupted_rendering_leaves_the_video_that_was_there(tmp_path):
 
 
 def test_rendering_something_else_is_refused_before_any_work(tmp_path):
-    from das3r_ns.render import render_static
+    from das3r_ns.render.static_video import render_static
 
     with pytest.raises(ValueError, match=r"Give the config\.yml"):
         render_static(tmp_path / "config.yml")
@@ -385,11 +385,11 @@ def test_frames_of_the_clip_are_blurred_as_filmed_and_nothing_else_is(run):
         model.shutter.readout.zero_()
         still = model.get_outputs_for_camera(camera)["rgb"]
         model.shutter.open.fill_(0.9)
-        sharp = model.get_outputs_for_camera(_sharp(camera))["rgb"]
+        without_blur = model.get_outputs_for_camera(sharp(camera))["rgb"]
         filmed = model.get_outputs_for_camera(camera)["rgb"]
         motion = model.shutter.motion[3]
         by_hand = blurred(still, model.shutter.open, model.shutter.readout, motion)
-    torch.testing.assert_close(sharp, still, atol=1e-5, rtol=0)
+    torch.testing.assert_close(without_blur, still, atol=1e-5, rtol=0)
     assert (filmed - still).abs().mean() > 1e-3
     # The motion of the training frames is from the predictor's depth, that of renders from their own.
     assert (filmed - by_hand).abs().median() < 0.2 * (filmed - still).abs().median()

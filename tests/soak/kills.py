@@ -36,13 +36,13 @@ from nerfstudio.scripts import train as _train
 from tiny_run import scene_from_truth, tiny_config, train
 
 from das3r_ns import config as methods
-from das3r_ns import render
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.predict import predict
 from das3r_ns.files import whole
 from das3r_ns.predictor.geometric import predictor as _geometric
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.render import splat, static_video
 from das3r_ns.runs import loading as _loading
 from das3r_ns.runs.checkpoints import checkpoint_path, checkpoint_steps
 from das3r_ns.scene import writing
@@ -184,9 +184,9 @@ class Soak:
         if kind == "predict":
             predict(self.data, path, QUICK, overwrite=True)
         elif kind == "export":
-            render.export_splat(self.run / "config.yml", path)
+            splat.export_splat(self.run / "config.yml", path)
         else:
-            render.render_static(self.run / "config.yml", path)
+            static_video.render_static(self.run / "config.yml", path)
 
     def attempt(self, kind: str, chance: random.Random, folder: Path) -> str:
         """Kill once and go on; returns where the kill struck."""

@@ -9,7 +9,8 @@ from fakes import FakePredictor, texture
 
 from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.options import PredictionOptions
-from das3r_ns.render import clip_times, render_static
+from das3r_ns.render.clip import clip_times
+from das3r_ns.render.static_video import render_static
 from das3r_ns.scene import read_scene
 from das3r_ns.video import VideoConfig
 from das3r_ns.video.index import index_video

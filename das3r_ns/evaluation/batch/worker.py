@@ -165,7 +165,8 @@ def image_stage(job: ClipJob) -> dict[str, Any]:
     import numpy as np
 
     from das3r_ns.evaluation.figures import Sheet, spread_evenly
-    from das3r_ns.render import clip_frames, load_run
+    from das3r_ns.render.clip import clip_frames
+    from das3r_ns.render.run import load_run
     from das3r_ns.scene import read_scene
 
     pipeline = load_run(config_of_run(job))
@@ -192,7 +193,7 @@ def image_stage(job: ClipJob) -> dict[str, Any]:
 
 def render_stage(job: ClipJob) -> dict[str, Any]:
     """The static video."""
-    from das3r_ns.render import render_static
+    from das3r_ns.render.static_video import render_static
 
     video = render_static(config_of_run(job), job.out / "static.mp4")
     return {"video": str(video.path), "unseen": video.unseen}
@@ -200,7 +201,7 @@ def render_stage(job: ClipJob) -> dict[str, Any]:
 
 def export_stage(job: ClipJob) -> dict[str, Any]:
     """The splat as PLY."""
-    from das3r_ns.render import export_splat
+    from das3r_ns.render.splat import export_splat
 
     return {"splat": str(export_splat(config_of_run(job), job.out / "splat.ply"))}
 
