@@ -10,7 +10,8 @@ Mutants are those of cosmic-ray's operators, each as likely as any other; what o
 mutant then meets those tests alone, of its own room first, until one fails. A line that runs when its module is
 imported is met by the tests of that module; compiled loops, which coverage does not see, by those of the modules that
 call them. Every mutant runs in a fork of a process that has imported the libraries and nothing of ours, so that it
-costs a second or two beside its tests. No file is changed: the mutated source is given to the import.
+costs a second or two beside its tests. No file is changed: the mutated source is given to the import. At the end the
+tests that noticed something run without any mutant: what one that fails there noticed is tried again without it.
 
 Output: one line a mutant in `mutants.jsonl` (what was changed, tests, outcome), and the unnoticed ones at the end.
 """
@@ -371,21 +372,31 @@ class ImportChooser:
         return _stale(name, self.imports, self.compiled)
 
 
-def control(chooser: Chooser, options: Options) -> None:
-    """Forget the tests that fail in such a process without any mutant: they would notice everything."""
-    first = next(iter(chooser.imports))
+def control(tried: list[Mutant], chooser: Chooser, options: Options) -> list[Mutant]:
+    """The mutants that only a test noticed which fails in such a process without any mutant, to be tried again. Those
+    tests are left out from now on."""
     files: dict[str, list[str]] = defaultdict(list)
-    for test in chooser.seconds:
+    for test in sorted({test for mutant in tried if mutant.outcome == "noticed" for test in _names(mutant)}):
         files[test.split("::")[0]].append(test)
+    first = next(iter(chooser.imports))
     text = Path(first).read_text(encoding="utf-8")
     whole = [Mutant(first, 1, 1, CONTROL, "", text, tests=tests) for tests in files.values()]
+    wrong: set[str] = set()
     for same in run(whole, chooser, options, float("inf")):
-        failed = [test for test in same.tests if any(test in line for line in same.log)]
-        if same.outcome != "unnoticed" and not failed:
-            failed = same.tests
-        for test in failed:
-            del chooser.seconds[test]
-            print(f"{test} fails without a mutant and is left out", flush=True)
+        if same.outcome != "unnoticed":
+            wrong |= set(_names(same)) or set(same.tests)
+    for test in sorted(wrong):
+        chooser.seconds.pop(test, None)
+        print(f"{test} fails without a mutant and is left out", flush=True)
+    for tests in chooser.lines.values():
+        for line in tests.values():
+            line -= wrong
+    return [m for m in tried if m.outcome == "noticed" and (not _names(m) or set(_names(m)) <= wrong)] if wrong else []
+
+
+def _names(mutant: Mutant) -> list[str]:
+    """Of the tests that failed."""
+    return [line.split(" ")[1] for line in mutant.log if line.startswith(("FAILED", "ERROR")) and "::" in line]
 
 
 def run(mutants: list[Mutant], chooser: Chooser | ImportChooser, options: Options, end: float) -> Iterator[Mutant]:
@@ -431,6 +442,11 @@ def _failed(log: Path) -> list[str]:
     return [line[:300] for line in lines if line.startswith(("FAILED", "ERROR"))] or lines[-3:]
 
 
+def _write(tried: list[Mutant], options: Options) -> None:
+    lines = "".join(json.dumps(asdict(mutant)) + "\n" for mutant in tried)
+    (options.out / "mutants.jsonl").write_text(lines, encoding="utf-8")
+
+
 def main(options: Options) -> None:
     begin = time.monotonic()
     end = begin + options.seconds if options.seconds else float("inf")
@@ -454,19 +470,22 @@ def main(options: Options) -> None:
             print(f"{name} is not here ({error})", flush=True)
     for name in [name for name in sys.modules if name.split(".")[0] in (PACKAGE.name, "nerfstudio")]:
         del sys.modules[name]  # nerfstudio imports its plug-ins, and what is mutated has to be imported anew
-    if isinstance(chooser, Chooser):
-        control(chooser, options)
-        print(f"{len(chooser.seconds)} tests are left after {time.monotonic() - begin:.0f} s", flush=True)
-    tried = []
-    with (options.out / "mutants.jsonl").open("w", encoding="utf-8") as file:
-        for mutant in run(mutants, chooser, options, end):
+    tried: list[Mutant] = []
+    waiting, again = mutants, True
+    while again:
+        for mutant in run(waiting, chooser, options, end):
             tried.append(mutant)
-            file.write(json.dumps(asdict(mutant)) + "\n")
-            file.flush()
+            _write(tried, options)
             print(
                 f"{len(tried)}/{len(mutants)} {mutant.outcome} {mutant.seconds:.0f} s {mutant.file}:{mutant.line}",
                 flush=True,
             )
+        waiting = control(tried, chooser, options) if isinstance(chooser, Chooser) else []
+        again = bool(waiting)
+        tried = [mutant for mutant in tried if mutant not in waiting]
+        for mutant in waiting:
+            mutant.tests, mutant.log = [], []
+    _write(tried, options)
     missed = [mutant for mutant in tried if mutant.outcome not in ("noticed", "over time")]
     for mutant in sorted(missed, key=lambda m: (m.file, m.line)):
         print(f"\n{mutant.outcome}: {mutant.file}:{mutant.line} {mutant.operator}\n{mutant.diff}")

@@ -37,6 +37,9 @@ class BenchProtocol:
     """Training steps of the baselines instead of their 30 000, schedules shortened in proportion."""
     max_frames: int | None = None
     """Instead of the protocol's number of frames."""
+    every: int = 1
+    """Only every so many-th of the protocol's frames, taken from the whole sequence: fast motion made from real
+    footage."""
     longest_side: int | None = 512
     """Of the images, in pixels. None keeps their size; that is no longer the published protocol."""
     true_masks: bool = False
@@ -48,9 +51,15 @@ class BenchProtocol:
         return STAGES if "all" in self.stages else tuple(stage for stage in STAGES if stage in self.stages)
 
     def frames_of(self, set_name: str) -> FrameChoice:
-        """Which frames of a set's sequences are taken."""
+        """Which frames of a set's sequences are taken.
+
+        Raises:
+            ValueError: `every` is not 1 or more.
+        """
+        if self.every < 1:
+            raise ValueError(f"--every must be 1 (all frames) or more, got {self.every}")
         frames = FRAMES.get(set_name, FRAMES["davis"])
-        return frames if self.max_frames is None else FrameChoice(self.max_frames, frames.stride)
+        return FrameChoice(self.max_frames or frames.at_most, frames.stride * self.every)
 
     def trained_methods(self) -> tuple[str, ...]:
         """What is trained: nothing where PSNR is not measured, the baselines only where there is a GPU.
@@ -81,11 +90,16 @@ class BenchProtocol:
             "predictor": f"{predictor}, with the true masks in place of its own" if self.true_masks else predictor,
             "methods": ", ".join(methods) or "none trained",
             "frames": ("all" if frames.at_most is None else f"the first {frames.at_most} at most")
-            + (f", every {frames.stride}rd" if frames.stride > 1 else ""),
+            + (f" of every {_ordinal(frames.stride)} one" if frames.stride > 1 else ""),
             "longest side": f"{self.longest_side} px" if self.longest_side else "as it is",
             **({"steps": self.steps} if self.steps is not None else {}),
             **({"steps of the baselines": f"{baseline_steps}, schedules in proportion"} if baseline_steps else {}),
         }
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _check_methods(methods: tuple[str, ...]) -> None:
