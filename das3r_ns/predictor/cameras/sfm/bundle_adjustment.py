@@ -6,13 +6,13 @@ round, so the cost is nearly convex at first and cuts outliers sharply at the en
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float64
-from scipy.spatial.transform import Rotation
 
+from das3r_ns.predictor.cameras.sfm.levenberg_marquardt import minimise, moved
 from das3r_ns.predictor.cameras.sfm.normal_equations import (
     NormalEquations,
     RobustScale,
@@ -75,29 +75,36 @@ def adjust(
         width: of the robust cost, in standard deviations.
         free_depth: False holds the inverse depths: all 0 is a camera that only turns.
     """
-    state, damping = start, 1e-3
-    cost, scale = float("nan"), RobustScale(np.ones(tracks.target.shape), width)
-    noise = np.ones(tracks.num_frames)
-    for _ in range(rounds):
-        errors = squared_errors(tracks, state)
-        noise = noise_by_frame(tracks, errors)
-        scale = RobustScale(pair_noise(tracks, noise), width)
-        cost = robust_cost(tracks, errors, scale) + _prior_cost(state.focal, prior)
-        for _ in range(steps):
-            equations = linearise(tracks, state, scale, damping, free_depth)
-            trial = _step(equations, tracks, state, prior, held, damping)
-            trial_cost = np.inf
-            if trial is not None:
-                trial_cost = robust_cost(tracks, squared_errors(tracks, trial), scale) + _prior_cost(trial.focal, prior)
-            if trial is None or trial_cost >= cost:
-                damping = min(damping * 10, 1e3)
-                continue
-            gain, state, cost = 1 - trial_cost / max(cost, 1e-300), trial, trial_cost
-            damping = max(damping / 5, 1e-7)
-            if gain < 1e-4:
-                break
-    equations = linearise(tracks, state, scale, damping, free_depth)
-    return Adjusted(state, noise, _focal_std(equations, prior, held), cost)
+    problem = _Problem(tracks, prior, held, width, free_depth)
+    state, cost, damping = minimise(problem, start, rounds, steps)
+    equations = linearise(tracks, state, problem.scale, damping, free_depth)
+    return Adjusted(state, problem.noise, _focal_std(equations, prior, held), cost)
+
+
+class _Problem:
+    """See `levenberg_marquardt.Problem`; arguments are those of `adjust`."""
+
+    def __init__(
+        self, tracks: Tracks, prior: FocalPrior, held: Bool[np.ndarray, "n"], width: float, free_depth: bool
+    ) -> None:
+        self._tracks, self._prior, self._held = tracks, prior, held
+        self._width, self._free_depth = width, free_depth
+        self.scale = RobustScale(np.ones(tracks.target.shape), width)
+        self.noise = np.ones(tracks.num_frames)
+
+    def begin_round(self, state: State) -> float:
+        errors = squared_errors(self._tracks, state)
+        self.noise = noise_by_frame(self._tracks, errors)
+        self.scale = RobustScale(pair_noise(self._tracks, self.noise), self._width)
+        return robust_cost(self._tracks, errors, self.scale) + focal_prior_cost(state.focal, self._prior)
+
+    def step(self, state: State, damping: float) -> State | None:
+        equations = linearise(self._tracks, state, self.scale, damping, self._free_depth)
+        return _step(equations, self._tracks, state, self._prior, self._held, damping)
+
+    def cost(self, state: State) -> float:
+        errors = squared_errors(self._tracks, state)
+        return robust_cost(self._tracks, errors, self.scale) + focal_prior_cost(state.focal, self._prior)
 
 
 def noise_by_frame(tracks: Tracks, errors: Float64[np.ndarray, "a k p"]) -> Float64[np.ndarray, "n"]:
@@ -126,7 +133,8 @@ def pair_noise(tracks: Tracks, noise: Float64[np.ndarray, "n"]) -> Float64[np.nd
     return np.maximum(noise[tracks.anchor][:, None], noise[tracks.target]) * np.sqrt(tracks.hops)
 
 
-def _prior_cost(focal: float, prior: FocalPrior) -> float:
+def focal_prior_cost(focal: float, prior: FocalPrior) -> float:
+    """What a focal length costs by what was known before; 0 where it is held."""
     return 0.0 if prior.spread == 0 else CORRELATED * (np.log(focal / prior.focal) / prior.spread) ** 2
 
 
@@ -153,12 +161,7 @@ def _step(
     focal = float(np.clip(state.focal * np.exp(focal_step), *prior.bounds))
     focal_step = float(np.log(focal / state.focal))
     camera_step = -from_gradient - focal_step * from_focal
-    inverse_depth = np.maximum(state.inverse_depth + point_step(equations, tracks, camera_step, focal_step), 0)
-    T = state.T_camera_world.copy()
-    turn = Rotation.from_rotvec(camera_step[:, 3:]).as_matrix()
-    T[:, :3] = turn @ T[:, :3]
-    T[:, :3, 3] += camera_step[:, :3]
-    return replace(state, T_camera_world=T, focal=focal, inverse_depth=inverse_depth)
+    return moved(state, camera_step, focal, point_step(equations, tracks, camera_step, focal_step))
 
 
 def solve_cameras(

@@ -8,20 +8,22 @@ smaller in an image that shrinks, would pull distortion and zoom wherever the mo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy.spatial.transform import Rotation
 
 from das3r_ns.predictor.cameras.sfm.bundle_adjustment import (
     CORRELATED,
     Adjusted,
     FocalPrior,
+    focal_prior_cost,
     noise_by_frame,
     pair_noise,
     solve_cameras,
 )
 from das3r_ns.predictor.cameras.sfm.lens import Lens, LensModel, Straightened, derivatives, straightened
+from das3r_ns.predictor.cameras.sfm.levenberg_marquardt import minimise, moved
 from das3r_ns.predictor.cameras.sfm.normal_equations import (
     NormalEquations,
     RobustScale,
@@ -87,58 +89,88 @@ def adjust_with_lens(
         lens: where the search starts.
         model: what of the lens is free.
     """
-    lens = model.start(raw.num_frames, lens)
-    state, damping = start, 1e-3
-    straight = straightened(raw, lens, state)
-    cost, noise = float("nan"), np.ones(raw.num_frames)
-    scale = RobustScale(np.ones(raw.target.shape), width)
-    for _ in range(rounds):
-        errors = straight.in_image(squared_errors(straight.tracks, state))
-        noise = noise_by_frame(raw, errors)
-        scale = RobustScale(pair_noise(raw, noise), width)
-        cost = robust_cost(raw, errors, scale) + _prior_cost(state, lens, prior, model)
-        for _ in range(steps):
-            system = shared_system(raw, straight, state, lens, model, scale, prior, held, damping, free_depth)
-            trial = None if system is None else _step(*system, straight.tracks, state, lens, model, prior)
-            trial_cost, moved = np.inf, straight
-            if trial is not None and trial[1].is_invertible():
-                moved = straightened(raw, trial[1], trial[0])
-                errors = moved.in_image(squared_errors(moved.tracks, trial[0]))
-                trial_cost = robust_cost(raw, errors, scale) + _prior_cost(*trial, prior, model)
-            if trial is None or not trial_cost < cost:
-                damping = min(damping * 10, 1e3)
-                continue
-            gain, (state, lens), straight, cost = 1 - trial_cost / max(cost, 1e-300), trial, moved, trial_cost
-            damping = max(damping / 5, 1e-7)
-            if gain < 1e-4:
-                break
-    covariance = np.diag(np.diag(prior_precision(lens, model)) ** -1.0)
+    problem = LensProblem(raw, model, prior, held, free_depth, width)
+    at, cost, _ = minimise(problem, problem.at(start, model.start(raw.num_frames, lens)), rounds, steps)
+    covariance = np.diag(np.diag(prior_precision(at.lens, model)) ** -1.0)
     focal_std = prior.spread
-    system = shared_system(raw, straight, state, lens, model, scale, prior, held, 1e-7, free_depth)
+    system = problem.linearised(at, 1e-7)
     if system is not None:
         whole = CORRELATED * np.linalg.inv(system[1].matrix)
         covariance, focal_std = whole[1:, 1:], float(whole[0, 0] ** 0.5) if prior.spread > 0 else 0.0
-    return LensAdjusted(Adjusted(state, noise, focal_std, cost), lens, straight, covariance)
+    return LensAdjusted(Adjusted(at.state, problem.noise, focal_std, cost), at.lens, at.straight, covariance)
 
 
-def shared_system(
-    raw: Tracks,
-    straight: Straightened,
-    state: State,
-    lens: Lens,
+class LensUnknowns(NamedTuple):
+    """What is looked for, and what follows from it."""
+
+    state: State
+    lens: Lens
+    straight: Straightened
+    """Tracks with this lens taken out."""
+
+
+class LensProblem:
+    """See `levenberg_marquardt.Problem`; arguments are those of `adjust_with_lens`."""
+
+    def __init__(
+        self,
+        raw: Tracks,
+        model: LensModel,
+        prior: FocalPrior,
+        held: Bool[np.ndarray, "n"],
+        free_depth: bool,
+        width: float = 3.0,
+    ) -> None:
+        self._raw, self._model, self._prior, self._held = raw, model, prior, held
+        self._width, self._free_depth = width, free_depth
+        self.scale = RobustScale(np.ones(raw.target.shape), width)
+        self.noise = np.ones(raw.num_frames)
+
+    def at(self, state: State, lens: Lens) -> LensUnknowns:
+        """The unknowns, with the tracks as they are without this lens."""
+        return LensUnknowns(state, lens, straightened(self._raw, lens, state))
+
+    def begin_round(self, at: LensUnknowns) -> float:
+        errors = _errors_in_image(at)
+        self.noise = noise_by_frame(self._raw, errors)
+        self.scale = RobustScale(pair_noise(self._raw, self.noise), self._width)
+        return self._cost(at, errors)
+
+    def step(self, at: LensUnknowns, damping: float) -> LensUnknowns | None:
+        system = self.linearised(at, damping)
+        trial = None if system is None else _step(*system, at, self._model, self._prior)
+        return None if trial is None or not trial[1].is_invertible() else self.at(*trial)
+
+    def cost(self, at: LensUnknowns) -> float:
+        return self._cost(at, _errors_in_image(at))
+
+    def _cost(self, at: LensUnknowns, errors: Float64[np.ndarray, "a k p"]) -> float:
+        return robust_cost(self._raw, errors, self.scale) + _prior_cost(at.state, at.lens, self._prior, self._model)
+
+    def linearised(self, at: LensUnknowns, damping: float) -> tuple[NormalEquations, SharedSystem] | None:
+        """Equations at `at`, points and cameras eliminated; None where the cameras' matrix is not positive definite."""
+        by_lens = derivatives(self._raw, at.straight.tracks, at.state, at.lens, self._model)
+        equations = linearise(at.straight.weighted, at.state, self.scale, damping, self._free_depth, by_lens)
+        solved = solve_cameras(equations, self._held, damping)
+        if solved is None:
+            return None
+        return equations, _shared_system(equations, solved, at, self._model, self._prior, self._held, damping)
+
+
+def _errors_in_image(at: LensUnknowns) -> Float64[np.ndarray, "a k p"]:
+    return at.straight.in_image(squared_errors(at.straight.tracks, at.state))
+
+
+def _shared_system(
+    equations: NormalEquations,
+    solved: Float64[np.ndarray, "n 6 h"],
+    at: LensUnknowns,
     model: LensModel,
-    scale: RobustScale,
     prior: FocalPrior,
     held: Bool[np.ndarray, "n"],
     damping: float,
-    free_depth: bool,
-) -> tuple[NormalEquations, SharedSystem] | None:
-    """Linearise, and eliminate points and cameras; None where the cameras' matrix is not positive definite."""
-    by_lens = derivatives(raw, straight.tracks, state, lens, model)
-    equations = linearise(straight.weighted, state, scale, damping, free_depth, by_lens)
-    solved = solve_cameras(equations, held, damping)
-    if solved is None:
-        return None
+) -> SharedSystem:
+    """The Schur complement of what all frames share, with its priors; `solved` is what `solve_cameras` gave."""
     columns = np.concatenate((equations.focal_column[..., None], equations.extra_columns), axis=-1)
     columns = np.where(held[:, None, None], 0, columns)
     matrix = np.zeros((columns.shape[-1],) * 2)
@@ -152,14 +184,14 @@ def shared_system(
     if prior.spread > 0:
         weight = CORRELATED / prior.spread**2
         matrix[0, 0] += weight
-        gradient[0] += weight * np.log(state.focal / prior.focal)
+        gradient[0] += weight * np.log(at.state.focal / prior.focal)
     else:  # a known focal length does not move
         matrix[0] = matrix[:, 0] = 0
         matrix[0, 0], gradient[0] = 1, 0
-    precision = CORRELATED * prior_precision(lens, model)
+    precision = CORRELATED * prior_precision(at.lens, model)
     matrix[1:, 1:] += precision
-    gradient[1:] += precision @ model.parameters(lens)
-    return equations, SharedSystem(matrix, gradient, solved[..., 0], solved[..., 1:])
+    gradient[1:] += precision @ model.parameters(at.lens)
+    return SharedSystem(matrix, gradient, solved[..., 0], solved[..., 1:])
 
 
 def prior_precision(lens: Lens, model: LensModel) -> Float64[np.ndarray, "g g"]:
@@ -181,18 +213,13 @@ def prior_precision(lens: Lens, model: LensModel) -> Float64[np.ndarray, "g g"]:
 def _prior_cost(state: State, lens: Lens, prior: FocalPrior, model: LensModel) -> float:
     values = model.parameters(lens)
     cost = CORRELATED * float(values @ prior_precision(lens, model) @ values)
-    return cost if prior.spread == 0 else cost + CORRELATED * (np.log(state.focal / prior.focal) / prior.spread) ** 2
+    return cost + focal_prior_cost(state.focal, prior)
 
 
 def _step(
-    equations: NormalEquations,
-    system: SharedSystem,
-    tracks: Tracks,
-    state: State,
-    lens: Lens,
-    model: LensModel,
-    prior: FocalPrior,
+    equations: NormalEquations, system: SharedSystem, at: LensUnknowns, model: LensModel, prior: FocalPrior
 ) -> tuple[State, Lens] | None:
+    state, lens = at.state, at.lens
     change = -np.linalg.solve(system.matrix, system.gradient)
     if not np.isfinite(change).all():
         return None
@@ -200,9 +227,7 @@ def _step(
     focal = float(np.clip(state.focal * np.exp(change[0]), *prior.bounds))
     change[0] = np.log(focal / state.focal)
     camera_step = -system.from_gradient - system.from_shared @ change
-    depth_step = point_step(equations, tracks, camera_step, float(change[0]), change[1:])
-    T = state.T_camera_world.copy()
-    T[:, :3] = Rotation.from_rotvec(camera_step[:, 3:]).as_matrix() @ T[:, :3]
-    T[:, :3, 3] += camera_step[:, :3]
-    moved = State(T, focal, np.maximum(state.inverse_depth + depth_step, 0))
-    return moved, model.with_parameters(lens, model.parameters(lens) + change[1:])
+    depth_step = point_step(equations, at.straight.tracks, camera_step, float(change[0]), change[1:])
+    return moved(state, camera_step, focal, depth_step), model.with_parameters(
+        lens, model.parameters(lens) + change[1:]
+    )

@@ -1,5 +1,10 @@
 """The inner loops of lens estimation, compiled with Numba. Formulas and names are those of `lens` and
-`normal_equations`; the rules for `first` and `last` are those of `kernels`."""
+`normal_equations`; the rules for `first` and `last` are those of `kernels`.
+
+Where a point is seen (x, y, rho to X, Y) stands anew in each kernel here and there, because each keeps other parts of
+it: `kernels` the ray's share for the focal length, these the radius; and a function of four of its values, called for
+every position, would make a view of the pose each time.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from das3r_ns.predictor.cameras.sfm.estimate import (
 from das3r_ns.predictor.cameras.sfm.focal import FocalKnowledge, focal_prior
 from das3r_ns.predictor.cameras.sfm.initialization import triangulate
 from das3r_ns.predictor.cameras.sfm.lens import Lens, LensModel, straightened, zoom_basis
-from das3r_ns.predictor.cameras.sfm.lens_adjustment import LensAdjusted, adjust_with_lens, shared_system
+from das3r_ns.predictor.cameras.sfm.lens_adjustment import LensAdjusted, LensProblem, adjust_with_lens
 from das3r_ns.predictor.cameras.sfm.normal_equations import (
     RobustScale,
     State,
@@ -157,11 +157,9 @@ class Search:
         model = model_of((*effects, *open_))
         lens = model.start(self.raw.num_frames, self.lens)
         believed = self.believed
-        scale = self.scale(believed)
-        straight = straightened(believed, lens, self.state)
-        found = shared_system(
-            believed, straight, self.state, lens, model, scale, self.prior, self.held, 1e-6, self.has_depth
-        )
+        problem = LensProblem(believed, model, self.prior, self.held, self.has_depth)
+        problem.scale = self.scale(believed)
+        found = problem.linearised(problem.at(self.state, lens), 1e-6)
         if found is None:
             return dict.fromkeys(open_, Promise(0.0, 0.0))
         columns = _columns(model, lens)
