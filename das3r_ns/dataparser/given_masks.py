@@ -1,5 +1,6 @@
 """Masks that the user brings along: files, a dataset's, another program's, or the transparency of the frames."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from das3r_ns.dataparser.reconstructions.assign import assign
 from das3r_ns.dataparser.reconstructions.maps import moving_of_frames
 from das3r_ns.dataparser.reconstructions.table import read_reconstruction
 from das3r_ns.dataparser.reconstructions.types import Reconstruction
+from das3r_ns.dataparser.transforms_file import TransformsFrame
 from das3r_ns.files.json_files import read_json_object
 from das3r_ns.scene import is_scene_folder
 
@@ -24,43 +26,53 @@ DOUBTFUL_SHARE = 0.6
 
 def masks_of(source: Source, options: PredictionOptions) -> FrameMasks | None:
     """The user's masks of the frames, those of the dataset, or the transparency of the frames themselves."""
-    size, alpha = source.clip.size, source.clip.alpha
-    of_other = None if options.masks is None else read_reconstruction(options.masks)
-    if of_other is not None:
-        return _masks_of_reconstruction(of_other, source, options)
     if options.masks is not None:
-        masks = open_masks(options.masks)
-        inside_scene = options.masks.is_dir() and is_scene_folder(options.masks.parent)
-        numbering = options.numbering
-        if inside_scene and numbering == "auto":
-            masks, numbering = _named_by_scene(masks, options.masks.parent, source.frames)
-        matching = match_masks(masks, source.frames, numbering)
-        if not any(row is not None for row in matching.rows):
-            raise ValueError(f"none of the {len(source.clip)} frames that are read has a mask in {options.masks}.")
-        line = describe(matching, source.frames, options.masks)
-        if line is not None:
-            print(line)
-        if inside_scene and not options.masks_white_is_static:
-            print(f"Masks: {options.masks} belongs to a scene folder, where white is static.")
-        return read_masks(masks, matching.rows, size, options.masks_white_is_static or inside_scene)
-    if source.entries is None or not any(entry.mask for entry in source.entries):
-        if alpha is None:
-            return None
-        opaque = alpha.float() / 255
-        moving = opaque if options.video.alpha == "opaque-moves" else 1 - opaque
-        return FrameMasks(moving, torch.ones(len(alpha), dtype=torch.bool))
-    with_mask = [i for i, entry in enumerate(source.entries) if entry.mask is not None]
-    paths = [source.entries[i].mask for i in with_mask]
-    missing = [path for path in paths if path is not None and not path.exists()]
+        of_other = read_reconstruction(options.masks)
+        if of_other is not None:
+            return _masks_of_reconstruction(of_other, source, options)
+        return _masks_of_files(options.masks, source, options)
+    if source.entries is not None and any(entry.mask for entry in source.entries):
+        return _masks_of_dataset(source.entries, source)
+    if source.clip.alpha is None:
+        return None
+    opaque = source.clip.alpha.float() / 255
+    moving = opaque if options.video.alpha == "opaque-moves" else 1 - opaque
+    return FrameMasks(moving, torch.ones(len(opaque), dtype=torch.bool))
+
+
+def _masks_of_files(path: Path, source: Source, options: PredictionOptions) -> FrameMasks:
+    """Masks that `--masks` names, matched to the frames."""
+    masks = open_masks(path)
+    inside_scene = path.is_dir() and is_scene_folder(path.parent)
+    numbering = options.numbering
+    if inside_scene and numbering == "auto":
+        masks, numbering = _named_by_scene(masks, path.parent, source.frames)
+    matching = match_masks(masks, source.frames, numbering)
+    if not any(row is not None for row in matching.rows):
+        raise ValueError(f"none of the {len(source.clip)} frames that are read has a mask in {path}.")
+    line = describe(matching, source.frames, path)
+    if line is not None:
+        print(line)
+    if inside_scene and not options.masks_white_is_static:
+        print(f"Masks: {path} belongs to a scene folder, where white is static.")
+    white_is_static = options.masks_white_is_static or inside_scene
+    return read_masks(masks, matching.rows, source.clip.size, white_is_static)
+
+
+def _masks_of_dataset(entries: Sequence[TransformsFrame], source: Source) -> FrameMasks:
+    """Masks that the frames of a transforms.json name."""
+    with_mask = [i for i, entry in enumerate(entries) if entry.mask is not None]
+    paths = [path for i in with_mask if (path := entries[i].mask) is not None]
+    missing = [path for path in paths if not path.exists()]
     if missing:
         raise FileNotFoundError(f"{missing[0]} does not exist, and is the mask of a frame ({len(missing)} such).")
-    rows: list[int | None] = [None] * len(source.entries)
+    rows: list[int | None] = [None] * len(entries)
     for k, i in enumerate(with_mask):
         rows[i] = k
     if len(with_mask) < len(rows):
         print(f"Masks: {len(with_mask)} of {len(rows)} frames have one; in the others what moves is predicted.")
-    files = of_files(source.clip.source or Path(), [path for path in paths if path is not None])
-    return read_masks(files, tuple(rows), size, white_is_static=True, is_dataset=True)
+    files = of_files(source.clip.source or Path(), paths)
+    return read_masks(files, tuple(rows), source.clip.size, white_is_static=True, is_dataset=True)
 
 
 def _masks_of_reconstruction(given: Reconstruction, source: Source, options: PredictionOptions) -> FrameMasks:

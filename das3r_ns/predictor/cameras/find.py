@@ -129,26 +129,17 @@ def find_cameras(
         if path is not None:
             return path
 
-    candidates = [] if by_flow is None else [by_flow]
-    opinions = _SecondOpinions(tracked, loops.keyframes, from_features, candidates, failures)
-    if by_flow is None or not (found.ample_parallax and _beyond_doubt(by_flow, clip.size, tracked.focal)):
-        opinions.ask("global")
-    if not any(_registered_share(c) >= MIN_REGISTERED_SHARE for c in candidates):
-        opinions.ask("incremental")
-    if not candidates:
-        spacing = frame_spacing(clip)
-        far = f" Frames lie too far apart. What helps: {spacing.advice()}." if spacing.too_far else ""
-        raise PredictionError(" ".join(failures) + far)
-
-    best = best_of(candidates)
+    opinions = _SecondOpinions(tracked, loops.keyframes, from_features, [], failures)
+    _collect_candidates(opinions, by_flow, found.ample_parallax)
+    best = best_of(opinions.candidates)
     if best.inlier_share < SURE_SHARE and (bent is None or not bent.zooms):
         best = best_of_other_starts(tracked.tracks, clip.size, best, tracked.focal)
-        candidates.append(best)
+        opinions.candidates.append(best)
     best = loops.close(without_runaways(best))
     quality = _assess(tracked, best)
     if not quality.sound:
         opinions.ask("incremental")
-        best, quality = _first_sound(candidates, tracked)
+        best, quality = _first_sound(opinions.candidates, tracked)
         if quality.kind == "rotation":
             CONSOLE.print(
                 "[yellow]No path of the camera makes sense[/yellow]: it is taken to turn on the spot, and the scene "
@@ -157,6 +148,26 @@ def find_cameras(
             return replace(tracked.path(best, quality, bent), parallax=False)
     tell_doubts(best, clip)
     return tracked.path(best, quality, bent)
+
+
+def _collect_candidates(opinions: _SecondOpinions, by_flow: CameraEstimate | None, ample_parallax: bool) -> None:
+    """Cameras from flow, and COLMAP's where those are not beyond doubt: by the global mapper, which is the fast one,
+    and by the incremental one where fewer frames than should have a pose.
+
+    Raises:
+        PredictionError: nothing gives cameras.
+    """
+    tracked, candidates = opinions.tracked, opinions.candidates
+    if by_flow is not None:
+        candidates.append(by_flow)
+    if by_flow is None or not (ample_parallax and _beyond_doubt(by_flow, tracked.clip.size, tracked.focal)):
+        opinions.ask("global")
+    if not any(_registered_share(c) >= MIN_REGISTERED_SHARE for c in candidates):
+        opinions.ask("incremental")
+    if not candidates:
+        spacing = frame_spacing(tracked.clip)
+        far = f" Frames lie too far apart. What helps: {spacing.advice()}." if spacing.too_far else ""
+        raise PredictionError(" ".join(opinions.failures) + far)
 
 
 class _FromFlow(NamedTuple):

@@ -124,24 +124,13 @@ def select_lens(
     found: LensAdjusted | None = None
     effects: tuple[Effect, ...] = ()
     rejected: set[Effect] = set()
-    while True:
-        untried: tuple[Effect, ...] = tuple(
-            e for e in dict.fromkeys((*looked_for.forced, *looked_for.sought)) if e not in (*effects, *rejected)
-        )
-        promised = search.promises(effects, untried) if untried else {}
-        proposed: list[Effect] = [e for e in untried if e in looked_for.forced or search.is_worth(promised[e])]
-        if not proposed and doubtful and "zoom" in untried:
-            proposed = ["zoom"]
-        if not proposed:
-            break
-        effect = max(proposed, key=lambda e: (e in looked_for.forced, promised[e].gain))
+    while (effect := _next_effect(search, looked_for, effects, rejected, doubtful)) is not None:
         wanted = (*effects, effect)
         trial = search.fit(wanted)
         holds = search.holds(trial, wanted, effect)
         if search.has_depth and (not holds or doubtful):
-            for other in _fits_from_other_starts(tracks, size, focal, wanted, effect):
-                if search.cost_of(other) < search.cost_of(trial):
-                    trial = other
+            others = _fits_from_other_starts(tracks, size, focal, wanted, effect)
+            trial = min([trial, *others], key=search.cost_of)
             holds = search.holds(trial, wanted, effect)
         if holds and search.has_depth and effect != "readout":
             trial = _found_anew(search, trial, tracks, size, focal, wanted)
@@ -152,6 +141,22 @@ def select_lens(
     if found is None:
         return None
     return LensEstimate(search.estimate(found), found.lens, found.straight.tracks, effects)
+
+
+def _next_effect(
+    search: Search, looked_for: LensSearch, effects: tuple[Effect, ...], rejected: set[Effect], doubtful: bool
+) -> Effect | None:
+    """What to try next: what the user forces, then what promises most; a zoom, where nothing promises anything but the
+    cameras are doubtful. None ends the search."""
+    wanted = dict.fromkeys((*looked_for.forced, *looked_for.sought))
+    untried: tuple[Effect, ...] = tuple(e for e in wanted if e not in (*effects, *rejected))
+    if not untried:
+        return None
+    promised = search.promises(effects, untried)
+    proposed: list[Effect] = [e for e in untried if e in looked_for.forced or search.is_worth(promised[e])]
+    if not proposed and doubtful and "zoom" in untried:
+        return "zoom"
+    return max(proposed, key=lambda e: (e in looked_for.forced, promised[e].gain), default=None)
 
 
 def _fits_from_other_starts(
