@@ -66,10 +66,10 @@ def main(options: Options) -> None:
     config = GeometricPredictorConfig(masks=MaskConfig(refiner=options.refiner))  # type: ignore[arg-type]
     print(HEADER, "|---" * 8 + "|", sep="\n", flush=True)
     for n in options.num_frames:
-        clip, known = there_and_back(truth, n, options.known_cameras)
+        clip, priors = there_and_back(truth, n, options.known_cameras)
         start = time.process_time()
         with metered() as cost, recorded_seconds() as stages:
-            scene = GeometricPredictor(config)(clip, known)
+            scene = GeometricPredictor(config)(clip, priors)
         processor = time.process_time() - start
         of_frames = clip.frames.numel() / GIB
         peak = cost.peak_memory_gb * 1e9 / GIB

@@ -68,9 +68,9 @@ def main(options: Options) -> None:
     row("drawn ones alone", drawn)
     row("drawn ones, held until the next", truth[nearest])
     row("predicted alone", predictor(clip).dynamic_prob)
-    known = UserPriors(dynamic_mask=drawn, mask_given=given)
+    priors = UserPriors(dynamic_mask=drawn, mask_given=given)
     for mode in options.modes:
-        row(f"predicted, drawn ones {mode}", predictor(clip, replace(known, mask_mode=mode)).dynamic_prob)
+        row(f"predicted, drawn ones {mode}", predictor(clip, replace(priors, mask_mode=mode)).dynamic_prob)
 
 
 if __name__ == "__main__":

@@ -102,13 +102,13 @@ def with_depth(
 ) -> tuple[Tensor, None]:
     """Maps of the geometric predictor with the true cameras and a depth that is given."""
     depth = torch.from_numpy(spoilt(truth.depth.numpy(), *noise))
-    known = UserPriors(
+    priors = UserPriors(
         T_world_camera=truth.T_world_camera,
         K=truth.K.float().expand(len(truth), 3, 3).clone(),
         depth=DepthPrior(depth, torch.ones_like(depth)),
     )
     config = GeometricPredictorConfig(masks=MaskConfig(refiner=refiner), map_longest_side=max(clip.size))
-    return GeometricPredictor(config)(clip, known).dynamic_prob, None
+    return GeometricPredictor(config)(clip, priors).dynamic_prob, None
 
 
 def spoilt(depth: np.ndarray, of_pixels: float, of_regions: float, outliers: float) -> np.ndarray:

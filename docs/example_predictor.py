@@ -34,7 +34,7 @@ class StillCamera:
     def __init__(self, settings: StillCameraSettings) -> None:
         self.settings = settings
 
-    def __call__(self, clip, known=None):
+    def __call__(self, clip, priors=None):
         import torch
 
         from das3r_ns.geometry import intrinsics

@@ -98,13 +98,13 @@ def predict_scene(
         as `cached_scene`.
     """
     predictor, _ = build_predictor(options)
-    clip, known = read_inputs(data, options)
-    clip, known, shot = choose_shot(clip, known, options.video, options.geometric.matching)
+    clip, priors = read_inputs(data, options)
+    clip, priors, shot = choose_shot(clip, priors, options.video, options.geometric.matching)
     check_free_space(folder.parent, clip)
     meant, _ = resolve(options)
     digests = _digests_of_weights(options, meant)
     with recorded_seconds() as seconds, share_cores():
-        scene = predictor(clip, known)
+        scene = predictor(clip, priors)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
     assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
     provenance = {
@@ -115,12 +115,12 @@ def predict_scene(
         "input": str(data),
         "input_digest": content or digest_of_inputs(data, options),
         "options_digest": digest_of_options(options, meant),
-        "cameras_given": known.T_world_camera is not None,
-        "masks_given": known.dynamic_mask is not None,
+        "cameras_given": priors.T_world_camera is not None,
+        "masks_given": priors.dynamic_mask is not None,
         "shot": shot,
         "options": {o.name: to_jsonable(getattr(options, o.name)) for o in fields(PredictionOptions)},
     }
-    scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=known.applied_transform)
+    scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=priors.applied_transform)
     frames = clip.frames if scene.lens is None else scene.lens.undistort_frames(clip.frames)
     # Imported here: every command of nerfstudio imports this module.
     from das3r_ns.editing.transfer import kept_edits, take_over_edits

@@ -74,7 +74,7 @@ def frames_needed(moved: Float64[np.ndarray, "n"]) -> int:
 
 
 def choose_shot(
-    clip: Clip, known: UserPriors, video: VideoConfig, matching: MatcherName
+    clip: Clip, priors: UserPriors, video: VideoConfig, matching: MatcherName
 ) -> tuple[Clip, UserPriors, dict[str, int] | None]:
     """One shot of the clip, and which of how many it is; the clip itself where it has but one.
 
@@ -84,8 +84,8 @@ def choose_shot(
     from das3r_ns.predictor.flow.matches import ClipMatcher
     from das3r_ns.predictor.preprocess.shots import find_shots
 
-    if known.T_world_camera is not None or len(clip) < MIN_SHOT_FRAMES:
-        return clip, known, None
+    if priors.T_world_camera is not None or len(clip) < MIN_SHOT_FRAMES:
+        return clip, priors, None
 
     def image(i: int) -> np.ndarray:
         return clip.frames[i].numpy()
@@ -97,7 +97,7 @@ def choose_shot(
             f"shot{'' if len(shots) == 1 else 's'}{_listed(clip, shots)}."
         )
     if len(shots) == 1:
-        return clip, known, None
+        return clip, priors, None
     number = max(range(len(shots)), key=lambda k: len(shots[k])) if video.shot is None else video.shot - 1
     frames = list(shots[number])
     if len(frames) < MIN_SHOT_FRAMES:
@@ -110,9 +110,9 @@ def choose_shot(
         f"The clip has {len(shots)} shots with nothing in common{_listed(clip, shots)}. Shot {number + 1} is taken, "
         f"{why}; --video.shot chooses another."
     )
-    mask, given = known.dynamic_mask, known.mask_given
+    mask, given = priors.dynamic_mask, priors.mask_given
     part = replace(
-        known,
+        priors,
         dynamic_mask=None if mask is None else mask[frames],
         mask_given=None if given is None else given[frames],
     )

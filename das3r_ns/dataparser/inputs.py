@@ -157,10 +157,10 @@ def _with_cameras(cameras: NamedCameras, K: Float[Tensor, "n 3 3"]) -> UserPrior
     )
 
 
-def _with_masks(known: UserPriors, masks: FrameMasks | None, mode: UserMaskMode) -> UserPriors:
+def _with_masks(priors: UserPriors, masks: FrameMasks | None, mode: UserMaskMode) -> UserPriors:
     if masks is None:
-        return known
-    return replace(known, dynamic_mask=masks.moving, mask_given=masks.given, mask_mode=mode)
+        return priors
+    return replace(priors, dynamic_mask=masks.moving, mask_given=masks.given, mask_mode=mode)
 
 
 def _focal_px(fov_deg: float | None, clip: Clip) -> float | None:

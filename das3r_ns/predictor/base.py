@@ -96,7 +96,7 @@ class Predictor(Protocol):
 
     name: str
 
-    def __call__(self, clip: Clip, known: UserPriors = ...) -> Scene:
+    def __call__(self, clip: Clip, priors: UserPriors = ...) -> Scene:
         """Predict cameras, depth and dynamic maps.
 
         Returns:

@@ -210,10 +210,10 @@ def test_two_runs_at_once_predict_once(tmp_path, shots, predictor, capsys):
     original = predictor.__class__.__call__
     monkey = threading.Event()
 
-    def slow(self, clip, known):
+    def slow(self, clip, priors):
         monkey.set()
         time.sleep(0.5)
-        return original(self, clip, known)
+        return original(self, clip, priors)
 
     found: list[Path] = []
 

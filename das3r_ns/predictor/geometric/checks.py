@@ -16,12 +16,12 @@ MAX_REACH_DEPTHS = 300.0
 """Distance of a camera from the middle of its path, in median depths of the dense maps."""
 
 
-def doubt_masks(known: UserPriors) -> str:
+def doubt_masks(priors: UserPriors) -> str:
     """A sentence for an error, where masks of the user mark nearly everything; else empty."""
-    if known.dynamic_mask is None:
+    if priors.dynamic_mask is None:
         return ""
-    given = slice(None) if known.mask_given is None else known.mask_given
-    share = float(known.dynamic_mask[given].mean())
+    given = slice(None) if priors.mask_given is None else priors.mask_given
+    share = float(priors.dynamic_mask[given].mean())
     return (
         f" By the given masks {share:.0%} of the images moves. If they are inverted (white where nothing moves, as in "
         "nerfstudio), say --masks-white-is-static; if that was said and white is what moves, leave it out."

@@ -50,7 +50,7 @@ class _Filmed:
 
     clip: Clip
     flow: FlowBetweenFrames
-    known: UserPriors
+    priors: UserPriors
     overlay_mask: Bool[np.ndarray, "h w"] | None
     """True where an overlay hides the scene, or where nobody filmed."""
 
@@ -66,7 +66,7 @@ class GeometricPredictor:
         self._estimator = _flow_estimator(self.config)
         self._refiner = build_refiner(self.config.masks.refiner)  # a missing extra is said before the long work
 
-    def __call__(self, clip: Clip, known: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
+    def __call__(self, clip: Clip, priors: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
         """See `Predictor`.
 
         Raises:
@@ -79,36 +79,36 @@ class GeometricPredictor:
             CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
         over = find_overlays(clip.frames) if self.config.laid_over else None
         if over is None:
-            return self._predict(clip, known)
+            return self._predict(clip, priors)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
-        scene = self._predict(remove_overlays(clip, over), priors_inside(known, over), over.overlay_mask)
+        scene = self._predict(remove_overlays(clip, over), priors_inside(priors, over), over.overlay_mask)
         return restore_full_frame(scene, over)
 
-    def _predict(self, clip: Clip, known: UserPriors, overlay_mask: Bool[np.ndarray, "h w"] | None = None) -> Scene:
+    def _predict(self, clip: Clip, priors: UserPriors, overlay_mask: Bool[np.ndarray, "h w"] | None = None) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
-        if known.T_world_camera is None:
+        if priors.T_world_camera is None:
             _check_shots(clip, flow)
-        filmed, cameras = self._undistorted(_Filmed(clip, flow, known, _at_map_size(overlay_mask, flow.map_size)))
-        clip, flow, known, overlay_mask = filmed.clip, filmed.flow, filmed.known, filmed.overlay_mask
+        filmed, cameras = self._undistorted(_Filmed(clip, flow, priors, _at_map_size(overlay_mask, flow.map_size)))
+        clip, flow, priors, overlay_mask = filmed.clip, filmed.flow, filmed.priors, filmed.overlay_mask
         return_freed_memory()
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
         pose_known = torch.from_numpy(cameras.registered)
         T_world_camera = geometry.interpolate_poses(T_world_camera, pose_known)
-        K = self._intrinsics(clip, known, cameras)
+        K = self._intrinsics(clip, priors, cameras)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.registered, cameras.background_verified)
-        maps = self._maps(clip, posed, known, overlay_mask)
+        maps = self._maps(clip, posed, priors, overlay_mask)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
             raise PredictionError(
                 "no pixel of this clip has a depth that its views agree on: either the camera hardly moves or "
                 "everything in the image does. Choose a part of the clip where the camera moves past objects that "
-                "stand still." + doubt_masks(known)
+                "stand still." + doubt_masks(priors)
             )
         scale = 1.0
         xyz = torch.from_numpy(cameras.points)
-        if known.T_world_camera is None:
+        if priors.T_world_camera is None:
             T_level_world = geometry.level_world(T_world_camera, maps.median_static_depth(cameras.registered))
             T_world_camera, scale = geometry.apply_similarity(T_level_world, T_world_camera)
             xyz = geometry.transform(T_level_world, xyz)
@@ -136,7 +136,7 @@ class GeometricPredictor:
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
         return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
 
-    def cameras(self, clip: Clip, known: UserPriors = UserPriors()) -> CameraPath:  # noqa: B008  (frozen)
+    def cameras(self, clip: Clip, priors: UserPriors = UserPriors()) -> CameraPath:  # noqa: B008  (frozen)
         """The cameras alone, in the mapper's own world, without depth and masks; those of the undistorted images where
         the lens bends straight lines.
 
@@ -145,10 +145,10 @@ class GeometricPredictor:
         """
         over, overlay_mask = find_overlays(clip.frames) if self.config.laid_over else None, None
         if over is not None:
-            clip, known, overlay_mask = remove_overlays(clip, over), priors_inside(known, over), over.overlay_mask
+            clip, priors, overlay_mask = remove_overlays(clip, over), priors_inside(priors, over), over.overlay_mask
         flow = flow_between(clip, self._estimator, self.config)
         _check_shots(clip, flow)
-        return self._undistorted(_Filmed(clip, flow, known, overlay_mask))[1]
+        return self._undistorted(_Filmed(clip, flow, priors, overlay_mask))[1]
 
     def _undistorted(self, filmed: _Filmed) -> tuple[_Filmed, CameraPath]:
         """All as it would have been without distortion, and the cameras."""
@@ -156,22 +156,22 @@ class GeometricPredictor:
         path = self._cameras(filmed, search)
         if isinstance(path, CameraPath):
             return filmed, path
-        clip, known, overlay_mask = undistorted(filmed.clip, filmed.known, filmed.overlay_mask, path)
+        clip, priors, overlay_mask = undistorted(filmed.clip, filmed.priors, filmed.overlay_mask, path)
         flow = flow_between(clip, self._estimator, self.config)  # that of the images as filmed is of no more use
-        straight = _Filmed(clip, flow, known, _at_map_size(overlay_mask, flow.map_size))
+        straight = _Filmed(clip, flow, priors, _at_map_size(overlay_mask, flow.map_size))
         cameras = self._cameras(straight, search.without("radial"))
         assert isinstance(cameras, CameraPath)
         return straight, replace(cameras, lens=path)
 
     def _cameras(self, filmed: _Filmed, lens: LensSearch) -> CameraPath | RadialLens:
-        clip, flow, known, overlay_mask = filmed.clip, filmed.flow, filmed.known, filmed.overlay_mask
-        if known.T_world_camera is not None and known.K is not None:
+        clip, flow, priors, overlay_mask = filmed.clip, filmed.flow, filmed.priors, filmed.overlay_mask
+        if priors.T_world_camera is not None and priors.K is not None:
             none = np.zeros((0, 3))
-            T = known.T_world_camera.double().numpy()
-            posed = np.ones(len(T), bool) if known.pose_known is None else known.pose_known.numpy()
-            return CameraPath(T, posed, float(known.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
+            T = priors.T_world_camera.double().numpy()
+            posed = np.ones(len(T), bool) if priors.pose_known is None else priors.pose_known.numpy()
+            return CameraPath(T, posed, float(priors.K[0, 0, 0]), none, none.astype(np.uint8), 0.0)
         config = self.config.mapping
-        keep = _keep(known.excluded_mask)
+        keep = _keep(priors.excluded_mask)
         if overlay_mask is not None:
             keep = _and_not(keep, overlay_mask, len(clip))
 
@@ -190,14 +190,14 @@ class GeometricPredictor:
 
                 parallel_for(extract, len(chosen))
             images, found = [frames[i] for i in chosen], [features(i) for i in chosen]
-            path = reconstruct_with_colmap(images, found, config, known.focal_px, clip.focal_px, (mapper,))
+            path = reconstruct_with_colmap(images, found, config, priors.focal_px, clip.focal_px, (mapper,))
             return path.spread(chosen, len(clip))
 
-        return find_cameras(clip, flow.checked, from_features, features, known.focal_px, keep, lens)
+        return find_cameras(clip, flow.checked, from_features, features, priors.focal_px, keep, lens)
 
-    def _intrinsics(self, clip: Clip, known: UserPriors, cameras: CameraPath) -> torch.Tensor:
-        if known.K is not None:
-            return known.K.float()
+    def _intrinsics(self, clip: Clip, priors: UserPriors, cameras: CameraPath) -> torch.Tensor:
+        if priors.K is not None:
+            return priors.K.float()
         K = geometry.intrinsics(cameras.focal_px, *clip.size).expand(len(clip), 3, 3).clone()
         if cameras.zoom is not None:
             K[:, [0, 1], [0, 1]] *= torch.from_numpy(cameras.zoom).to(K)[:, None]
@@ -207,7 +207,7 @@ class GeometricPredictor:
         self,
         clip: Clip,
         posed: PosedFlow,
-        known: UserPriors,
+        priors: UserPriors,
         overlay_mask: Bool[np.ndarray, "h w"] | None,
     ) -> Maps:
         size = posed.flow.map_size
@@ -216,12 +216,12 @@ class GeometricPredictor:
             return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
         empty = blank(clip.frames)
-        refiner = None if known.all_masks_given else self._refiner
-        given = None if known.mask_given is None else known.mask_given.numpy()
+        refiner = None if priors.all_masks_given else self._refiner
+        given = None if priors.mask_given is None else priors.mask_given.numpy()
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
-            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(known.dynamic_mask),
-            static_given=given, mask_mode=known.mask_mode, overlay_mask=overlay_mask, blank=empty, prior=known.depth,
+            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(priors.dynamic_mask),
+            static_given=given, mask_mode=priors.mask_mode, overlay_mask=overlay_mask, blank=empty, prior=priors.depth,
         )  # fmt: skip
 
 

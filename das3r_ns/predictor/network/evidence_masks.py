@@ -39,7 +39,7 @@ MIN_UNION = 0.01
 
 def masks_from_evidence(
     clip: Clip,
-    known: UserPriors,
+    priors: UserPriors,
     T_world_camera: Float[Tensor, "n 4 4"],
     K: Float[Tensor, "n 3 3"],
     depth: Float[Tensor, "n h w"],
@@ -65,13 +65,13 @@ def masks_from_evidence(
     def map_image(i: int) -> UInt8[np.ndarray, "h w 3"]:
         return cv2.resize(clip.frames[i].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
 
-    given = known.mask_given
-    user = known.dynamic_mask
+    given = priors.mask_given
+    user = priors.dynamic_mask
     prior, believed = depth.numpy(), confidence.numpy()
-    if known.depth is not None:  # it came with the cameras that are used, and is surer than ours
-        aligned = align_depth(known.depth, prior, believed)
+    if priors.depth is not None:  # it came with the cameras that are used, and is surer than ours
+        aligned = align_depth(priors.depth, prior, believed)
         prior, believed = aligned.depth, aligned.confidence
-    evidence = None if known.all_masks_given else collect_evidence(posed, map_image, OFFSETS, config)
+    evidence = None if priors.all_masks_given else collect_evidence(posed, map_image, OFFSETS, config)
     inputs = MaskInputs(
         posed,
         # Nothing was triangulated: what other frames see through is told by the depth from outside.
@@ -85,9 +85,9 @@ def masks_from_evidence(
         hint=None if hint is None else hint.numpy(),
         user_static=None if user is None else user.numpy() < 0.5,
         user_given=None if given is None else given.numpy(),
-        user_mask_mode=known.mask_mode,
+        user_mask_mode=priors.mask_mode,
     )
-    return decide_dynamic_prob(inputs, config, None if known.all_masks_given else refiner).dynamic_prob
+    return decide_dynamic_prob(inputs, config, None if priors.all_masks_given else refiner).dynamic_prob
 
 
 def contradicts(hint: Float[Tensor, "n h w"], found: Float[Tensor, "n h w"]) -> bool:

@@ -58,7 +58,7 @@ class NetworkPredictor:
         self._network: PairwiseNetwork | None = None
         self._masks_missing = False
 
-    def __call__(self, clip: Clip, known: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
+    def __call__(self, clip: Clip, priors: UserPriors = UserPriors()) -> Scene:  # noqa: B008  (frozen)
         """See `Predictor`.
 
         Raises:
@@ -72,7 +72,7 @@ class NetworkPredictor:
                 "frames per second (--video.fps)."
             )
         images, framed = preprocess_frames(clip.frames, self.config.long_side)
-        network = self._load(known)
+        network = self._load(priors)
         config = self.config
         num_weights = sum(weight.numel() for weight in network.parameters())
         need = memory_need(
@@ -104,23 +104,23 @@ class NetworkPredictor:
             pairs = predict(frames, edges)
             return pairs if evidence is None else with_masks(pairs, framed.crop_maps(evidence)[list(frames)])
 
-        aligned = self._aligned(predict_with_evidence, clip, known, images, framed)
-        scene = self._scene(clip, known, aligned, framed)
-        if self._mask_estimator is None or known.all_masks_given or known.T_world_camera is not None:
+        aligned = self._aligned(predict_with_evidence, clip, priors, images, framed)
+        scene = self._scene(clip, priors, aligned, framed)
+        if self._mask_estimator is None or priors.all_masks_given or priors.T_world_camera is not None:
             return scene
         if contradicts(framed.pad(aligned.dynamic_prob, replicate=True), scene.dynamic_prob):
             # The flow term followed what these maps call static. Once more, with the maps that motion bears out.
             CONSOLE.print("The network's own dynamic maps contradict the motion: aligned again with maps from motion.")
             evidence, memory = scene.dynamic_prob, FrameMemory(shared_frames(cut(len(clip), config.windows)))
-            aligned = self._aligned(predict_with_evidence, clip, known, images, framed)
-            scene = self._scene(clip, known, aligned, framed, with_hint=False)
+            aligned = self._aligned(predict_with_evidence, clip, priors, images, framed)
+            scene = self._scene(clip, priors, aligned, framed, with_hint=False)
         return scene
 
     def _aligned(
         self,
         predict: PredictPairs,
         clip: Clip,
-        known: UserPriors,
+        priors: UserPriors,
         images: Float[Tensor, "n 3 h w"],
         framed: Framing,
     ) -> Alignment:
@@ -132,17 +132,17 @@ class NetworkPredictor:
                 config.pairs,
                 config.alignment,
                 config.windows,
-                _known_geometry(known, clip, framed),
+                _known_geometry(priors, clip, framed),
                 self._flow_of(images, framed),
             )
         except AlignmentError as error:
             raise PredictionError(str(error)) from error
 
-    def _load(self, known: UserPriors) -> PairwiseNetwork:
+    def _load(self, priors: UserPriors) -> PairwiseNetwork:
         if self._network is None:
             self._network, report = load_network(self.config.weights, self._device)
             self._masks_missing = report.mask_heads_missing
-        if self._masks_missing and self.config.masks_from == "network" and not known.all_masks_given:
+        if self._masks_missing and self.config.masks_from == "network" and not priors.all_masks_given:
             raise PredictionError(
                 f"the weights {self.config.weights} have no dynamic-mask heads (they are DUSt3R's or MonST3R's), so "
                 "what moves would be made up. Leave out --network.masks-from network, train the heads (das3r "
@@ -159,29 +159,31 @@ class NetworkPredictor:
 
         return FlowBetweenFrames(frame, framed.size, self._estimator).checked
 
-    def _scene(self, clip: Clip, known: UserPriors, found: Alignment, framed: Framing, with_hint: bool = True) -> Scene:
+    def _scene(
+        self, clip: Clip, priors: UserPriors, found: Alignment, framed: Framing, with_hint: bool = True
+    ) -> Scene:
         depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
         dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
         T_world_camera, K = found.T_world_camera, framed.K_to_image(found.K)
         if self._mask_estimator is not None:
             cameras = (T_world_camera, K)
-            if known.T_world_camera is not None and known.K is not None:
-                cameras = (known.T_world_camera, known.K)
+            if priors.T_world_camera is not None and priors.K is not None:
+                cameras = (priors.T_world_camera, priors.K)
             hint = dynamic_prob if with_hint and not self._masks_missing else None
             dynamic_prob = torch.from_numpy(
                 masks_from_evidence(
-                    clip, known, *cameras, depth, confidence, hint,
+                    clip, priors, *cameras, depth, confidence, hint,
                     self._mask_estimator, self.config.masks, self._refiner,
                 )
             )  # fmt: skip
-        elif known.dynamic_mask is not None:
-            given = F.interpolate(known.dynamic_mask[:, None].float(), framed.resized, mode="area")[:, 0]
-            frames = torch.ones(len(clip), dtype=torch.bool) if known.mask_given is None else known.mask_given
+        elif priors.dynamic_mask is not None:
+            given = F.interpolate(priors.dynamic_mask[:, None].float(), framed.resized, mode="area")[:, 0]
+            frames = torch.ones(len(clip), dtype=torch.bool) if priors.mask_given is None else priors.mask_given
             found_there = dynamic_prob[frames].numpy()
             dynamic_prob[frames] = torch.from_numpy(
-                combine_user_masks(found_there, given[frames].numpy(), known.mask_mode)
+                combine_user_masks(found_there, given[frames].numpy(), priors.mask_mode)
             )
-        if known.T_world_camera is None:
+        if priors.T_world_camera is None:
             static = (depth > 0) & (dynamic_prob < 0.5)
             typical = float(depth[static if static.any() else depth > 0].median())
             T_world_camera = T_world_camera.double()
@@ -190,7 +192,7 @@ class NetworkPredictor:
             )
             depth = depth * scale
         else:
-            T_world_camera, K = known.T_world_camera, known.K if known.K is not None else K
+            T_world_camera, K = priors.T_world_camera, priors.K if priors.K is not None else K
         scene = Scene(
             T_world_camera=T_world_camera.float(),
             K=K.float(),
@@ -207,12 +209,12 @@ class NetworkPredictor:
         return replace(scene, points=seed_points(scene, clip.frames, self.config.max_points))
 
 
-def _known_geometry(known: UserPriors, clip: Clip, framed: Framing) -> KnownGeometry:
-    K = known.K
+def _known_geometry(priors: UserPriors, clip: Clip, framed: Framing) -> KnownGeometry:
+    K = priors.K
     focal = None
-    if known.focal_px is not None:
-        focal = known.focal_px * framed.resized[1] / clip.size[1]
-    return KnownGeometry(focal, known.T_world_camera, None if K is None else framed.K_to_network(K.float()))
+    if priors.focal_px is not None:
+        focal = priors.focal_px * framed.resized[1] / clip.size[1]
+    return KnownGeometry(focal, priors.T_world_camera, None if K is None else framed.K_to_network(K.float()))
 
 
 def _flow_estimator(config: NetworkPredictorConfig, device: torch.device) -> FlowEstimator:

@@ -131,9 +131,9 @@ def remove_overlays(clip: Clip, over: Overlays) -> Clip:
     return replace(clip, frames=frames)
 
 
-def priors_inside(known: UserPriors, over: Overlays) -> UserPriors:
+def priors_inside(priors: UserPriors, over: Overlays) -> UserPriors:
     """What is known, in the pixels of the clip that is cut."""
-    K, mask, depth = known.K, known.dynamic_mask, known.depth
+    K, mask, depth = priors.K, priors.dynamic_mask, priors.depth
     if K is not None:
         K = K.clone()
         K[:, 0, 2] -= over.crop[1].start
@@ -144,7 +144,7 @@ def priors_inside(known: UserPriors, over: Overlays) -> UserPriors:
         height, width = over.signs.shape
         rows, columns = over.crop
         depth = depth.crop((rows.start / height, rows.stop / height), (columns.start / width, columns.stop / width))
-    return replace(known, K=K, dynamic_mask=mask, depth=depth)
+    return replace(priors, K=K, dynamic_mask=mask, depth=depth)
 
 
 def restore_full_frame(scene: Scene, over: Overlays) -> Scene:

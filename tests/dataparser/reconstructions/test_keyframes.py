@@ -31,46 +31,46 @@ def video(world, tmp_path_factory) -> Path:
     return written.write_mp4(world, tmp_path_factory.mktemp("clip") / "clip.mp4", FPS)
 
 
-def check(known: UserPriors, world: World, given: list[int], focal: float = 1e-6) -> None:
+def check(priors: UserPriors, world: World, given: list[int], focal: float = 1e-6) -> None:
     """Given cameras are as they were; those between are within 1 % of the path."""
-    T = known.T_world_camera.double().numpy()
+    T = priors.T_world_camera.double().numpy()
     length = np.linalg.norm(np.ptp(world.T[:, :3, 3], axis=0))
     off = np.linalg.norm(T[:, :3, 3] - world.T[:, :3, 3], axis=1) / length
     assert off[given].max() < 1e-4
     assert off.max() < 0.01
     assert np.abs(T[:, :3, :3] - world.T[:, :3, :3]).max() < 0.01
-    assert abs(float(known.K[0, 0, 0]) / world.K[0, 0] - 1) < focal
-    assert known.pose_known is None or bool(known.pose_known.all())
+    assert abs(float(priors.K[0, 0, 0]) / world.K[0, 0] - 1) < focal
+    assert priors.pose_known is None or bool(priors.pose_known.all())
 
 
 def test_every_frame_between_keyframes_is_found(world, images, tmp_path, capsys):
     path = written.droid(world, tmp_path / "out", KEYFRAMES)
-    _, known = read_inputs(images, PredictionOptions(cameras=path))
-    check(known, world, KEYFRAMES)
-    depth = known.depth.depth.numpy()
+    _, priors = read_inputs(images, PredictionOptions(cameras=path))
+    check(priors, world, KEYFRAMES)
+    depth = priors.depth.depth.numpy()
     assert [bool(d.any()) for d in depth] == [i in KEYFRAMES for i in range(N)]
     assert "those of the 12 frames between were found by what the 4 given ones see." in capsys.readouterr().out
 
 
 def test_numbers_after_a_stride_are_told_by_the_images(world, images, tmp_path, capsys):
     path = written.droid(world, tmp_path / "out", [0, 3, 6, 9, 12, 15], stride=3)
-    _, known = read_inputs(images, PredictionOptions(cameras=path))
-    check(known, world, [0, 3, 6, 9, 12, 15])
+    _, priors = read_inputs(images, PredictionOptions(cameras=path))
+    check(priors, world, [0, 3, 6, 9, 12, 15])
     assert "taken for every 3 frames, counted" in capsys.readouterr().out
 
 
 def test_tum_with_the_times_of_a_video_and_no_lens(world, video, tmp_path, capsys):
     path = written.tum(world, tmp_path / "traj.txt", [i / FPS for i in KEYFRAMES], KEYFRAMES)
-    _, known = read_inputs(video, PredictionOptions(cameras=path))
-    check(known, world, KEYFRAMES, focal=0.02)
+    _, priors = read_inputs(video, PredictionOptions(cameras=path))
+    check(priors, world, KEYFRAMES, focal=0.02)
     assert "does not say what the lens is. With" in capsys.readouterr().out
 
 
 def test_tum_with_a_lens_that_is_given(world, video, tmp_path, capsys):
     path = written.tum(world, tmp_path / "traj.txt", np.arange(N) / FPS)
     fov = float(np.degrees(2 * np.arctan(written.FRAME[1] / 2 / world.K[0, 0])))
-    _, known = read_inputs(video, PredictionOptions(cameras=path, fov_deg=fov))
-    check(known, world, list(range(N)), focal=1e-5)
+    _, priors = read_inputs(video, PredictionOptions(cameras=path, fov_deg=fov))
+    check(priors, world, list(range(N)), focal=1e-5)
     assert "does not say" not in capsys.readouterr().out
 
 
@@ -84,8 +84,8 @@ def test_a_tracker_that_is_faster_than_the_camera_is_interpolated(world, video, 
     for axis in range(3):
         T[:, axis, 3] = np.interp(times, np.arange(N), world.T[:, axis, 3])
     path = written.tum(World(T, world.K), tmp_path / "traj.txt", times / FPS + 0.003)
-    _, known = read_inputs(video, PredictionOptions(cameras=path, fov_deg=62.2))
-    off = np.linalg.norm(known.T_world_camera.double().numpy()[1:, :3, 3] - world.T[1:, :3, 3], axis=1)
+    _, priors = read_inputs(video, PredictionOptions(cameras=path, fov_deg=62.2))
+    off = np.linalg.norm(priors.T_world_camera.double().numpy()[1:, :3, 3] - world.T[1:, :3, 3], axis=1)
     assert off.max() < 0.01 * 1.5
 
 
@@ -98,23 +98,23 @@ def test_times_in_the_names_of_images(world, tmp_path):
     for stamp, frame in zip(stamps, world.frames):
         Image.fromarray(frame).save(folder / f"{stamp:.6f}.png")
     path = written.tum(world, tmp_path / "traj.txt", [stamps[i] + 0.004 for i in KEYFRAMES], KEYFRAMES)
-    _, known = read_inputs(folder, PredictionOptions(cameras=path))
-    check(known, world, KEYFRAMES, focal=0.02)
+    _, priors = read_inputs(folder, PredictionOptions(cameras=path))
+    check(priors, world, KEYFRAMES, focal=0.02)
 
 
 def test_mast3r_slam_counts_time_without_its_stride(world, video, tmp_path):
     """Every second frame was read; times are those frames' places over the rate."""
     keyframes = [0, 4, 8, 14]
     path = written.tum(world, tmp_path / "clip.txt", [i / 2 / FPS for i in keyframes], keyframes)
-    _, known = read_inputs(video, PredictionOptions(cameras=path))
-    check(known, world, keyframes, focal=0.02)
+    _, priors = read_inputs(video, PredictionOptions(cameras=path))
+    check(priors, world, keyframes, focal=0.02)
 
 
 def test_wildgs_has_depth_of_keyframes(world, images, tmp_path):
     path = written.wildgs(world, tmp_path / "out", KEYFRAMES)
-    _, known = read_inputs(images, PredictionOptions(cameras=path))
-    check(known, world, list(range(N)), focal=0.02)
-    depth = known.depth.depth.numpy()
+    _, priors = read_inputs(images, PredictionOptions(cameras=path))
+    check(priors, world, list(range(N)), focal=0.02)
+    depth = priors.depth.depth.numpy()
     assert [bool(d.any()) for d in depth] == [i in KEYFRAMES for i in range(N)]
     K = world.K_at(depth.shape[1:])
     assert np.abs(depth[5] / world.depth(5, K, depth.shape[1:]) - 1).max() < 1e-3

@@ -45,10 +45,10 @@ def images(world, tmp_path_factory) -> Path:
     return written.write_images(world, tmp_path_factory.mktemp("clip") / "images")
 
 
-def check_cameras(known: UserPriors, world: World, frames=slice(None), size=FRAME, tolerance=1e-4) -> None:
+def check_cameras(priors: UserPriors, world: World, frames=slice(None), size=FRAME, tolerance=1e-4) -> None:
     """Same path and lens, in the world of the file."""
-    T = known.T_world_camera.double().numpy()
-    T[:, :3, 3] += np.linalg.inv(known.applied_transform.numpy())[:3, 3]
+    T = priors.T_world_camera.double().numpy()
+    T[:, :3, 3] += np.linalg.inv(priors.applied_transform.numpy())[:3, 3]
     truth = world.T[frames]
     length = np.linalg.norm(np.ptp(truth[:, :3, 3], axis=0))
     assert np.abs(T[:, :3, 3] - truth[:, :3, 3]).max() < tolerance * length
@@ -56,13 +56,13 @@ def check_cameras(known: UserPriors, world: World, frames=slice(None), size=FRAM
     K = world.K.copy()
     K[0] *= size[1] / FRAME[1]
     K[1] *= size[0] / FRAME[0]
-    assert np.abs(known.K.double().numpy() - K).max() < 1e-3 * K[0, 0]
+    assert np.abs(priors.K.double().numpy() - K).max() < 1e-3 * K[0, 0]
 
 
-def check_depth(known: UserPriors, world: World, least: float = 0.9) -> None:
+def check_depth(priors: UserPriors, world: World, least: float = 0.9) -> None:
     """The plane's depth at every pixel, by the camera of the frame."""
-    assert known.depth is not None
-    depth = known.depth.depth.numpy()
+    assert priors.depth is not None
+    depth = priors.depth.depth.numpy()
     size = depth.shape[1:]
     K = world.K_at(size)
     assert (depth > 0).mean() > least
@@ -70,7 +70,7 @@ def check_depth(known: UserPriors, world: World, least: float = 0.9) -> None:
         truth = world.depth(i, K, size)
         there = depth[i] > 0
         assert np.abs(depth[i] / truth - 1)[there].max() < 1e-3
-    confidence = known.depth.confidence.numpy()
+    confidence = priors.depth.confidence.numpy()
     assert ((confidence > 0) == (depth > 0)).all()
     assert confidence.max() <= 1
 
@@ -81,12 +81,12 @@ def test_cameras_and_depth_come_back_with_the_frames_of_the_clip(name, world, im
     data = images
     if name == "polycam":  # its images are keyframes, with names of their own
         data = path / "keyframes" / "corrected_images"
-    clip, known = read_inputs(data, PredictionOptions(cameras=path))
+    clip, priors = read_inputs(data, PredictionOptions(cameras=path))
     assert len(clip) == N
-    check_cameras(known, world)
-    check_depth(known, world)
-    assert known.dynamic_mask is None
-    assert known.pose_known is None
+    check_cameras(priors, world)
+    check_depth(priors, world)
+    assert priors.dynamic_mask is None
+    assert priors.pose_known is None
     assert f"was written by {WITH_DEPTH[name]}: cameras of {N} of {N} frames and depth" in capsys.readouterr().out
 
 
@@ -94,20 +94,20 @@ def test_cameras_and_depth_come_back_with_the_frames_of_the_clip(name, world, im
 def test_the_files_alone_are_data(name, world, tmp_path):
     path = getattr(written, name)(world, tmp_path / "out")
     assert kind_of(path) == "reconstruction"
-    clip, known = read_inputs(path, PredictionOptions())
+    clip, priors = read_inputs(path, PredictionOptions())
     assert len(clip) == N
-    assert known.depth is not None
-    points_agree(clip, known, world)
+    assert priors.depth is not None
+    points_agree(clip, priors, world)
     assert digest_of_inputs(path, PredictionOptions()) == digest_of_inputs(path, PredictionOptions())
 
 
-def points_agree(clip, known: UserPriors, world: World) -> None:
+def points_agree(clip, priors: UserPriors, world: World) -> None:
     """The middle of each image, lifted by its depth, lies on the plane."""
-    T = known.T_world_camera.double().numpy()
+    T = priors.T_world_camera.double().numpy()
     assert np.abs(T[:, :3, 3] - world.T[:, :3, 3]).max() < 1e-3
-    depth = known.depth.depth.double().numpy()
+    depth = priors.depth.depth.double().numpy()
     for i in range(len(clip)):
-        K = known.K[i].double().numpy()
+        K = priors.K[i].double().numpy()
         K[0] *= depth.shape[2] / clip.size[1]
         K[1] *= depth.shape[1] / clip.size[0]
         v, u = depth.shape[1] // 2, depth.shape[2] // 3
@@ -119,16 +119,16 @@ def points_agree(clip, known: UserPriors, world: World) -> None:
 def test_colmap_projects_are_data(name, world, tmp_path):
     path = getattr(written, name)(world, tmp_path / "out")
     assert kind_of(path) == "reconstruction"
-    clip, known = read_inputs(path, PredictionOptions())
-    check_cameras(known, world, size=clip.size)
+    clip, priors = read_inputs(path, PredictionOptions())
+    check_cameras(priors, world, size=clip.size)
     digest_of_inputs(path, PredictionOptions())
 
 
 @pytest.mark.parametrize("name", WITH_MASKS)
 def test_masks_come_back_with_the_right_polarity(name, world, images, tmp_path):
     path = getattr(written, name)(world, tmp_path / "out")
-    _, known = read_inputs(images, PredictionOptions(masks=path))
-    found = known.dynamic_mask.numpy() > 0.5
+    _, priors = read_inputs(images, PredictionOptions(masks=path))
+    found = priors.dynamic_mask.numpy() > 0.5
     truth = world.moving(FRAME)
     for mask in found:
         assert (mask & truth).sum() / (mask | truth).sum() > (0.8 if name == "megasam_folder" else 0.97)
@@ -137,27 +137,27 @@ def test_masks_come_back_with_the_right_polarity(name, world, images, tmp_path):
 
 def test_smaller_frames_have_their_own_lens(world, images, tmp_path):
     path = written.monst3r(world, tmp_path / "out")
-    clip, known = read_inputs(images, PredictionOptions(cameras=path, video=VideoConfig(longest_side=181)))
+    clip, priors = read_inputs(images, PredictionOptions(cameras=path, video=VideoConfig(longest_side=181)))
     assert clip.size == (101, 181)
-    check_cameras(known, world, size=clip.size)
-    check_depth(known, world)
+    check_cameras(priors, world, size=clip.size)
+    check_depth(priors, world)
 
 
 def test_selected_frames_have_their_own_cameras_and_depth(world, images, tmp_path):
     path = written.depth_anything(world, tmp_path / "out")
-    clip, known = read_inputs(images, PredictionOptions(cameras=path, video=VideoConfig(every=2)))
-    check_cameras(known, world, slice(0, None, 2))
+    clip, priors = read_inputs(images, PredictionOptions(cameras=path, video=VideoConfig(every=2)))
+    check_cameras(priors, world, slice(0, None, 2))
     K = world.K_at(written.da3_size())
     truth = np.stack([world.depth(i, K, written.da3_size()) for i in range(0, N, 2)])
-    assert np.abs(known.depth.depth.numpy() / truth - 1).max() < 1e-3
+    assert np.abs(priors.depth.depth.numpy() / truth - 1).max() < 1e-3
     assert len(clip) == 3
 
 
 def test_vipe_counts_frames_by_its_own_indices(world, tmp_path, capsys):
     path = written.vipe(world, tmp_path / "out", [1, 2, 4, 5])
-    clip, known = read_inputs(path / "rgb" / "clip.mp4", PredictionOptions(cameras=path))
+    clip, priors = read_inputs(path / "rgb" / "clip.mp4", PredictionOptions(cameras=path))
     assert clip.names == tuple(f"frame_{i + 1:05d}" for i in (1, 2, 4, 5))
-    check_cameras(known, world, [1, 2, 4, 5])
+    check_cameras(priors, world, [1, 2, 4, 5])
     assert "2 of 6 frames have no camera there and are left out" in capsys.readouterr().out
 
 
@@ -194,8 +194,8 @@ def test_axes_that_the_images_contradict_are_refused(world, images, tmp_path):
     path = written.depth_anything(wrong, tmp_path / "out")
     with pytest.raises(ValueError, match="--cameras-convention opencv"):
         read_inputs(images, PredictionOptions(cameras=path))
-    _, known = read_inputs(images, PredictionOptions(cameras=path, cameras_convention="opencv"))
-    check_cameras(known, world)
+    _, priors = read_inputs(images, PredictionOptions(cameras=path, cameras_convention="opencv"))
+    check_cameras(priors, world)
 
 
 def test_a_trajectory_without_images_asks_for_them(world, tmp_path):
@@ -206,5 +206,5 @@ def test_a_trajectory_without_images_asks_for_them(world, tmp_path):
 
 def test_nothing_is_left_of_torch_tensors_shared_with_files(world, tmp_path):
     path = written.droid(world, tmp_path / "out")
-    _, known = read_inputs(path, PredictionOptions())
-    assert isinstance(known.depth.depth, torch.Tensor)
+    _, priors = read_inputs(path, PredictionOptions())
+    assert isinstance(priors.depth.depth, torch.Tensor)
