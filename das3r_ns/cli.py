@@ -9,7 +9,7 @@ from importlib import import_module
 COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("das3r_ns.dataparser.predict:predict", "a video or folder of images -> a scene folder"),
     "edit": ("das3r_ns.edit:edit", "see what was taken for moving, and correct it, in the browser"),
-    "eval": ("das3r_ns.evaluation.evaluate:evaluate", "one result against a truth: poses, masks, PSNR"),
+    "eval": ("das3r_ns.evaluation.evaluate:evaluate", "one result against ground truth: poses, masks, PSNR"),
     "bench": ("das3r_ns.evaluation.bench:bench", "a whole set of clips by the paper's protocol, one table"),
     "batch": ("das3r_ns.evaluation.batch:batch", "every clip of a folder from video to splat, one table"),
     "download": ("das3r_ns.evaluation.download:download", "data sets and weights, resumable, checksummed"),

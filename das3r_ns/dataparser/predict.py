@@ -54,5 +54,5 @@ def predict(
 def _check_place(out: Path, overwrite: bool) -> None:
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty and not (overwrite and is_scene_folder(out)):
-        hint = "give --overwrite to replace it" if is_scene_folder(out) else "it is no scene folder; move it away"
+        hint = "give --overwrite to replace it" if is_scene_folder(out) else "it is not a scene folder; move it away"
         raise FileExistsError(f"--out {out} is already there: {hint}, or choose another place.")

@@ -22,7 +22,7 @@ MAX_LABEL = 32
 
 
 class TruthError(ValueError):
-    """A truth that is missing, damaged or does not fit its clip. The message names the file and what to do."""
+    """Ground truth that is missing, damaged or does not fit its clip. The message names the file and what to do."""
 
 
 def images_of(folder: Path) -> tuple[Path, ...]:
@@ -32,7 +32,7 @@ def images_of(folder: Path) -> tuple[Path, ...]:
         TruthError: the folder is missing or holds none.
     """
     if not folder.is_dir():
-        raise TruthError(f"{folder} is missing or no folder.")
+        raise TruthError(f"{folder} is missing or not a folder.")
     found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     found.sort(key=lambda path: natural_key(path.name))
     if not found:

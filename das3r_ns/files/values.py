@@ -138,7 +138,7 @@ def check_pose(T: Float64[np.ndarray, "4 4"], what: str, error: type[Exception] 
         raise error(f"{what}: its pose holds {T[~np.isfinite(T)][0]}, which is not finite.")
     far = np.abs(T[:3, 3]).max()
     if far > MAX_COORDINATE:
-        raise error(f"{what}: its position has the coordinate {far:.3g}, which is no place where a camera stands.")
+        raise error(f"{what}: its position has the coordinate {far:.3g}, which cannot be where a camera stands.")
     R = T[:3, :3]
     if np.abs(R).max() > 1e3 or np.abs(R @ R.T - np.eye(3)).max() > MAX_SKEW:
         lengths = ", ".join(f"{length:.3g}" for length in np.linalg.norm(R, axis=1))

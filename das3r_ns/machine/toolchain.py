@@ -145,7 +145,7 @@ def _install_nvcc(wanted: str) -> str:
 
 
 def capability_of(arch: str) -> tuple[int, int] | None:
-    """(9, 0) of "sm_90" or "sm_90a"; None of "compute_90", which is no machine code."""
+    """(9, 0) of "sm_90" or "sm_90a"; None of "compute_90", which is not machine code."""
     digits = "".join(c for c in arch if c.isdigit())
     return (int(digits[:-1]), int(digits[-1])) if arch.startswith("sm_") and len(digits) > 1 else None
 

@@ -37,7 +37,7 @@ class HiddenConfig(SavedConfig):
     """Weight of the pull towards a continuation of the surroundings, against 1 for pixels that are seen. 0 turns it
     off: the ghost of the object may stay."""
     grow: float = 0.012
-    """Moving parts are grown by this share of the longer side first: their rim is no ground."""
+    """Moving parts are grown by this share of the longer side first: their rim is not background."""
     min_frames: float = 2.0
     """What fewer frames than this show, summed by how static their pixels are, counts as made up in the output
     `unseen`."""

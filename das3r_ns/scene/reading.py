@@ -274,7 +274,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return read_json_object(path, SceneFolderError)
     except FileNotFoundError as error:
         raise SceneFolderError(
-            f"{path} is missing: {path.parent} is no whole scene folder. Predict it again."
+            f"{path} is missing: {path.parent} is not a complete scene folder. Predict it again."
         ) from error
 
 

@@ -43,7 +43,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
             + (
                 "allow overwriting."
                 if (folder / "predictor.json").is_file()
-                else "move it away: it is no scene folder."
+                else "move it away: it is not a scene folder."
             )
         )
     with written_whole(folder) as temporary:

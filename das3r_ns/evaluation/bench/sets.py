@@ -81,7 +81,7 @@ def _contents(set_name: str, data: Path) -> tuple[Path, list[str], tuple[str, ..
     """Root, all sequences in it, and those of the published tables."""
     if not data.is_dir():
         hint = "" if set_name in ("composited",) else f" `das3r download {set_name}` brings the set."
-        raise TruthError(f"{data} is no folder. Give the folder of {set_name} with --data.{hint}")
+        raise TruthError(f"{data} is not a folder. Give the folder of {set_name} with --data.{hint}")
     ours = sorted(p.name for p in data.iterdir() if p.is_dir() and is_truth_folder(p))
     if ours:
         return data, ours, ()

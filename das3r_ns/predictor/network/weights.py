@@ -156,7 +156,7 @@ def _read_checkpoint(path: Path) -> tuple[PairwiseNetworkConfig, dict[str, Tenso
             ) from error
         raise _damaged(path, error) from error
     if not isinstance(stored, dict) or not isinstance(stored.get("model"), dict):
-        raise WeightsError(f"{path} is no training checkpoint: expected a dictionary with 'model' and 'args'.")
+        raise WeightsError(f"{path} is not a training checkpoint: expected a dictionary with 'model' and 'args'.")
     state = {key: weight for key, weight in stored["model"].items() if isinstance(weight, Tensor)}
     call = getattr(stored.get("args"), "model", None)
     try:

@@ -45,7 +45,7 @@ MIN_SIGN_PX = 20
 MAX_GAP_SHARE = 0.02
 """Gap between edges of one sign, as a share of the longer side."""
 MAX_SIGN_SHARE = 0.15
-"""Share of the image. What a larger outline encloses is no part of it: it frames the scene."""
+"""Share of the image. What a larger outline encloses is not part of it: it frames the scene."""
 MARGIN_PX = 2
 """Pixels around signs, and inside bars, that scaling and compression mix with them."""
 MAX_BAR_LEVEL = 24

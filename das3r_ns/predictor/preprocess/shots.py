@@ -35,7 +35,7 @@ OTHER_COLOURS = 0.35
 """Bhattacharyya distance of two frames' colours, 0 alike .. 1 nothing in common, above which they look different.
 Unrelated clips of DAVIS have 0.33 and more."""
 OTHER_COLOURS_AT_REST = 0.2
-"""The same where the camera is slow before and after: then it is no motion that changed the view."""
+"""The same where the camera is slow before and after: then it was not motion that changed the view."""
 SLOW_SHARE = 0.04
 """Of the longer side, from frame to frame: a slow camera."""
 MIN_SHOT_FRAMES = 3
