@@ -147,7 +147,7 @@ def _render(config: Path, path: Path) -> Path:
 
 
 def _contact_sheet(config: Path, video: Path, truth: Path | None, path: Path) -> Path:
-    """Input, what moves, static render, and the truth behind the moving objects where it is known."""
+    """Input, what moves, static render, and the ground truth behind the moving objects where it is known."""
     import cv2
     import numpy as np
 

@@ -331,7 +331,7 @@ def dilate(region: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w
 
 
 def erode(region: Bool[np.ndarray, "h w"], reach: int) -> Bool[np.ndarray, "h w"]:
-    """All pixels of the region farther than `reach` pixels from what is outside; the image border does not count as outside."""
+    """All pixels of the region farther than `reach` pixels from what is outside; the image border is not outside."""
     return cv2.erode(region.astype(np.uint8), _disc(reach), borderType=cv2.BORDER_CONSTANT, borderValue=(1,)) > 0
 
 

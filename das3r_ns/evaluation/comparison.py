@@ -131,7 +131,7 @@ def compare_masks(dynamic_prob: Float[Tensor, "n h w"], truth: TruthClip) -> Mas
     Frames without a true mask are left out.
 
     Raises:
-        TruthError: the truth has no masks, another number of frames or images of another shape.
+        TruthError: the ground truth has no masks, another number of frames or images of another shape.
     """
     check_frames(len(dynamic_prob), truth)
     if truth.dynamic_mask is None:
@@ -168,7 +168,7 @@ def compare_poses(
     Args:
         width: of the images that K belongs to.
     Raises:
-        TruthError: the truth has no poses, another number of frames, or either path is no camera path.
+        TruthError: the ground truth has no poses, another number of frames, or either path is no camera path.
     """
     check_frames(len(T_world_camera), truth)
     if truth.T_world_camera is None:
@@ -190,7 +190,7 @@ def compare_images(
     truth: TruthClip,
     look: Look = lambda frame, render, image, dynamic, background: None,
 ) -> ImageComparison:
-    """PSNR, SSIM and LPIPS of rendered frames; the truth is brought to the size of the render.
+    """PSNR, SSIM and LPIPS of rendered frames; the ground truth is brought to the size of the render.
 
     A frame without a true mask is left out, as the published protocol does.
 
@@ -198,7 +198,7 @@ def compare_images(
         render: gives the image of a frame, RGB in [0, 1].
         look: called with every frame, for figures.
     Raises:
-        TruthError: the truth has no images or masks for these frames, or images of another shape.
+        TruthError: the ground truth has no images or masks for these frames, or images of another shape.
     """
     if truth.images is None or truth.dynamic_mask is None:
         missing = "images (images/)" if truth.images is None else "masks (dynamic_masks/)"
@@ -235,7 +235,7 @@ def compare_images(
 
 
 def truth_of_frames(truth: TruthClip, names: Sequence[str]) -> TruthClip:
-    """The truth of the frames that a result has, when frames of the clip were left out of it: found by the names of
+    """The ground truth of the frames that a result has, when frames of the clip were left out: found by the names of
     the images, or by the number of the frame in the video (`frame_00001` is the first). A truth of as many frames
     as the result is taken as it is.
 
@@ -258,10 +258,11 @@ def truth_of_frames(truth: TruthClip, names: Sequence[str]) -> TruthClip:
 def check_frames(count: int, truth: TruthClip) -> None:
     """
     Raises:
-        TruthError: the truth is of a clip of another length.
+        TruthError: the ground truth is of a clip of another length.
     """
     if count != len(truth):
         raise TruthError(
-            f"the result has {count} frames and the truth {truth.folder} has {len(truth)}, and the names do not say "
-            "which frames were left out (--video.max-frames, --video.every). Give the truth of exactly these frames."
+            f"the result has {count} frames and the ground truth {truth.folder} has {len(truth)}, and the names do not "
+            "say which frames were left out (--video.max-frames, --video.every). Give the ground truth of exactly "
+            "these frames."
         )

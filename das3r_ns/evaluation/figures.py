@@ -1,4 +1,4 @@
-"""Images worth looking at beside the numbers: camera paths, masks, PSNR over time, renders beside the truth.
+"""Images worth looking at beside the numbers: camera paths, masks, PSNR over time, renders beside the ground truth.
 
 Drawn with matplotlib's own figure objects (no window system, no global state) and OpenCV. Each function writes one
 file and returns its path.
@@ -34,7 +34,7 @@ def draw_paths(
     """Camera paths from above and from the side.
 
     Args:
-        aligned: predicted paths by name, moved into the truth's world already.
+        aligned: predicted paths by name, moved into the ground truth's world already.
     """
     from matplotlib.figure import Figure
 
@@ -161,7 +161,7 @@ def mask_panels(
 
 
 def image_sheet(with_background: bool = False) -> Sheet:
-    """Strip of renders beside the truth; fill its rows with `image_panels`.
+    """Strip of renders beside the ground truth; fill its rows with `image_panels`.
 
     Args:
         with_background: whether there is a clean background to show too.

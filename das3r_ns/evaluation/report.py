@@ -14,9 +14,9 @@ WAYS = {
 
 ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "poses": (
-        ("ate", "ATE (units of the truth)", "{:.4f}"),
+        ("ate", "ATE (units of the ground truth)", "{:.4f}"),
         ("ate_percent_of_path", "ATE, % of the path", "{:.2f}"),
-        ("rpe_translation", "RPE translation (units of the truth)", "{:.4f}"),
+        ("rpe_translation", "RPE translation (units of the ground truth)", "{:.4f}"),
         ("rpe_rotation_deg", "RPE rotation (deg)", "{:.3f}"),
         ("focal_error_percent", "focal length error (%)", "{:.2f}"),
     ),

@@ -59,5 +59,5 @@ def _check_shape(result: tuple[int, int], truth: tuple[int, int], what: str) -> 
     if abs(math.log(ratio)) > SHAPE_TOLERANCE + rounding:
         raise TruthError(
             f"{what} is {truth[1]}x{truth[0]} and the result {result[1]}x{result[0]}: another shape, so one of them "
-            "was cropped or turned. Give a truth cropped like the clip that was predicted."
+            "was cropped or turned. Give ground truth cropped like the clip that was predicted."
         )

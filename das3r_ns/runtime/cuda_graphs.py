@@ -15,8 +15,8 @@ def capture(device: torch.device) -> Iterator[None]:
 
     Objects that Python's collector finds meanwhile stay until the end: an older graph among them would be destroyed,
     which breaks a recording on any stream. If the recording fails (`RuntimeError`, which goes on to the caller), what
-    PyTorch leaves behind is mended: its generator waits for the end of the recording and draws nothing, and all further
-    work would go to the stream that was recorded on.
+    PyTorch leaves behind is repaired: its generator waits for the end of the recording and draws nothing, and all
+    further work would go to the stream that was recorded on.
     """
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     gc.collect()

@@ -21,7 +21,7 @@ MOMENTS = 9
 
 @dataclass(frozen=True)
 class SyntheticClip:
-    """Frames and the truth about them."""
+    """Frames and the ground truth about them."""
 
     frames: UInt8[Tensor, "n h w 3"]
     clean: UInt8[Tensor, "n h w 3"]

@@ -321,7 +321,7 @@ def test_predict_does_not_repeat_for_nothing_what_another_run_wrote_meanwhile(tm
 def test_predict_replaces_nothing_that_is_no_scene(tmp_path, shots, predictor):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match="no scene folder"):
+    with pytest.raises(FileExistsError, match="not a scene folder"):
         predict(shots, tmp_path / "thesis", overwrite=True)
     assert predictor.calls == 0
 

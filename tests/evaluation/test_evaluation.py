@@ -166,7 +166,7 @@ def test_truth_can_be_given_piece_by_piece(tmp_path, truth):
 def test_a_truth_of_another_length_is_refused_and_named(tmp_path, truth):
     scene = replace(_scene(_true_masks()[:5].float(), _true_path()[:5]), names=tuple("abcde"))
     scene = _written(scene, tmp_path / "scene")
-    with pytest.raises(TruthError, match=r"the result has 5 frames and the truth .*truth has 6.*--video\.max-frames"):
+    with pytest.raises(TruthError, match=r"has 5 frames and the ground truth .*truth has 6.*--video\.max-frames"):
         evaluate(scene=scene, truth=TruthFiles(truth))
 
 

@@ -94,7 +94,7 @@ def test_nothing_is_overwritten_unless_allowed(tmp_path):
     made, frames = make_scene()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match="no scene folder"):
+    with pytest.raises(FileExistsError, match="not a scene folder"):
         scene.write_scene(made, frames, tmp_path / "mine", overwrite=True)
     scene.write_scene(made, frames, tmp_path / "s")
     with pytest.raises(FileExistsError, match="allow overwriting"):

@@ -11,7 +11,8 @@ from das3r_ns.scene import read_frames_of_scene, read_scene, write_scene
 
 
 def write_with_true_masks(predicted: Path, truth: TruthClip, out: Path) -> dict[str, int]:
-    """Write a copy of a scene folder whose `dynamic_prob` and masks are the truth. Cameras, depth and seed points stay.
+    """Write a copy of a scene folder with the `dynamic_prob` and masks of the ground truth. Cameras, depth and seed
+    points stay.
 
     Args:
         predicted: scene folder.

@@ -1,4 +1,4 @@
-"""How like the truth a rendered image is, where the truth is static.
+"""How like the ground truth a rendered image is, where the ground truth is static.
 
 Two kinds of PSNR, always named. *Paper PSNR* is the published protocol: both images are blackened where the truth
 moves and the error is averaged over all pixels, so moving pixels count as perfect and the number grows with their

@@ -16,7 +16,7 @@ from torch import Tensor
 def static_lpips(
     render: Float[Tensor, "h w 3"], truth: Float[Tensor, "h w 3"], dynamic: Bool[Tensor, "h w"]
 ) -> float | None:
-    """LPIPS (AlexNet) of the two images, both blackened where the truth moves; None when there are no weights."""
+    """LPIPS (AlexNet) of the two images, blackened where the ground truth moves; None without weights."""
     metric = _network()
     if metric is None:
         return None

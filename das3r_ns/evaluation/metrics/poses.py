@@ -25,9 +25,9 @@ class PoseErrors:
     """Errors of a camera path after similarity alignment."""
 
     ate: float
-    """Root mean square distance of the camera centres, in the truth's units."""
+    """Root mean square distance of the camera centres, in the ground truth's units."""
     rpe_translation: float
-    """Root mean square error of the step from frame to frame, in the truth's units."""
+    """Root mean square error of the step from frame to frame, in the ground truth's units."""
     rpe_rotation_deg: float
     """Root mean square error of the turn from frame to frame, in degrees."""
     path_length: float

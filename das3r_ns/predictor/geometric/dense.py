@@ -72,7 +72,7 @@ def estimate_depth_and_masks(
         static: what the user knows to stand still, of any resolution; taken as truth.
         static_given: in which frames it is known; None for all of them.
         mask_mode: what it does to what is found.
-        overlay_mask: True where something is laid over all images: no depth is known there.
+        overlay_mask: True where an overlay covers all images: no depth is known there.
         blank: True for frames that show nothing: they have no depth and nothing static.
         prior: depth from outside; brought to the scale of the cameras, and joined with what is triangulated.
     """

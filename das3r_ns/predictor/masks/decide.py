@@ -14,7 +14,7 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 | calibration | a probability of 0.8 means that four fifths of such pixels move | `calibration` |
 | outside depth | where depth comes from outside: what is gone from its place, whatever flow says | `depth_agreement` |
 | user masks | what the user says, in the frames of which they say it | here |
-| overlays | what is laid over the scene is not part of it | here |
+| overlays | an overlay is not part of the scene | here |
 | blank frames | a frame that shows nothing shows nothing static | here |
 """
 
@@ -77,7 +77,7 @@ class MaskInputs:
     """Frames of which the user says anything; None for all of them."""
     user_mask_mode: UserMaskMode = "replace"
     overlay_mask: Bool[np.ndarray, "h w"] | None = None
-    """True where something is laid over every frame."""
+    """True where an overlay covers every frame."""
     blank: Bool[np.ndarray, "n"] | None = None
     """True for frames that show nothing."""
 

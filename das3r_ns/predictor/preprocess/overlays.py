@@ -1,4 +1,4 @@
-"""What was laid over the images of a clip: bars, logos, watermarks, captions that stay. None of it is in the scene.
+"""Overlays on the images of a clip: bars, logos, watermarks, captions that stay. None of it is in the scene.
 
 It stands still in the image, sharp and full of corners, which looks like a camera that stands still. Bars are black,
 even rows and columns at the border. Signs are found by their edges, which lie at the same pixels with the same

@@ -117,7 +117,7 @@ def _already_labelled(sequence: Path, settings: LabelSettings) -> LabelReport | 
         return None
     same = all(labels.get(name) == value for name, value in asdict(settings).items())
     if not same or labels["frames"] != frame_numbers(sequence):
-        return None  # what was left out then is tried again: the files may have been mended
+        return None  # what was left out then is tried again: the files may have been repaired
     return LabelReport(len(labels["frames"]), [Problem(**problem) for problem in labels["problems"]])
 
 

@@ -24,7 +24,7 @@ UNKNOWN = 255
 
 @dataclass(frozen=True)
 class Frame:
-    """One image and the truth about it, as its files hold it."""
+    """One image and the ground truth about it, as its files hold it."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
     depth: Float[np.ndarray, "h w"]

@@ -1,4 +1,4 @@
-"""The loss of the flow network: how far the flow of every stage is from the truth, the last stages counting most."""
+"""The loss of the flow network: distance of every stage's flow from the ground truth, the last stages counting most."""
 
 from __future__ import annotations
 

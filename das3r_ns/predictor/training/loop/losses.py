@@ -1,4 +1,4 @@
-"""The predictor's loss: pointmaps and dynamic masks of a pair against the truth, weighted by the network's confidence.
+"""The predictor's loss: pointmaps and dynamic masks of a pair against ground truth, weighted by its confidence.
 
 Formulas: DUSt3R (Wang et al. 2024, section 3.2) for the confidence-weighted regression, DAS3R (Xu et al. 2024) for
 the mask term. For each view the training loss is
