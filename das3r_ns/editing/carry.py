@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-from das3r_ns.editing.regions import cut_out, dilate, erode, largest_part, parts_of
+from das3r_ns.editing.cutout import cut_out, dilate, erode, largest_part, parts_of
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.flow.flow_maps import sample
 from das3r_ns.predictor.masks.refiners.base import Refiner

@@ -14,7 +14,6 @@ from das3r_ns.scene.types import DYNAMIC_THRESHOLD, SceneFolderError
 
 MAX_DEPTH = 1e12
 """Largest depth and confidence that can be meant, in any unit."""
-
 _ONE_ARRAY_AT_A_TIME = Lock()
 
 

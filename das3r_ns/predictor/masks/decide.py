@@ -32,10 +32,11 @@ from das3r_ns.predictor.base import UserMaskMode
 from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.masks.calibration import calibrated
 from das3r_ns.predictor.masks.config import MaskConfig
-from das3r_ns.predictor.masks.depth_agreement import clean_outside_depth, depth_agreement
+from das3r_ns.predictor.masks.depth_agreement import depth_agreement
 from das3r_ns.predictor.masks.evidence import Evidence
 from das3r_ns.predictor.masks.free_space import add_free_space_violations
 from das3r_ns.predictor.masks.motion_probability import camera_doubt, motion_probability, pool_evidence
+from das3r_ns.predictor.masks.outside_depth import clean_outside_depth
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.predictor.masks.saliency_cues import log_odds, trust
 from das3r_ns.runtime.progress import stage

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
@@ -23,19 +22,11 @@ from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.matches import Matches
 from das3r_ns.predictor.flow.seeding import found
+from das3r_ns.predictor.preprocess.likeness import colour_histogram, colours_differ, sharpness, small_copy
 from das3r_ns.video.clip import Clip
 
-SMALL_SIDE_PX = 160
-"""Longer side of the images that flow is looked at in."""
 LOST_SHARE = 0.65
 """Of the pixels that small flow finds from a frame to the next. With fewer, points are matched."""
-COLOUR_BINS = 6
-"""Of each channel of the colour histogram."""
-OTHER_COLOURS = 0.35
-"""Bhattacharyya distance of two frames' colours, 0 alike .. 1 nothing in common, above which they look different.
-Unrelated clips of DAVIS have 0.33 and more."""
-OTHER_COLOURS_AT_REST = 0.2
-"""The same where the camera is slow before and after: then it was not motion that changed the view."""
 SLOW_SHARE = 0.04
 """Of the longer side, from frame to frame: a slow camera."""
 MIN_SHOT_FRAMES = 3
@@ -97,8 +88,8 @@ def find_shots(
         matches: between two frames; asked for only where flow or colours leave a doubt.
         fps: frames per second of these frames.
     """
-    small = [_small(image(i)) for i in range(num_frames)]
-    colours = [_colours(frame) for frame in small]
+    small = [small_copy(image(i)) for i in range(num_frames)]
+    colours = [colour_histogram(frame) for frame in small]
     share, moved = _steps(small)
     known: dict[tuple[int, int], bool] = {}
 
@@ -122,7 +113,7 @@ def motion_between_frames(
 ) -> Float64[np.ndarray, "n"]:
     """Median motion of each frame from the one before, as a share of the longer side; 0 for the first, NaN where it was
     too fast to be measured."""
-    return _steps([_small(image(i)) for i in range(num_frames)])[1]
+    return _steps([small_copy(image(i)) for i in range(num_frames)])[1]
 
 
 def check_one_shot(clip: Clip, matches: Callable[[int, int], Matches]) -> Shots:
@@ -195,7 +186,7 @@ def _judged(
         fast = _fast(share, before[-FAST_FRAMES:]) or _fast(share, after[:FAST_FRAMES])
         if min(len(before), len(after)) < (MIN_FAST_SHOT_FRAMES if fast else MIN_SHOT_FRAMES):
             gaps.append(Gap(after[0], _blurred(parts, k, small)))
-        elif _differ(colours, before[-1], after[0], _at_rest(moved, before[-1], after[0])):
+        elif colours_differ(colours, before[-1], after[0], _at_rest(moved, before[-1], after[0])):
             cuts.append(k)
         else:
             gaps.append(Gap(after[0], blurred=False))
@@ -234,7 +225,7 @@ def _without_transitions(
     for at in range(0, len(shot) - second, max(second // 2, 1)):
         i, j = shot[at], shot[at + second]
         travelled = float(moved[i + 1 : j + 1].sum())
-        if not travelled < OVERLAP_SHARE or not _differ(colours, i, j):
+        if not travelled < OVERLAP_SHARE or not colours_differ(colours, i, j):
             continue
         further = shot[min(at + 2 * second, len(shot) - 1)], shot[max(at - second, 0)]
         if link(i, j) or link(i, further[0]) or link(further[1], j) or link(further[1], further[0]):
@@ -282,34 +273,6 @@ def _steps(small: list[np.ndarray]) -> tuple[Float64[np.ndarray, "n"], Float64[n
     return share, moved
 
 
-def sharpness(image: UInt8[np.ndarray, "h w 3"]) -> float:
-    """Mean strength of the finest detail over that of the image's contrast: falls with blur, not with light."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean() / max(float(grey.std()), 1.0))
-
-
-def _differ(colours: list[np.ndarray], i: int, j: int, at_rest: bool = False) -> bool:
-    return colour_distance(colours[i], colours[j]) > (OTHER_COLOURS_AT_REST if at_rest else OTHER_COLOURS)
-
-
 def _at_rest(moved: np.ndarray, before: int, after: int) -> bool:
     steps = np.concatenate((moved[max(before - 1, 1) : before + 1], moved[after + 1 : after + 3]))
     return bool(len(steps) and (steps < SLOW_SHARE).all())
-
-
-def colour_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Bhattacharyya distance of two colour histograms: 0 alike, 1 nothing in common."""
-    return float(np.sqrt(max(1 - np.sqrt(a * b).sum(), 0)))
-
-
-def _colours(image: UInt8[np.ndarray, "h w 3"]) -> np.ndarray:
-    bins = [COLOUR_BINS] * 3
-    counted = cv2.calcHist([image], [0, 1, 2], None, bins, [0, 256] * 3)
-    smooth = counted + 1e-3 * image.shape[0] * image.shape[1] / COLOUR_BINS**3
-    return (smooth / smooth.sum()).ravel()
-
-
-def _small(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    factor = SMALL_SIDE_PX / max(image.shape[:2])
-    size = max(round(image.shape[1] * factor), 16), max(round(image.shape[0] * factor), 16)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -8,8 +8,9 @@ from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob
-from das3r_ns.predictor.masks.depth_agreement import MAX_STD, MIN_STD, clean_outside_depth, depth_agreement
+from das3r_ns.predictor.masks.depth_agreement import depth_agreement
 from das3r_ns.predictor.masks.evidence import Evidence
+from das3r_ns.predictor.masks.outside_depth import MAX_STD, MIN_STD, clean_outside_depth
 
 NUM_FRAMES, HEIGHT, WIDTH, FOCAL = 16, 60, 80, 100.0
 STEP, SPEED = 0.05, 0.04
