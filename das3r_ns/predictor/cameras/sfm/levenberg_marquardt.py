@@ -3,7 +3,7 @@ scale is taken from the data anew in every round."""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -19,6 +19,7 @@ MIN_GAIN = 1e-4
 Unknowns = TypeVar("Unknowns")
 
 
+@runtime_checkable
 class Problem(Protocol[Unknowns]):
     """What is minimised."""
 
