@@ -5,10 +5,10 @@ import hashlib
 import io
 import json
 import tarfile
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from archives import tgz_of, zip_of
 from misbehaving_server import Server
 
 from das3r_ns.evaluation import download as command
@@ -29,24 +29,6 @@ def server(monkeypatch):
 
 
 DATA = bytes(range(256)) * 40  # 10240 bytes
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def _tgz(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def test_a_file_arrives_whole_and_leaves_nothing_else_behind(server, tmp_path):
@@ -169,7 +151,7 @@ def test_two_processes_do_not_write_the_same_file(server, tmp_path):
 def test_davis_comes_as_bench_reads_it(server, tmp_path, capsys):
     from das3r_ns.datasets.davis import davis_root, davis_sequences
 
-    server.files["DAVIS-2017-trainval-480p.zip"] = _zip(
+    server.files["DAVIS-2017-trainval-480p.zip"] = zip_of(
         {"DAVIS/JPEGImages/480p/swan/00000.jpg": b"image", "DAVIS/Annotations/480p/swan/00000.png": b"mask"}
     )
     folder = download("davis", out=tmp_path, mirror=server.url)
@@ -190,7 +172,7 @@ def test_the_three_archives_of_sintel_fill_one_tree_and_an_interrupted_set_goes_
     names = [archive.urls[0].rsplit("/", 1)[1] for archive in SETS["sintel"].archives]
     kinds = ("final", "flow", "camdata_left")
     for name, kind in zip(names, kinds):
-        server.files[name] = _zip({f"training/{kind}/alley_1/frame_0001": kind.encode()})
+        server.files[name] = zip_of({f"training/{kind}/alley_1/frame_0001": kind.encode()})
     missing = server.files.pop(names[2])
     with pytest.raises(DownloadError, match=f"fetch {names[2]} in another way"):
         download("sintel", out=tmp_path, mirror=server.url)
@@ -201,7 +183,7 @@ def test_the_three_archives_of_sintel_fill_one_tree_and_an_interrupted_set_goes_
 
 
 def test_tum_sequences_can_be_fetched_one_by_one(server, tmp_path):
-    server.files["rgbd_dataset_freiburg3_walking_xyz.tgz"] = _tgz(
+    server.files["rgbd_dataset_freiburg3_walking_xyz.tgz"] = tgz_of(
         {"rgbd_dataset_freiburg3_walking_xyz/rgb.txt": b"1.0 rgb/1.png"}
     )
     folder = download("tum-dynamics", out=tmp_path, only=("walking_xyz",), mirror=server.url, keep_archives=True)
@@ -213,7 +195,7 @@ def test_tum_sequences_can_be_fetched_one_by_one(server, tmp_path):
 
 def test_an_archive_cut_into_parts_is_read_as_one(server, tmp_path):
     content = {f"train/scene/{i:03d}.bin": hashlib.sha256(bytes([i])).digest() * 50 for i in range(20)}
-    whole = _tgz(content)
+    whole = tgz_of(content)
     cuts = [0, 700, 701, len(whole) - 5, len(whole)]
     for letter, a, b in zip(("aa", "ab", "ac", "ad"), cuts, cuts[1:]):
         server.files[f"train.tar.gz.part{letter}"] = whole[a:b]
@@ -230,7 +212,7 @@ def test_weights_from_a_mirror_lie_as_the_network_reads_them(server, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt", "a/../../outside.txt", "..\\outside.txt"])
-@pytest.mark.parametrize("pack", [_zip, _tgz])
+@pytest.mark.parametrize("pack", [zip_of, tgz_of])
 def test_an_archive_that_reaches_out_of_its_folder_is_refused_whole(tmp_path, name, pack):
     (tmp_path / "evil").write_bytes(pack({"fine.txt": b"1", name: b"2"}))
     with pytest.raises(UnpackError, match="leads out of its folder"):
@@ -251,7 +233,7 @@ def test_links_are_left_out(tmp_path):
     assert [p.name for p in (tmp_path / "inside").iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("pack", [_zip, _tgz])
+@pytest.mark.parametrize("pack", [zip_of, tgz_of])
 def test_a_damaged_archive_leaves_nothing(tmp_path, pack):
     whole = pack({"a.bin": hashlib.sha256(b"1").digest() * 200, "b.bin": hashlib.sha256(b"2").digest() * 200})
     (tmp_path / "damaged").write_bytes(whole[: len(whole) // 2])
@@ -263,7 +245,7 @@ def test_a_damaged_archive_leaves_nothing(tmp_path, pack):
 def test_an_archive_that_does_not_fit_on_the_disk_is_said_to(tmp_path, monkeypatch):
     import shutil
 
-    (tmp_path / "a.zip").write_bytes(_zip({"a.bin": DATA}))
+    (tmp_path / "a.zip").write_bytes(zip_of({"a.bin": DATA}))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 100))
     with pytest.raises(UnpackError, match=r"has 0\.0 GB free.*--out"):
         unpack([tmp_path / "a.zip"], tmp_path / "inside")
