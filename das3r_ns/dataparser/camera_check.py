@@ -31,9 +31,9 @@ TOLERANCE_PX = 1.5
 PARALLAX_PX = 3.0
 """Parallax from which the sign of a depth is not noise."""
 
-FITS = 0.7
+MIN_FITTING_SHARE = 0.7
 """Cameras fit whose share of agreeing matches reaches this part of what is possible."""
-BETTER = 1.4
+BETTER_FACTOR = 1.4
 """Another reading is better when its share is this many times larger."""
 
 CONVENTIONS: tuple[Convention, ...] = ("opengl", "opencv", "opengl-inverse", "opencv-inverse")
@@ -180,11 +180,11 @@ class Fit:
     @property
     def good(self) -> bool:
         """Whether they agree as well as can be hoped."""
-        return self.share >= FITS * self.possible
+        return self.share >= MIN_FITTING_SHARE * self.possible
 
     def beats(self, other: "Fit") -> bool:
         """Whether this reading is right where the other is wrong."""
-        return self.good and not other.good and self.share > BETTER * other.share
+        return self.good and not other.good and self.share > BETTER_FACTOR * other.share
 
 
 def pairs_of(matcher: FrameMatcher, places: Sequence[int]) -> list[tuple[int, int, PairMatches]]:

@@ -29,9 +29,9 @@ MIN_AREA_SHARE = 0.02
 """Of the area at the click: an object smaller than that has left."""
 MAX_CHANGE = 1.25
 """By which factor the area may change by being drawn anew; beyond, the outline that flow carried is kept."""
-COVERED = 0.75
+MIN_MARKED_SHARE = 0.75
 """Share of an object that must be marked for the mask to have it. Below, the mask may lack half of it."""
-WHOLLY = 0.85
+MIN_INSIDE_SHARE = 0.85
 """Share of a part of the mask that must lie in the object for all of it to be the object."""
 FOLLOWED_SHARE = 0.15
 """Of the object that flow must follow to the next frame for it to be the same object."""
@@ -48,7 +48,7 @@ OTHER_SHARE = 0.05
 MIN_SPEED_PX = 0.8
 """Motion of the object that the camera does not explain, map pixels a frame, from which what stands still beside it is
 told from it."""
-STILL = (0.35, 0.7)
+STILL_SPEED = (0.35, 0.7)
 """Of the object's speed, and map pixels a frame: what is slower than both stands still."""
 
 Moving = Callable[[int], Bool[np.ndarray, "h w"]]
@@ -178,7 +178,11 @@ def _standing_still(
     if speed is None or not object_.any():
         return np.zeros(object_.shape, bool)
     typical = float(np.median(speed[object_]))
-    return cv2.medianBlur(speed, 5) < min(STILL[0] * typical, STILL[1]) if typical > MIN_SPEED_PX else speed < 0
+    return (
+        cv2.medianBlur(speed, 5) < min(STILL_SPEED[0] * typical, STILL_SPEED[1])
+        if typical > MIN_SPEED_PX
+        else speed < 0
+    )
 
 
 def _drawn(
@@ -195,11 +199,11 @@ def _as_marked(
     region: Bool[np.ndarray, "h w"], marked: Bool[np.ndarray, "h w"], band: int
 ) -> Bool[np.ndarray, "h w"] | None:
     """The object as the mask has it; None where the mask lacks much of it."""
-    if (region & marked).sum() < COVERED * region.sum():
+    if (region & marked).sum() < MIN_MARKED_SHARE * region.sum():
         return None
     count, labels = parts_of(marked, 4)
     held = np.bincount(labels[region], minlength=count)
-    wholly = held > WHOLLY * np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
+    wholly = held > MIN_INSIDE_SHARE * np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
     wholly[0] = False
     return (marked & region) | (wholly[labels] & dilate(region, 2 * band))
 

@@ -30,8 +30,8 @@ AROUND = (1, 2, 3)
 """Distances in frames, both ways, at which neighbours are asked what moves."""
 REACH_SHARE, EDGE = 0.03, 0.3
 """How far motion is averaged, as a share of the longer side, and the difference of colour that stops it."""
-LEAST_WEIGHT = 0.02
-MOVES = (1.0, 2.2)
+MIN_WEIGHT = 0.02
+MOVING_SIGMAS = (1.0, 2.2)
 """Averaged residuals, in standard deviations of the flow's noise, from which a pixel may move, and surely does."""
 CUE_NAMES = ("probability", "residual", "reliability", *SALIENCY_CUES, "speed")
 
@@ -90,8 +90,8 @@ def moving_by_itself(image: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Fl
     guide, reach_px = lab(image) / 100, REACH_SHARE * max(image.shape[:2])
     weighted = smooth_within_edges(residual * weight, guide, reach_px, EDGE)
     total = smooth_within_edges(weight.copy(), guide, reach_px, EDGE)
-    mean = weighted / np.maximum(total, np.float32(LEAST_WEIGHT))
-    return np.clip((mean - MOVES[0]) / (MOVES[1] - MOVES[0]), 0, 1)
+    mean = weighted / np.maximum(total, np.float32(MIN_WEIGHT))
+    return np.clip((mean - MOVING_SIGMAS[0]) / (MOVING_SIGMAS[1] - MOVING_SIGMAS[0]), 0, 1)
 
 
 def moving_around(

@@ -46,11 +46,11 @@ DEPTH_WEIGHT = 0.3
 """Of the difference between a surface at infinity and one at hand."""
 STEP_COST = 0.002
 """Of a step where there is no edge at all: near pixels come first."""
-SMALLEST_SHARE, LARGEST_SHARE = 0.0004, 0.5
+MIN_SHARE, MAX_SHARE = 0.0004, 0.5
 """Of the image that a region may cover."""
 GROWTH = 1.12
 """From one candidate's area to the next one's."""
-PEAK = 0.75
+PEAK_SHARE = 0.75
 """Strength of a border, as a share of the strongest, from which a candidate counts as another level."""
 CLICK_RADIUS_SHARE = 0.006
 """Of the longer side: all pixels this near the click belong to it."""
@@ -59,9 +59,9 @@ NEAR_SHARE = 0.02
 AROUND_CONVINCES, MOTION_CONVINCES = 0.34, 0.5
 """Share of the neighbouring frames that call a pixel moving, and sureness of its own motion, above which it belongs to
 what moves."""
-SAME = 0.85
+SAME_OVERLAP = 0.85
 """Overlap (intersection over union) above which two candidates are one."""
-SMALLEST_PART = 0.02
+MIN_PART_SHARE = 0.02
 """Of a marked region that a click may mean."""
 
 
@@ -142,7 +142,7 @@ def region_at(
     by_edges, strongest = _candidates(distance, steps, marked)
     best = sure[0] if sure else by_edges[strongest]
     # Candidates that hardly differ from the best are no other level.
-    others = [region for region in (*sure[1:], *by_edges) if _overlap(region, best) < SAME]
+    others = [region for region in (*sure[1:], *by_edges) if _overlap(region, best) < SAME_OVERLAP]
     smaller = sorted((r for r in others if r.sum() < best.sum()), key=lambda r: -int(r.sum()))
     larger = sorted((r for r in others if r.sum() >= best.sum()), key=lambda r: int(r.sum()))
     ladder = larger if level > 0 else smaller
@@ -161,7 +161,7 @@ def part_of_region(
     distance, steps = distances_from(cues.features(), at)
     candidates, _ = _candidates(np.where(region, distance, np.inf), steps, None)
     parts = [part & region for part in candidates]
-    parts = [part for part in parts if SMALLEST_PART * region.sum() < part.sum() < SAME * region.sum()]
+    parts = [part for part in parts if MIN_PART_SHARE * region.sum() < part.sum() < SAME_OVERLAP * region.sum()]
     return parts[max(len(parts) - level, 0)] if parts else region
 
 
@@ -172,7 +172,7 @@ def _part_at(region: Bool[np.ndarray, "h w"], at: tuple[float, float]) -> Bool[n
         return None
     _, labels = parts_of(region, 4)
     part = labels == labels[row, column]
-    return part if SMALLEST_SHARE < part.mean() < LARGEST_SHARE else None
+    return part if MIN_SHARE < part.mean() < MAX_SHARE else None
 
 
 def _overlap(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
@@ -208,8 +208,8 @@ def _candidates(
     one with the strongest border."""
     order = np.sort(distance[np.isfinite(distance)], axis=None)
     count, areas = len(order), []
-    area = max(8.0, SMALLEST_SHARE * count)
-    while area < LARGEST_SHARE * count:
+    area = max(8.0, MIN_SHARE * count)
+    while area < MAX_SHARE * count:
         areas.append(int(area))
         area *= GROWTH
     across, down = steps
@@ -231,7 +231,7 @@ def _candidates(
     peaks = [
         k
         for k in range(len(smooth))
-        if smooth[k] >= PEAK * smooth.max() and smooth[k] >= smooth[max(k - 2, 0) : k + 3].max()
+        if smooth[k] >= PEAK_SHARE * smooth.max() and smooth[k] >= smooth[max(k - 2, 0) : k + 3].max()
     ]
     best = int(smooth.argmax())
     chosen = sorted({*_spread(peaks, best, len(areas)), best})

@@ -47,7 +47,7 @@ MAX_GAIN = 0.25
 nothing; with a focal length 15 % off it is a multiple."""
 MIN_RIVAL_SHARE = 0.95
 """Of what the cameras explain finely: other cameras that explain less are no rivals."""
-RUNAWAY = 30.0
+RUNAWAY_DISTANCE = 30.0
 """Times the usual distance from the middle of the path, at which a single frame's camera is wrong."""
 SURE_SHARE = 0.75
 """With more explained, the second estimate starts from the cameras themselves."""
@@ -189,7 +189,7 @@ def without_runaways(cameras: CameraEstimate) -> CameraEstimate:
     centres = cameras.T_world_camera[:, :3, 3]
     distance = (centres - centres[registered].median(dim=0).values).norm(dim=1)
     usual = distance[registered].quantile(0.75)
-    away = registered & ((distance > RUNAWAY * usual.clamp_min(1e-9)) | ~torch.isfinite(distance))
+    away = registered & ((distance > RUNAWAY_DISTANCE * usual.clamp_min(1e-9)) | ~torch.isfinite(distance))
     if not away.any() or away.sum() > 0.2 * registered.sum():
         return cameras
     T = geometry.interpolate_poses(cameras.T_world_camera, registered & ~away)

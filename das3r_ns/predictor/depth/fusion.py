@@ -15,7 +15,7 @@ from jaxtyping import Float32, Float64
 
 from das3r_ns.runtime.numba_jit import compiled
 
-AGREES = 0.05
+MAX_DIFFERENCE = 0.05
 """Relative difference of inverse depth within which two frames say the same."""
 
 
@@ -76,7 +76,7 @@ def _fuse(own, own_weight, others, other_weights, homography, epipole):
             for a in range(count):
                 score = 0.0
                 for b in range(count):
-                    near = abs(value[b] - value[a]) / (AGREES * value[a])
+                    near = abs(value[b] - value[a]) / (MAX_DIFFERENCE * value[a])
                     score += weight[b] * max(0.0, 1 - near * near)
                 if a == 0:
                     score *= 1.5  # its own flow was looked up at this very pixel
@@ -84,7 +84,7 @@ def _fuse(own, own_weight, others, other_weights, homography, epipole):
                     best, best_score = a, score
             total, mean, agree = 0.0, 0.0, 0
             for b in range(count):
-                near = abs(value[b] - value[best]) / (AGREES * value[best])
+                near = abs(value[b] - value[best]) / (MAX_DIFFERENCE * value[best])
                 if near < 1:
                     share_here = weight[b] * (1 - near * near)
                     total += share_here

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64
 from das3r_ns.predictor.base import DepthPrior
 from das3r_ns.runtime.progress import CONSOLE
 
-SURE = 5.0
+MIN_CONFIDENCE = 5.0
 """Confidence (depth over its standard deviation) from which a triangulated depth is compared with."""
 MIN_PIXELS = 100
 """Of a frame, that are compared: fewer do not tell its scale."""
@@ -31,7 +31,7 @@ LEVELS = 4
 """Of confidence, with equal numbers of pixels, whose standard deviation is told apart."""
 CONTRADICTS = 3.0
 """Standard deviations of the difference beyond which only one of two depths can be right."""
-DOUBTED = 0.5
+DOUBTED_SHARE = 0.5
 """Of its confidence that a depth keeps which the other contradicts."""
 MAX_CONFIDENCE = 100.0
 WHITE_NOISE = 1.553
@@ -97,7 +97,7 @@ def _compared(
     given: Float32[np.ndarray, "h w"], depth: Float32[np.ndarray, "h w"], confidence: Float32[np.ndarray, "h w"]
 ) -> tuple[Float64[np.ndarray, "m"], Float64[np.ndarray, "m"]]:
     """Logarithm of triangulated over given depth where both are known, and the relative variance of the former."""
-    both = (given > 0) & (depth > 0) & (confidence > SURE)
+    both = (given > 0) & (depth > 0) & (confidence > MIN_CONFIDENCE)
     ratio = np.log(depth[both].astype(np.float64) / given[both])
     return ratio, 1 / np.square(confidence[both].astype(np.float64))
 
@@ -174,7 +174,7 @@ def _relative_std(
     told = np.isfinite(spread)
     factor = 1.0
     if told.any():
-        sure = np.concatenate([_roughness(depth[i])[confidence[i] > SURE] for i in range(len(depth))])
+        sure = np.concatenate([_roughness(depth[i])[confidence[i] > MIN_CONFIDENCE] for i in range(len(depth))])
         sure = sure[np.isfinite(sure)]
         uneven = (WHITE_NOISE * float(np.median(sure)) if len(sure) else 0.0) ** 2
         white = MEDIAN_OF_BLOCK * (np.average(own[told], weights=count[told]) + uneven)
@@ -193,7 +193,7 @@ def _spread_of_blocks(
     n, height, width = (given.shape[0], given.shape[1] // BLOCK_PX, given.shape[2] // BLOCK_PX)
     inside = (slice(None), slice(height * BLOCK_PX), slice(width * BLOCK_PX))
     given, depth, confidence = (values[inside] for values in (given, depth, confidence))
-    both = (given > 0) & (depth > 0) & (confidence > SURE)
+    both = (given > 0) & (depth > 0) & (confidence > MIN_CONFIDENCE)
     ratio = np.where(both, np.log(np.maximum(depth, 1e-12) / np.maximum(given, 1e-12)), np.nan)
     blocks = ratio.reshape(n, height, BLOCK_PX, width, BLOCK_PX).transpose(0, 1, 3, 2, 4).reshape(-1, BLOCK_PX**2)
     blocks = blocks[np.isfinite(blocks).sum(axis=1) > BLOCK_PX**2 // 2]
@@ -230,4 +230,4 @@ def join_depth(
         mean = np.exp((weight_own * log_own + weight_given * log_given) / np.maximum(total, 1e-12))
         depth[i] = np.where(total > 0, mean, own)
         sure = np.sqrt(prior.own_factor**2 * weight_own + weight_given)  # as sure as it states itself
-        confidence[i] = np.minimum(sure, MAX_CONFIDENCE) * np.where(contradicts, DOUBTED, 1)
+        confidence[i] = np.minimum(sure, MAX_CONFIDENCE) * np.where(contradicts, DOUBTED_SHARE, 1)

@@ -39,7 +39,7 @@ REACH = 0.02
 """How far votes are smoothed where neither image nor depth has an edge, as a share of the longer side."""
 STEEPNESS = 12.0
 """Logits of the probability for each unit of the share of a pixel's surroundings that is gone."""
-UNCERTAIN = 0.1
+UNCERTAIN_WEIGHT = 0.1
 """Weight, against that of a pixel that was compared, of the belief that nothing is gone."""
 
 
@@ -92,7 +92,7 @@ def depth_agreement(
         guide = np.concatenate((lab(image(i)) / 100, outside.edge_guide(i, config.contrast)), axis=-1)
         away, there = (np.ascontiguousarray(votes[i, ..., c], np.float32) for c in (0, 1))
         away, there = (smooth_within_edges(v, guide, reach, config.contrast) for v in (away, there))
-        share = away / (away + there + np.float32(UNCERTAIN))
+        share = away / (away + there + np.float32(UNCERTAIN_WEIGHT))
         gone[i] = 1 / (1 + np.exp(STEEPNESS * (0.5 - share)))
         fades = (outside.std[i] - TELLING_STD[0]) / (TELLING_STD[1] - TELLING_STD[0])
         certain[i] = np.clip(away + there, 0, 1) * np.clip(1 - fades, 0, 1)

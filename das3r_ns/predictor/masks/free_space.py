@@ -31,7 +31,7 @@ NEAREST_FRAME = 4
 """Frames. Closer ones see about the same, and share the errors of the flow."""
 SPREAD_FRAMES = 16
 """Frames over the whole clip that each frame is compared with."""
-LEAST_CONFIDENCE = 3.0
+MIN_CONFIDENCE = 3.0
 """Of both depths; about their inverse relative error."""
 MARGIN = 0.08
 """Least relative difference of inverse depth between a point and what is seen behind it."""
@@ -41,12 +41,12 @@ COLOUR_BLUR_PX = 1.0
 """Standard deviation, map pixels: points are looked up at whole pixels."""
 OTHER_COLOUR = 8.0
 """CIELAB. What looks the same may be the same, at a depth that is wrong in one of the frames."""
-LEAST_VIEWS = 2
-AGREEING = 0.5
+MIN_VIEWS = 2
+MIN_AGREEING_SHARE = 0.5
 """Share of what two frames both see that must lie at the same depth in both. Else a pose is wrong, not the scene."""
 STEEPNESS = 16.0
 """Logits of the probability for each unit of the share of a pixel's surroundings that is seen through."""
-UNCERTAIN = 0.02
+UNCERTAIN_WEIGHT = 0.02
 """Weight, against that of a pixel whose own depth was compared, of the belief that nothing was seen through."""
 
 
@@ -91,7 +91,7 @@ def add_free_space_violations(
         gone, stays = (np.ascontiguousarray(votes[i, ..., c], np.float32) for c in (0, 1))
         if reach > 0:
             gone, stays = (smooth_within_edges(v, guide, reach, config.contrast) for v in (gone, stays))
-        share = gone / (gone + stays + np.float32(UNCERTAIN))
+        share = gone / (gone + stays + np.float32(UNCERTAIN_WEIGHT))
         np.maximum(dynamic[i], 1 / (1 + np.exp(STEEPNESS * (0.5 - share))), out=dynamic[i])
 
 
@@ -131,10 +131,10 @@ def _votes(
         own = depth[index], confidence[index], dynamic[index], colour[index]
         found, agreeing = _compare(*own, depth[j], confidence[j], dynamic[j], colour[j], H, e)
         overlap = np.count_nonzero(found)
-        if overlap and agreeing >= AGREEING * overlap:
+        if overlap and agreeing >= MIN_AGREEING_SHARE * overlap:
             through += found == 2
             compared += found > 0
-    gone = (through >= LEAST_VIEWS) & (through >= least_share * compared)
+    gone = (through >= MIN_VIEWS) & (through >= least_share * compared)
     return np.stack((gone, (compared > 0) & ~gone), axis=-1).astype(np.float16)
 
 
@@ -147,7 +147,7 @@ def _compare(depth, confidence, dynamic, colour, depth_j, confidence_j, dynamic_
     agreeing = 0
     for y in range(h):
         for x in range(w):
-            if depth[y, x] <= 0 or confidence[y, x] < LEAST_CONFIDENCE or dynamic[y, x] >= 0.5:
+            if depth[y, x] <= 0 or confidence[y, x] < MIN_CONFIDENCE or dynamic[y, x] >= 0.5:
                 continue
             d = 1.0 / depth[y, x]
             z = H[2, 0] * (x + 0.5) + H[2, 1] * (y + 0.5) + H[2, 2] + d * e[2]
@@ -157,7 +157,7 @@ def _compare(depth, confidence, dynamic, colour, depth_j, confidence_j, dynamic_
             row = int(np.floor((H[1, 0] * (x + 0.5) + H[1, 1] * (y + 0.5) + H[1, 2] + d * e[1]) / z))
             if column < 1 or row < 1 or column >= w - 1 or row >= h - 1:
                 continue
-            if confidence_j[row, column] < LEAST_CONFIDENCE or dynamic_j[row, column] >= 0.5:
+            if confidence_j[row, column] < MIN_CONFIDENCE or dynamic_j[row, column] >= 0.5:
                 continue
             # The nearest surface around counts, for outlines of depth are a pixel off.
             nearest, complete = 0.0, True

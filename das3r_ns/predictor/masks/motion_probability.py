@@ -39,13 +39,13 @@ WELL_MEASURED = 0.2
 UNKNOWN = (1.0, 0.02)
 """Residual that is taken where nothing is known, which speaks against motion, and its weight."""
 CAMERA_RESIDUAL = 0.75
-"""Residual that exact cameras leave at most in `LEAST_MOVING` of a frame. Where all of a frame has more, the cameras
-are inexact (rolling shutter, distortion, drift), and residuals count in units of what they leave everywhere."""
-LEAST_MOVING = 0.3
+"""Residual that exact cameras leave at most in `MIN_STATIC_SHARE` of a frame. Where all of a frame has more, the
+cameras are inexact (rolling shutter, distortion, drift), and residuals count in units of what they leave everywhere."""
+MIN_STATIC_SHARE = 0.3
 """Share of a frame that is static even where most moves."""
 IN_DOUBT = (0.1, 0.4)
 """Shares of the border that move: with the first, motion is believed, with the second, it is in doubt."""
-DOUBTED = 0.95
+DOUBTED_SHARE = 0.95
 """Share of the log-odds that is taken off where motion is wholly in doubt: with cameras that follow the wrong object,
 or water all around, residuals are large and say little."""
 
@@ -109,7 +109,7 @@ def camera_doubt(evidence: Evidence, config: MaskConfig) -> Float32[np.ndarray, 
 
 def camera_residual(evidence: Evidence) -> Float32[np.ndarray, "n 1 1"]:
     """What the cameras leave everywhere around each frame's time, over what exact ones leave; 1 or more."""
-    lowest = [np.quantile(frame[::2, ::2].astype(np.float32), LEAST_MOVING) for frame in evidence.residual]
+    lowest = [np.quantile(frame[::2, ::2].astype(np.float32), MIN_STATIC_SHARE) for frame in evidence.residual]
     return np.maximum(1, around_time(np.array(lowest)) / CAMERA_RESIDUAL).astype(np.float32)[:, None, None]
 
 
@@ -148,6 +148,6 @@ def motion_probability(
         for cue, weight in trusted.items():
             outstanding = evidence.cue(cue)[i].astype(np.float32)
             moving[i] += weight[i] * log_odds(outstanding + np.float32(0.5 - NEUTRAL[cue]), 0.05)
-        moving[i] *= 1 - DOUBTED * in_doubt[i]
+        moving[i] *= 1 - DOUBTED_SHARE * in_doubt[i]
         moving[i] = 1 / (1 + np.exp(-moving[i]))
     return moving

@@ -18,7 +18,7 @@ MIN_STD = 0.01
 """Least relative standard deviation of an inverse depth: points are looked up at whole pixels."""
 MAX_STD = 0.15
 """Relative standard deviation beyond which depth cannot tell an object from what lies behind it."""
-ALONE = 4.0
+MAX_NEIGHBOUR_SIGMAS = 4.0
 """Standard deviations within which a pixel needs `MIN_ALIKE` of its eight neighbours; else its depth is an outlier. A
 wire one pixel wide has two."""
 MIN_ALIKE = 2
@@ -114,7 +114,7 @@ def _without_noise(inverse: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "
             for column in range(3):
                 if (row, column) != (1, 1):
                     near = padded[row : row + logs.shape[0], column : column + logs.shape[1]]
-                    alike += np.abs(near - logs) < ALONE * noise
+                    alike += np.abs(near - logs) < MAX_NEIGHBOUR_SIGMAS * noise
     logs = np.where(alike < MIN_ALIKE, median, logs)
     logs = cv2.bilateralFilter(logs, 5, 3 * noise, 1.5)
     return np.where(known, np.exp(logs), 0).astype(np.float32)

@@ -31,12 +31,12 @@ MOTION_CONTRAST_PX = 0.4
 """Barrier in the motion that depth leaves, pixels a frame, that is neither small nor large."""
 NEUTRAL = {"colour": 0.4, "depth": 0.5, "motion": 0.5}
 """How much must stand out to speak neither for an object nor against it."""
-FLOATS = 0.7
+FLOATING_CONTRAST = 0.7
 """Of depth: what stands out more is over five times nearer than the median, or beyond infinity, and meets nothing
 that is."""
-MOVES = 0.2
+MIN_MOTION = 0.2
 """Probability of motion above which something that stands out counts as moving: less than would convince alone."""
-LEAST_AREA = 0.003
+MIN_AREA_SHARE = 0.003
 """Share of the image that must stand out for a cue to be trusted."""
 FADE_FRAMES = 15.0
 """Standard deviation of the time over which trust is averaged."""
@@ -64,16 +64,20 @@ def contrasts(image: UInt8[np.ndarray, "h w 3"], fit: InverseDepth) -> Float32[n
 
 
 def floating(depth_contrast: Float32[np.ndarray, "*s"]) -> Float32[np.ndarray, "*s"]:
-    """Log-odds that an object floats free rather than stands on something: 0 up to `FLOATS`, then those above it.
+    """Log-odds that an object floats free rather than stands on something: 0 up to `FLOATING_CONTRAST`, then more.
 
     An object that moves along with the camera shows parallax of its own, so it seems to hang before the scene: what it
     stands on has another depth. Objects at rest reach the border at their own depth, over the ground they stand on.
     """
-    return np.maximum(log_odds(depth_contrast, 0.02) - np.float32(np.log(FLOATS / (1 - FLOATS))), 0)
+    return np.maximum(
+        log_odds(depth_contrast, 0.02) - np.float32(np.log(FLOATING_CONTRAST / (1 - FLOATING_CONTRAST))), 0
+    )
 
 
 def trust(
-    moving: Float32[np.ndarray, "n h w"], outstanding: Float[np.ndarray, "n h w"], moves_from: float = MOVES
+    moving: Float32[np.ndarray, "n h w"],
+    outstanding: Float[np.ndarray, "n h w"],
+    moves_from: float = MIN_MOTION,
 ) -> Float32[np.ndarray, "n 1 1"]:
     """Share of what stands out that moves, around each frame's time; near 0 where next to nothing stands out.
 
@@ -86,7 +90,7 @@ def trust(
         area = outstanding[i].astype(np.float32) ** 2
         moves = 1 / (1 + np.exp((np.float32(np.log(moves_from / (1 - moves_from))) - here) / np.float32(0.375)))
         moving_area[i], whole_area[i] = (area * moves).mean(), area.mean()
-    share = around_time(moving_area) / (around_time(whole_area) + LEAST_AREA)
+    share = around_time(moving_area) / (around_time(whole_area) + MIN_AREA_SHARE)
     return share.astype(np.float32)[:, None, None]
 
 

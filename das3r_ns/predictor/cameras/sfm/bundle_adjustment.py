@@ -28,7 +28,7 @@ SIGMA_FLOOR = 0.02
 """Pixels of the flow. No flow is more accurate, and a scale of zero would make everything an outlier."""
 CORRELATED = 100.0
 """Neighbouring grid points, offsets and frames err together: this many positions say as much as one."""
-ENOUGH = 100
+MIN_POSITIONS = 100
 """Positions that a frame's own noise can be told from."""
 MEDIAN_RADIUS = 1.1774
 """Median distance from the centre of a two-dimensional normal distribution, in standard deviations."""
@@ -120,7 +120,7 @@ def noise_by_frame(tracks: Tracks, errors: Float64[np.ndarray, "a k p"]) -> Floa
         a, slot = np.nonzero((tracks.target == j) | ((tracks.anchor == j)[:, None] & (tracks.target >= 0)))
         weight, values = tracks.weight[a, slot], normalised[a, slot]
         for least in (0.5, 0.0):  # sharp static positions if there are some, else all
-            if (weight > least).sum() >= ENOUGH:
+            if (weight > least).sum() >= MIN_POSITIONS:
                 noise[j] = np.median(values[weight > least]) / MEDIAN_RADIUS
                 break
     typical = np.nanmedian(noise) if np.isfinite(noise).any() else SIGMA_FLOOR

@@ -18,12 +18,12 @@ from jaxtyping import Float32, UInt8
 
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.refiners.choice import find_weights
-from das3r_ns.predictor.masks.saliency_cues import LEAST_AREA, around_time, log_odds, trust
+from das3r_ns.predictor.masks.saliency_cues import MIN_AREA_SHARE, around_time, log_odds, trust
 from das3r_ns.predictor.masks.temporal import average_along_flow
 from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.runtime.progress import stage
 
-SIDE = 320
+SIDE_PX = 320
 """Pixels of the network's square input."""
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -31,14 +31,14 @@ OFFSETS = (1, 2, 4, 8)
 """Distances in frames, both ways, over which salience is averaged along the flow: single images flicker."""
 WEIGHT = 1.2
 """Of the log-odds of salience against those of motion, where all that is salient moves."""
-SALIENT = 0.4
+NEUTRAL_SALIENCE = 0.4
 """Salience, after averaging, that speaks neither for nor against an object."""
-MOVES = 0.4
+MIN_MOTION = 0.4
 """Probability of motion above which something salient counts as moving: salience finds an object in every image, and
 must see more of it move than what stands out in colour or depth."""
-CORE = (0.3, 0.85)
+CORE_SALIENCE = (0.3, 0.85)
 """Salience, after averaging, of an object with its surroundings and of what is salient in every frame."""
-STEADY = (0.2, 0.4)
+STEADY_SHARE = (0.2, 0.4)
 """Share of the former that is the latter: below the first salience flickers, above the second it is steady. Where
 nothing moves (a walk through a kitchen) it is 0.13 to 0.16, on clips of DAVIS with motion in doubt 0.44 and more."""
 
@@ -87,8 +87,8 @@ def combine(
     """Sum of the log-odds of motion and of salience, the latter as far as what is salient moves, or as motion is in
     doubt and salience steady: then the object that the clip is about is the best guess."""
     moving = log_odds(dynamic_prob, 1e-4)
-    trusted = np.maximum(trust(moving, salience, MOVES), doubt[:, None, None] * steadiness(salience))
-    salient = log_odds(salience + np.float32(0.5 - SALIENT), 0.05)
+    trusted = np.maximum(trust(moving, salience, MIN_MOTION), doubt[:, None, None] * steadiness(salience))
+    salient = log_odds(salience + np.float32(0.5 - NEUTRAL_SALIENCE), 0.05)
     return 1 / (1 + np.exp(-moving - np.float32(WEIGHT) * trusted * salient))
 
 
@@ -98,9 +98,11 @@ def steadiness(salience: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "n
     Args:
         salience: averaged along the flow.
     """
-    around, core = (around_time((salience > level).mean(axis=(1, 2))) for level in CORE)
-    share = core / np.maximum(around, LEAST_AREA)
-    return np.clip((share - STEADY[0]) / (STEADY[1] - STEADY[0]), 0, 1).astype(np.float32)[:, None, None]
+    around, core = (around_time((salience > level).mean(axis=(1, 2))) for level in CORE_SALIENCE)
+    share = core / np.maximum(around, MIN_AREA_SHARE)
+    return np.clip((share - STEADY_SHARE[0]) / (STEADY_SHARE[1] - STEADY_SHARE[0]), 0, 1).astype(np.float32)[
+        :, None, None
+    ]
 
 
 class Salience:
@@ -116,7 +118,7 @@ class Salience:
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """Salience of an RGB image, stretched to 0..1 where anything stands out."""
-        small = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small = cv2.resize(frame, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
         small = (small / max(float(small.max()), 1.0) - MEAN) / DEVIATION
         if not hasattr(self._own, "network"):
             self._own.network = cv2.dnn.readNetFromONNX(self._weights)

@@ -28,11 +28,11 @@ MAX_OBJECTS = 6
 """Objects prompted in a part of a clip."""
 MIN_AREA = 0.001
 """Share of the image; smaller regions prompt nothing."""
-COVERED = 0.5
+MAX_COVERED_SHARE = 0.5
 """Share of a region that earlier objects must cover for it to prompt no more."""
-MOVES = 0.4
+MIN_MOTION = 0.4
 """Mean probability of motion within an object's masks, over the clip, below which it is dropped."""
-REMAINS = 0.45
+REMAINING_SHARE = 0.45
 """What is left of the probability by motion where no object is: below one half, since SAM 2 knows where objects end,
 but not nothing, since it segments no smoke and no shadows."""
 
@@ -105,7 +105,7 @@ def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.nda
                 continue
             region = labels == label
             score = float((probability[region] - 0.5).sum())
-            if score > best_score and covered[i][region].mean() < COVERED:
+            if score > best_score and covered[i][region].mean() < MAX_COVERED_SHARE:
                 best, best_score = (i, region, stats[label]), score
     if best is None:
         return None
@@ -142,12 +142,12 @@ def _refine_part(
             found = _carry(predictor, state, prompt, scale, dynamic_prob.shape)
             predictor.reset_state(state)
             inside = found > 0.5
-            if inside.any() and dynamic_prob[inside].mean() >= MOVES:
+            if inside.any() and dynamic_prob[inside].mean() >= MIN_MOTION:
                 objects = np.maximum(objects, found)
             covered |= inside
             covered[prompt.frame] |= prompt.region  # asked once, whatever the answer
             prompt = next_prompt(dynamic_prob, covered)
-    return np.maximum(objects, np.float32(REMAINS) * dynamic_prob)
+    return np.maximum(objects, np.float32(REMAINING_SHARE) * dynamic_prob)
 
 
 def _carry(
