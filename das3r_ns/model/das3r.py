@@ -1,6 +1,6 @@
 """The model: splatfacto's Gaussians, with staticness on every training pixel and every Gaussian.
 
-In: a frame a step. Out: `rgb`, `depth`, `accumulation`, `staticness`, `unseen`, `background`.
+In: a frame a step; out: the terms of its loss. What is shown of a model is in `shown`.
 A training frame is known by its number (`cam_idx`, `image_idx`); a frame of the clip by `frame_index`.
 
 A step never waits for the GPU: no `.item()`, no branch on a tensor, no tensor made on the host. Numbers that change
@@ -9,15 +9,11 @@ over the steps (resolution, degree of the harmonics) follow from `step`, which i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
@@ -26,16 +22,14 @@ from das3r_ns.model import frame_metrics, losses
 from das3r_ns.model.density import prune
 from das3r_ns.model.frame_loss import ExtraTensors, ExtraTerms, FrameTerms, frame_terms, masked_terms, published_terms
 from das3r_ns.model.graphed import Graphed
-from das3r_ns.model.hidden import guessed
 from das3r_ns.model.map_edits import MapChange, add_uncovered, remove_ghosts, take_maps
-from das3r_ns.model.poses import view_matrix
-from das3r_ns.model.remarking import ErrorMemory, missed_motion, support
-from das3r_ns.model.rendering import View, draw
+from das3r_ns.model.remarking import ErrorMemory, missed_motion
+from das3r_ns.model.rendering import draw
+from das3r_ns.model.shown import ShownModel
 from das3r_ns.model.shutter import blurred
-from das3r_ns.model.state import Das3rState
 
 
-class Das3rModel(Das3rState):
+class Das3rModel(ShownModel):
     """Gaussian splatting of what does not move."""
 
     def populate_modules(self) -> None:
@@ -43,11 +37,6 @@ class Das3rModel(Das3rState):
         super().populate_modules()
         self.errors: ErrorMemory | None = None
         self.perceptual = frame_metrics.PerceptualMetric()
-        self.viewer_outputs: Callable[[Cameras, dict[str, Tensor]], dict[str, Tensor]] | None = None
-        self.guesses_wanted = True
-        """Off while what is shown has no use for `unseen`: finding guesses takes an epoch."""
-        self._in_training = False
-        self._guessed: Tensor | None = None
         self._compared: tuple[Tensor, tuple[Tensor, FrameTerms]] | None = None  # see `_compare`
         if self.maps is not None:
             self.extras = ExtraTerms(self.shutter is not None, self.exposure is not None, self.config.hidden.weight)
@@ -92,64 +81,30 @@ class Das3rModel(Das3rState):
             f"{removed} Gaussians removed that no static pixel shows"
         )
 
-    def take_dynamic_prob(self, frames: dict[int, Tensor], pictures: dict[int, Tensor]) -> MapChange:
+    def take_dynamic_prob(self, frames: dict[int, Tensor], images: dict[int, Tensor]) -> MapChange:
         """Go on with other maps: see `map_edits.take_maps`.
 
         Args:
             frames: `dynamic_prob` [h w] by training frame.
-            pictures: images [H W 3] of those frames, colours in 0..1.
+            images: [H W 3] of those frames, colours in 0..1.
         """
         change = take_maps(self, frames)
         if self.config.densify and "staticness" in self.gauss_params:
             change.removed = remove_ghosts(self, change)
-            change.added = add_uncovered(self, change, pictures)
+            change.added = add_uncovered(self, change, images)
         self._guessed = None
         return change
 
     def _judge_gaussians(self) -> int:
         """Remove the Gaussians that no static pixel speaks for; returns how many."""
         config = self.config.remarking
-        static, everywhere = self._support().unbind(-1)
+        static, everywhere = self.support().unbind(-1)
         doomed = (static < config.min_support) | (static < config.min_share * everywhere)
         return prune(self.gauss_params, self.optimizers, self.strategy_state, doomed)
 
-    def _support(self) -> Tensor:
-        """What each Gaussian contributes to static pixels and to all pixels of the training frames."""
-        maps = self.maps
-        assert maps is not None
-        splats = self.splats(shown=False)
-
-        def render(frame: int, values: Tensor) -> Tensor:
-            with torch.no_grad():  # nobody asks for the cameras' part
-                view = self.training_view(frame)
-            return draw(
-                splats.carrying(values), view, self.config.rasterize_mode, rasterizer=self.config.rasterizer
-            ).color
-
-        def weight(frame: int) -> Tensor:
-            return maps.counted(frame, *self.image_sizes[frame])
-
-        return support(render, weight, self.num_train_data, self.means.new_zeros(self.num_points, 2))
-
-    def load_state_dict(self, dict: dict[str, Tensor], **kwargs: Any) -> Any:  # type: ignore[override]
-        """See `Das3rState`."""
-        self._guessed = None
-        return super().load_state_dict(dict, **kwargs)
-
-    def _guesses(self) -> Tensor:
-        """1 for Gaussians that show ground no training frame showed. Looked up once in a trained model; while training
-        goes on, 0: it takes as long as an epoch of steps, and the viewer would wait for it."""
-        if self.hidden_ground is None or self._in_training or not self.guesses_wanted:
-            return self.means.new_zeros(self.num_points, 1)
-        known = self._guessed
-        if known is None or len(known) != self.num_points:
-            static, everywhere = self._support().unbind(-1)
-            known = self._guessed = guessed(static, everywhere, self.num_train_data, self.config.hidden)
-        return known
-
     def get_outputs(self, camera: Cameras) -> dict[str, Tensor]:  # type: ignore[override]
         """Render a camera: a training frame while training, any camera otherwise."""
-        return self._training_outputs(camera) if self.training else self._shown_outputs(camera)
+        return self._training_outputs(camera) if self.training else self.shown_outputs(camera)
 
     def _training_outputs(self, camera: Cameras) -> dict[str, Tensor]:
         assert camera.metadata is not None
@@ -167,77 +122,6 @@ class Das3rModel(Das3rState):
         self.info = image.info  # `rgb` is not yet blurred and exposed: that is recorded together with the loss
         outputs = {"rgb": image.color, "accumulation": image.alpha, "background": background}
         return outputs if image.depth is None else {**outputs, "depth": image.depth}
-
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """Splatfacto's; in a viewer also what its panel adds about the frames of the clip."""
-        outputs = super().get_outputs_for_camera(camera, obb_box)
-        return outputs if self.viewer_outputs is None else {**outputs, **self.viewer_outputs(camera, outputs)}
-
-    @torch.no_grad()
-    def culled_layer(self, camera: Cameras) -> Float[Tensor, "h w 4"]:
-        """The Gaussians that `cull_staticness` takes out of sight, alone and as if they were static: colour times
-        alpha, and alpha."""
-        culled = self.gaussian_staticness < self.cull_staticness
-        height, width = int(camera.height.item()), int(camera.width.item())
-        if not bool(culled.any()):
-            return self.means.new_zeros(height, width, 4)
-        splats = self.splats(shown=False)[culled]
-        splats = replace(splats, opacities=torch.sigmoid(self.gauss_params["opacities"].flatten())[culled])
-        image = draw(splats, self._view(camera)[0], self.config.rasterize_mode, rasterizer=self.config.rasterizer)
-        return torch.cat((image.color.clamp(0, 1), image.alpha), dim=-1)
-
-    def _view(self, camera: Cameras) -> tuple[View, Tensor | None]:
-        """Where a camera that is shown stands, refined if it is a frame's; and that frame's place in the clip."""
-        place = (camera.metadata or {}).get("frame_index")
-        pose, factor = camera.camera_to_worlds, torch.ones(1)
-        if place is not None:
-            pose, factor = self.camera_optimizer.refine(camera, place)
-        view = View(
-            view_matrix(pose.to(self.device), factor[0].to(self.device)),
-            camera.get_intrinsics_matrices().to(self.device),
-            int(camera.height.item()),
-            int(camera.width.item()),
-        )
-        return view, place
-
-    @torch.no_grad()
-    def _shown_outputs(self, camera: Cameras) -> dict[str, Tensor]:
-        background = self.background_color.to(self.device)
-        splats = self.splats(shown=True)
-        carried = torch.cat((self.gaussian_staticness[:, None], self._guesses()), dim=-1)
-        if self.crop_box is not None:
-            inside = self.crop_box.within(self.means).flatten()
-            splats, carried = splats[inside], carried[inside]
-        metadata = camera.metadata or {}
-        view, place = self._view(camera)
-        # A camera that is to stay where it is may say separately which frame's exposure it wants.
-        exposed = metadata.get("exposure_index", place)
-        image = draw(
-            splats,
-            view,
-            self.config.rasterize_mode,
-            background,
-            extra=carried,
-            with_depth=True,
-            rasterizer=self.config.rasterizer,
-        )
-        rgb, alpha, depth = image.color, image.alpha, image.depth
-        assert depth is not None
-        share = image.extra / alpha.clamp_min(1e-6)
-        motion = metadata.get("camera_motion")
-        if self.shutter is not None and motion is not None:
-            rgb = self.shutter.blur(rgb, depth, view.K[0], motion.reshape(-1, 6)[0].to(rgb))
-        if self.exposure is not None and exposed is not None:
-            rgb = self.exposure.expose_at(rgb, exposed.flatten()[:1])
-        return {
-            "rgb": rgb.clamp(0, 1),
-            "depth": torch.where(alpha > 0, depth, depth.max()),
-            "accumulation": alpha,
-            "staticness": share[..., :1],
-            # Less than half covered, or covered by a guess: no frame showed a static surface there.
-            "unseen": ((alpha < 0.5) | (share[..., 1:] > 0.5)).float(),
-            "background": background.expand(view.height, view.width, 3),
-        }
 
     def _target(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
         """The image to compare with, as large as the render."""

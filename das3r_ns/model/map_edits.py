@@ -117,22 +117,20 @@ def _contributions(model: Das3rModel, frame: int, weight: Float[Tensor, "h w 2"]
         leaf = torch.zeros(model.num_points, 2, device=model.device, requires_grad=True)
         with torch.no_grad():
             view = model.training_view(frame)
-        picture = draw(
-            splats.carrying(leaf), view, model.config.rasterize_mode, rasterizer=model.config.rasterizer
-        ).color
-        return torch.autograd.grad((picture * weight).sum(), leaf)[0]
+        drawn = draw(splats.carrying(leaf), view, model.config.rasterize_mode, rasterizer=model.config.rasterizer).color
+        return torch.autograd.grad((drawn * weight).sum(), leaf)[0]
 
 
 @torch.no_grad()
-def add_uncovered(model: Das3rModel, change: MapChange, pictures: dict[int, Float[Tensor, "H W 3"]]) -> int:
+def add_uncovered(model: Das3rModel, change: MapChange, images: dict[int, Float[Tensor, "H W 3"]]) -> int:
     """Put Gaussians where pixels were called static and the render does not show them."""
     depth = model.kwargs.get("metadata", {}).get("depth")
     room = model.config.max_gaussians - model.num_points
     if not change.static or depth is None or room <= 0:
         return 0
-    frames = sorted(frame for frame in change.static if frame in pictures)
+    frames = sorted(frame for frame in change.static if frame in images)
     step = max(1, -(-len(frames) // MAX_FRAMES_TO_FILL))
-    found = [_uncovered(model, i, change.static[i], depth[i].to(model.device), pictures[i]) for i in frames[::step]]
+    found = [_uncovered(model, i, change.static[i], depth[i].to(model.device), images[i]) for i in frames[::step]]
     seeds = _joined([seeds for seeds in found if len(seeds) > 1], min(room, model.config.max_gaussians // 10))
     if seeds is None:
         return 0
@@ -145,7 +143,7 @@ def _uncovered(
     frame: int,
     static: Bool[Tensor, "h w"],
     depth: Float[Tensor, "h w"],
-    picture: Float[Tensor, "H W 3"],
+    image: Float[Tensor, "H W 3"],
 ) -> Seeds:
     """Points of a training frame that its render does not show."""
     view, size = model.training_view(frame), static.shape
@@ -153,7 +151,7 @@ def _uncovered(
         model.splats(shown=False), view, model.config.rasterize_mode,
         model.background_color.to(model.device), rasterizer=model.config.rasterizer,
     ).color  # fmt: skip
-    colour, rendered = (_shrunk(image.to(model.device), size) for image in (picture, shown))
+    colour, rendered = (_shrunk(each.to(model.device), size) for each in (image, shown))
     wanted = static & (depth > 0) & ((colour - rendered).abs().mean(dim=-1) > MIN_ERROR)
     row, column = torch.nonzero(wanted, as_tuple=True)
     every = max(1, -(-len(row) // MAX_POINTS_A_FRAME))

@@ -15,6 +15,7 @@ from pretend_cuda import on_gpu, on_host, pretended_gpu
 
 from das3r_ns import config
 from das3r_ns.model import das3r, frame_loss, poses
+from das3r_ns.model import shown as shown_module
 from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.model.rasterizer.cpu import rasterize_cpu
 from das3r_ns.model.rasterizer.inputs import RasterizerInputs
@@ -141,7 +142,7 @@ def test_what_is_recorded_waits_for_nothing_and_makes_no_tensor_on_the_host(lear
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 @pytest.mark.parametrize(("method", "options"), METHODS.values(), ids=METHODS.keys())
 def test_what_is_shown_and_measured_mixes_no_devices(method, options, where, monkeypatch):
-    monkeypatch.setattr(das3r, "support", looked_at)
+    monkeypatch.setattr(shown_module, "support", looked_at)
     with pretended_gpu():
         model, cameras = model_on_gpu(method, **options)
         model.eval()
@@ -170,7 +171,7 @@ def looked_at(render: Any, weight: Any, num_frames: int, values: torch.Tensor) -
 
 
 def test_moving_pixels_are_looked_for_on_the_gpu(monkeypatch):
-    monkeypatch.setattr(das3r, "support", looked_at)
+    monkeypatch.setattr(shown_module, "support", looked_at)
     removed = []
     monkeypatch.setattr(das3r, "prune", lambda *arguments: removed.append(arguments[-1]) or 0)
     with pretended_gpu():

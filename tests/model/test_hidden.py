@@ -89,8 +89,8 @@ def test_where_an_object_never_moves_away_a_continuation_is_learned_and_said_to_
     assert found[h // 2 + 6 : h - 2, 2 : w // 2 - 6].mean() > 0.6
     assert found[2 : h // 2 - 6, 2 : w - 2].mean() < 0.3
     # As if no static pixel had shown any Gaussian, though all paint.
-    support = model._support()
-    model._guessed, model._support = None, lambda: support * torch.tensor([0.0, 1.0])
+    support = model.support()
+    model._guessed, model.support = None, lambda: support * torch.tensor([0.0, 1.0])
     found, covered = unseen()
     assert covered.any()
     assert (found[covered] == 1).all()
