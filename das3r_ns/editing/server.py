@@ -24,9 +24,10 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler, StaticFileHandler
 
 from das3r_ns import __version__
+from das3r_ns.editing.actions import Answer
 from das3r_ns.editing.clip import Kept
 from das3r_ns.editing.cues import CUE_NAMES
-from das3r_ns.editing.session import Answer, EditSession
+from das3r_ns.editing.session import EditSession
 from das3r_ns.runtime.failures import sentence_of
 
 PAGE = Path(__file__).parent / "page"

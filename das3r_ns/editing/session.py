@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool
 
+from das3r_ns.editing.actions import Action, Answer, Cancelled, Progress, edit_in_words, followed_in_words
 from das3r_ns.editing.carry import Carried, carry_false_region, carry_object, refined
 from das3r_ns.editing.clip import EditedClip, Kept, Masks
 from das3r_ns.editing.cues import FrameCues, frame_cues, region_cues
@@ -28,32 +29,12 @@ Place = tuple[float, float]
 
 JOINED_SHARE = 0.15
 """Of an image: one piece of the mask that is larger is taken for several objects that touch."""
+
 MAX_POINTS = 20_000
 """Of one stroke."""
+
 MAX_SHARE = 0.2
 """Of the image's width, for the radius of the brush."""
-
-
-class Cancelled(RuntimeError):
-    """Somebody asked to stop what was under way."""
-
-
-@dataclass
-class Progress:
-    """What is under way, for who watches."""
-
-    text: str = ""
-    done: int = 0
-    total: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an action did."""
-
-    text: str
-    """One line for the user."""
-    edit: Edit | None = None
 
 
 class EditSession:
@@ -188,14 +169,14 @@ class EditSession:
 
     # --- How ----------------------------------------------------------------------------------------------------------
 
-    def _action(self) -> _Action:
-        return _Action(self._acting, self._cancel, self.progress)
+    def _action(self) -> Action:
+        return Action(self._acting, self._cancel, self.progress)
 
     def _changed(self, change: Callable[[], Edit | None], done: str, nothing: str) -> Answer:
         with self._action():
             edit = change()
             self.masks.update()
-            return Answer(nothing) if edit is None else Answer(done.format(_in_words(edit)), edit)
+            return Answer(nothing) if edit is None else Answer(done.format(edit_in_words(edit)), edit)
 
     def _region(self, frame: int, at: Place, moving: bool, level: int) -> Bool[np.ndarray, "h w"]:
         marked = self.masks.moving(frame)
@@ -228,7 +209,7 @@ class EditSession:
         if whole_clip:
             carried = self._carried(frame, resized_layer(region, self.clip.map_size), moving)
             layers = carried.layers | layers
-            text = _followed_in_words(carried, len(self.clip))
+            text = followed_in_words(carried, len(self.clip))
         edit = Edit("", tool, moving, (), whole_clip, 0, at)
         stored = self._add(edit, frame, layers)
         share = float(region.mean())
@@ -278,35 +259,3 @@ class EditSession:
         height, width = self.clip.layer_size
         places = np.asarray(points, np.float64).clip(-1, 2) * (width, height) - 0.5
         return np.round(places).astype(np.int32)
-
-
-class _Action:
-    """One action at a time; what is said about progress ends with it.
-
-    Raises:
-        RuntimeError: another one is under way.
-    """
-
-    def __init__(self, acting: threading.Lock, cancel: threading.Event, progress: Progress) -> None:
-        self._acting, self._cancel, self._progress = acting, cancel, progress
-
-    def __enter__(self) -> None:
-        if not self._acting.acquire(blocking=False):
-            raise RuntimeError("another action is still under way; wait for it, or press Esc to stop it.")
-        self._cancel.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.text, self._progress.done, self._progress.total = "", 0, 0
-        self._acting.release()
-
-
-def _followed_in_words(carried: Carried, num_frames: int) -> str:
-    """How far a region was followed: half a sentence."""
-    text = f" and in {len(carried.layers)} of {num_frames} frames"
-    reasons = [reason for reason in carried.lost if reason]
-    return f"{text} (it {' and '.join(reasons)}; click again beyond)" if reasons else text
-
-
-def _in_words(edit: Edit) -> str:
-    frames = f"{len(edit.frames)} frames" if len(edit.frames) > 1 else f"frame {edit.frame + 1}"
-    return f"{edit.tool} marked as {'moving' if edit.moving else 'static'} in {frames}"

@@ -8,7 +8,8 @@ import moving_square as world
 import numpy as np
 import pytest
 
-from das3r_ns.editing.session import Cancelled, EditSession
+from das3r_ns.editing.actions import Cancelled
+from das3r_ns.editing.session import EditSession
 from das3r_ns.scene import EditStore, SceneFolderError, read_edits, read_scene
 
 COUNT = 30
