@@ -8,25 +8,23 @@ frames far apart in time. Clips without parallax are recognised first (`motion_m
 once and blank ones not at all (`tracked_clip`). A clip is one shot here (`preprocess.shots`), and where fast motion
 makes flow fail, `flow.seeding` has already led it.
 
-Time grows with the number of frames: the mapper, whose own grows faster, is given `MAX_KEYFRAMES` at most.
+Time grows with the number of frames; the mapper, whose own grows faster, is given `second_opinions.MAX_KEYFRAMES`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.cameras.camera_doubts import tell_doubts, tell_much_moves, tell_no_parallax
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
-from das3r_ns.predictor.cameras.config import Mapper
 from das3r_ns.predictor.cameras.focal_starts import best_of_other_starts
 from das3r_ns.predictor.cameras.keyframes import select_keyframes
 from das3r_ns.predictor.cameras.lens_choice import choose_lens
@@ -39,6 +37,7 @@ from das3r_ns.predictor.cameras.motion_model import (
     select_motion_model,
 )
 from das3r_ns.predictor.cameras.quality import SURE_SHARE, CameraQuality, assess_cameras, without_runaways
+from das3r_ns.predictor.cameras.second_opinions import FromFeatures, SecondOpinions
 from das3r_ns.predictor.cameras.sfm import (
     ANY_LENS,
     CameraEstimate,
@@ -48,7 +47,6 @@ from das3r_ns.predictor.cameras.sfm import (
     LensSearch,
     background_cameras,
     inlier_share_of,
-    refine_cameras,
 )
 from das3r_ns.predictor.cameras.tracked_clip import TrackedClip, follow
 from das3r_ns.predictor.flow.checked import CheckedFlow
@@ -59,23 +57,24 @@ from das3r_ns.video.clip import Clip
 
 MIN_REGISTERED_SHARE = 0.7
 """Share of the frames. When the cameras that were found hold in fewer, the slow mapper is asked too."""
+
 MAX_SHARE_DIFFERENCE = 0.03
 """Relative difference in inlier share that says nothing: an object that moves may agree by chance."""
+
 CONVINCING_INLIER_SHARE = 0.82
 """Inlier share of cameras from flow that need no comparison."""
+
 MIN_LOOP_FRAMES = 100
 """Frames. Twice as far as points are followed: before that there is no drift to speak of."""
+
 USUAL_FIELD_OF_VIEW_DEG = (40.0, 85.0)
 """Field of view over the longer side of phones and camcorders that do not zoom. Others are looked at twice."""
+
 DIVIDED_INLIER_SHARE = 0.6
 """With a smaller inlier share several objects may move, each for itself, and cameras may follow the wrong one."""
+
 MIN_ROTATION_SHARE = 0.3
 """Of what was followed: rotations that explain less are no way out where no other cameras hold."""
-MAX_KEYFRAMES = 100
-"""Keyframes that are mapped. Twice as many take global mapping over ten times as long."""
-
-FromFeatures = Callable[[Mapper, Sequence[int]], CameraPath]
-"""Cameras of a clip by point features of the given keyframes and the named mapper; raises `PredictionError`."""
 
 
 def find_cameras(
@@ -129,7 +128,7 @@ def find_cameras(
         if path is not None:
             return path
 
-    opinions = _SecondOpinions(tracked, loops.keyframes, from_features, [], failures)
+    opinions = SecondOpinions(tracked, loops.keyframes, from_features, [], failures)
     _collect_candidates(opinions, by_flow, found.ample_parallax)
     best = best_of(opinions.candidates)
     if best.inlier_share < SURE_SHARE and (bent is None or not bent.zooms):
@@ -150,7 +149,7 @@ def find_cameras(
     return tracked.path(best, quality, bent)
 
 
-def _collect_candidates(opinions: _SecondOpinions, by_flow: CameraEstimate | None, ample_parallax: bool) -> None:
+def _collect_candidates(opinions: SecondOpinions, by_flow: CameraEstimate | None, ample_parallax: bool) -> None:
     """Cameras from flow, and COLMAP's where those are not beyond doubt: by the global mapper, which is the fast one,
     and by the incremental one where fewer frames than should have a pose.
 
@@ -206,32 +205,6 @@ def _of_the_background(tracked: TrackedClip, loops: _LoopCloser, bent: LensEstim
     # Of all that was followed they explain little by their nature: other points are no second opinion here.
     quality = _assess(tracked, room, second_estimate=False)
     return replace(tracked.path(room, quality, bent), background_verified=True) if quality.sound else None
-
-
-@dataclass(frozen=True)
-class _SecondOpinions:
-    """COLMAP's cameras of the keyframes, refined with all that was followed, beside those that there are."""
-
-    tracked: TrackedClip
-    keyframes: list[int]
-    from_features: FromFeatures
-    candidates: list[CameraEstimate]
-    failures: list[str]
-
-    def ask(self, mapper: Mapper) -> None:
-        """Add its cameras to the candidates, or why it has none to the failures."""
-        tracks, shown, size = self.tracked.tracks, self.tracked.shown, self.tracked.size
-        left_out = max(len(self.keyframes) - MAX_KEYFRAMES, 0)
-        mapped = self.keyframes[left_out // 2 :][:MAX_KEYFRAMES]  # flow grows from the middle both ways
-        try:
-            path = self.from_features(mapper, [shown[k] for k in mapped])
-        except PredictionError as e:
-            self.failures.insert(0, str(e))
-            return
-        T, registered = torch.from_numpy(path.T_world_camera[shown]), torch.from_numpy(path.registered[shown])
-        with stage("Bundle adjustment of mapped cameras", None):
-            refined = refine_cameras(tracks, size, T, path.focal_px, registered, self.tracked.focal)
-        self.candidates.append(refined)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from das3r_ns import geometry
 from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.cameras import find as cameras
+from das3r_ns.predictor.cameras import second_opinions
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
@@ -129,7 +130,7 @@ def test_a_path_bent_beyond_what_was_followed_is_refused(handheld, monkeypatch):
 
 def test_of_many_keyframes_those_in_the_middle_are_mapped_and_flow_finds_the_others(handheld, monkeypatch):
     monkeypatch.setattr(cameras, "CONVINCING_INLIER_SHARE", 1.0)
-    monkeypatch.setattr(cameras, "MAX_KEYFRAMES", 6)
+    monkeypatch.setattr(second_opinions, "MAX_KEYFRAMES", 6)
     monkeypatch.setattr(cameras, "best_of", lambda candidates: candidates[-1])  # those that started from the mapper
     video, asked = as_clip(handheld.frames), []
 
