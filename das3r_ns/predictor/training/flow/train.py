@@ -34,6 +34,7 @@ from das3r_ns.predictor.training.flow.validation import held_out_pairs, validate
 from das3r_ns.predictor.training.flow.worlds import draw_pairs
 from das3r_ns.predictor.training.loop.averages import WeightAverage
 from das3r_ns.predictor.training.loop.engine import make_fabric
+from das3r_ns.predictor.training.loop.tensorboard import summary_writer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -78,7 +79,7 @@ class FlowRun:
                 pprint(config, expand_all=True, console=get_console())
                 record = json.dumps(dataclasses.asdict(config), indent=2, default=str)
                 (config.out / "config.json").write_text(record + "\n", encoding="utf-8")
-            self.writer = _writer(config.out)
+            self.writer = summary_writer(config.out / "tensorboard")
         torch.manual_seed(config.seed)  # the same start weights in all processes
         self.network = FlowNetwork()
         self.step = FlowTrainingStep(self.network, config.updates, config.refinements).to(fabric.device)
@@ -282,16 +283,6 @@ class FlowRun:
             file.write(json.dumps({"step": self.done, "trained_s": round(self.trained_s, 1), **numbers}) + "\n")
         for name, value in numbers.items():
             self.writer.add_scalar(name, value, self.done)
-
-
-def _writer(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "training writes TensorBoard logs, which need an extra package: pip install 'das3r-ns[train]'"
-        ) from error
-    return SummaryWriter(str(out / "tensorboard"))
 
 
 def save_flow_weights(network: FlowNetwork, path: Path) -> None:

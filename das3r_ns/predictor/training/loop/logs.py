@@ -17,6 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from torch import Tensor
 
 from das3r_ns.predictor.training.loop.losses import ViewLoss
+from das3r_ns.predictor.training.loop.tensorboard import summary_writer
 from das3r_ns.predictor.training.loop.validation import Scores, ValidationImages
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         if self.active:
-            self.writer = _summary_writer(self.folder / "tensorboard")
+            self.writer = summary_writer(self.folder / "tensorboard")
             self.progress.start()
         return self
 
@@ -120,16 +121,6 @@ class RunLog:
         line: dict[str, Any] = {"step": step, "time": round(time.time(), 2), **numbers}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def _summary_writer(folder: Path) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "training writes TensorBoard logs, which need an extra package: pip install 'das3r-ns[train]'"
-        ) from error
-    return SummaryWriter(str(folder))
 
 
 def _mosaic(images: ValidationImages) -> Tensor:
