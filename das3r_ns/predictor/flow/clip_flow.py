@@ -31,6 +31,8 @@ class _Kept:
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = self._left = memory_bytes
         self._flow: OrderedDict[tuple[int, int], Float[np.ndarray, "h w 2"]] = OrderedDict()
+        self.whole = True
+        """Whether nothing was ever forgotten."""
 
     def get(self, key: tuple[int, int]) -> Float[np.ndarray, "h w 2"] | None:
         found = self._flow.get(key)
@@ -45,8 +47,10 @@ class _Kept:
         self._left -= flow.nbytes
         while self._left < 0 and len(self._flow) > 1:
             self._left += self._flow.popitem(last=False)[1].nbytes
+            self.whole = False
 
     def clear(self) -> None:
+        self.whole &= not self._flow
         self._flow.clear()
         self._left = self._memory_bytes
 
@@ -156,10 +160,16 @@ class FlowBetweenFrames:
     def _place(self, key: tuple[int, int]) -> _Kept:
         return self._neighbours if abs(key[0] - key[1]) == 1 else self._apart
 
-    def forget_apart(self) -> None:
-        """Make room where a stage asks for flow between neighbours only, as those that follow along time do."""
+    def forget_apart(self, asked_again: bool = False) -> None:
+        """Make room where a stage asks for flow between neighbours only, as those that follow along time do.
+
+        Args:
+            asked_again: a later stage goes through the clip once more. Then what is kept stays if it is all that was
+                ever asked for. Of a longer clip it is the end that is kept, and driven out before it is come to.
+        """
         with self._lock:
-            self._apart.clear()
+            if not (asked_again and self._apart.whole):
+                self._apart.clear()
 
     def checked(self, source: int, target: int) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]:
         """Flow from `source` to `target` and its round-trip error, both in map pixels."""

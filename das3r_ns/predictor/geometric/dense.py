@@ -85,7 +85,8 @@ def estimate_depth_and_masks(
     if overlay_mask is not None:
         depth[:, overlay_mask] = confidence[:, overlay_mask] = 0
     _fuse_frames(posed, depth, confidence, offsets)
-    posed.flow.forget_apart()  # from here on only neighbours are asked for
+    # From here on only neighbours are asked for; but refiners average over the same distances as the fit.
+    posed.flow.forget_apart(asked_again=refiner is not None)
     return_freed_memory()
     dynamic, static_depth = decide_dynamic_prob(
         MaskInputs(

@@ -188,7 +188,23 @@ def test_flow_between_frames_apart_does_not_drive_out_that_between_neighbours():
     assert len(estimator.calls) == before
     flow(0, 4)
     assert len(estimator.calls) == before + 1
-    flow.forget_apart()
+    flow.forget_apart(asked_again=True)  # not all is there any more
     flow(7, 11)
     assert len(estimator.calls) == before + 2
     assert flow._apart._left == flow._apart._memory_bytes - 2 * one
+
+
+def test_flow_that_is_asked_for_again_is_kept_when_all_of_it_is_there():
+    one = 8 * 8 * 2 * 2
+    estimator = BothWays()
+    flow = FlowBetweenFrames(lambda i: np.full((8, 8, 3), i, np.uint8), (8, 8), estimator, memory_bytes=32 * one)
+    for i in range(4):
+        flow(i, i + 4)
+    flow.forget_apart(asked_again=True)
+    before = len(estimator.calls)
+    for i in range(4):
+        flow(i + 4, i)
+    assert len(estimator.calls) == before
+    flow.forget_apart()
+    flow(0, 4)
+    assert len(estimator.calls) == before + 1
