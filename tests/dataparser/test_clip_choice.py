@@ -106,3 +106,9 @@ def test_the_shot_is_part_of_what_a_scene_is_found_by(tmp_path: Path):
     config = VideoConfig(max_frames=None)
     assert digest(tmp_path, config) == digest(tmp_path, replace(config, shot=None))
     assert digest(tmp_path, config) != digest(tmp_path, replace(config, shot=2))
+
+
+def test_a_shot_too_short_to_be_posed_is_an_error_that_names_it(two_shots: Clip, monkeypatch):
+    monkeypatch.setattr(clip_choice, "MIN_SHOT_FRAMES", 10)
+    with pytest.raises(ValueError, match=r"shot 2 of 2 has 8 frames, and at least 10 are needed \(1: 0.00 to"):
+        choose_shot(two_shots, UserPriors(), VideoConfig(shot=2), "sift")

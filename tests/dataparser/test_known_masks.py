@@ -17,6 +17,7 @@ from PIL import Image
 from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.known_masks import read_masks
 from das3r_ns.dataparser.mask_files import open_masks
+from das3r_ns.dataparser.mask_layers import read_layer
 from das3r_ns.dataparser.mask_values import Evidence, Layer, MaskError
 from das3r_ns.dataparser.matching_result import MatchError
 from das3r_ns.dataparser.options import PredictionOptions
@@ -305,3 +306,26 @@ def test_any_numbers_of_objects(seed, dtype, scaled):
     evidence = Evidence()
     evidence.add(Layer(labels))
     assert ((evidence.encoding("a").decode(Layer(labels)) > 0.5) == (labels > 0)).all()
+
+
+def test_colours_of_16_bits_a_channel_are_the_same_masks(tmp_path):
+    masks = truth()
+    save(tmp_path / "grey", [Image.fromarray((m > 0).astype(np.uint8) * 255) for m in masks])
+    (tmp_path / "deep").mkdir()
+    for i, m in enumerate(masks):
+        deep = np.repeat((m > 0).astype(np.uint16)[..., None] * 65535, 3, axis=2)
+        cv2.imwrite(str(tmp_path / "deep" / f"{i:05d}.png"), deep)
+    layer = read_layer(tmp_path / "deep" / "00000.png")
+    assert layer.values.dtype == np.uint8
+    np.testing.assert_array_equal(layer.values, np.repeat((masks[0] > 0)[..., None] * np.uint8(255), 3, axis=2))
+
+
+def test_numbers_of_objects_in_channels_of_16_bits_are_something_that_moves(tmp_path):
+    deep = np.zeros((*SIZE, 4), np.uint16)
+    deep[8:24, 4:20, 1] = 300
+    deep[..., 3] = 65535
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    layer = read_layer(tmp_path / "a.png")
+    np.testing.assert_array_equal(layer.values, (deep[..., 1] > 0).astype(np.uint8))
+    assert layer.alpha is not None
+    assert (layer.alpha == 255).all()

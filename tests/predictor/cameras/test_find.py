@@ -18,7 +18,7 @@ from das3r_ns.predictor.cameras.colmap_features import Features, extract_feature
 from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.predictor.cameras.find import best_of, find_cameras
 from das3r_ns.predictor.cameras.keyframes import select_keyframes
-from das3r_ns.predictor.cameras.sfm import CameraEstimate, Tracks
+from das3r_ns.predictor.cameras.sfm import CameraEstimate, FocalKnowledge, Tracks
 from das3r_ns.predictor.flow.checked import CheckedFlow
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.geometric.clip_flow import flow_between
@@ -339,3 +339,19 @@ def test_the_camera_may_roll_by_a_quarter_turn(monkeypatch):
 def test_short_and_long_clips(n):
     truth = make_clip(SyntheticConfig(num_frames=n, height=120, width=160, seed=3))
     assert errors(find(as_clip(truth.frames)), truth)[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("focal_px", "inlier_share", "posed", "known", "beyond"),
+    [
+        (500, 0.9, True, None, True),  # 65 degrees across
+        (60, 0.9, True, None, False),  # 159 degrees
+        (3000, 0.9, True, None, False),  # 12 degrees
+        (3000, 0.9, True, 3000.0, True),  # which the user knows
+        (500, 0.3, True, None, False),
+        (500, 0.9, False, None, False),
+    ],
+)
+def test_features_are_saved_where_nearly_all_is_explained_by_a_usual_lens(focal_px, inlier_share, posed, known, beyond):
+    flow = replace(estimate(inlier_share, 0.2), focal_px=float(focal_px), pose_known=torch.tensor([True] * 3 + [posed]))
+    assert cameras._beyond_doubt(flow, (480, 640), FocalKnowledge(known=known)) is beyond

@@ -8,9 +8,10 @@ from das3r_ns.predictor.depth.posed_flow import PosedFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob
-from das3r_ns.predictor.masks.depth_agreement import depth_agreement
+from das3r_ns.predictor.masks.depth_agreement import MIN_SHARE, MIN_VIEWS, _votes, depth_agreement
 from das3r_ns.predictor.masks.evidence import Evidence
-from das3r_ns.predictor.masks.outside_depth import MAX_STD, MIN_STD, clean_outside_depth
+from das3r_ns.predictor.masks.free_space import frames_to_ask
+from das3r_ns.predictor.masks.outside_depth import MAX_STD, MIN_STD, OutsideDepth, clean_outside_depth
 
 NUM_FRAMES, HEIGHT, WIDTH, FOCAL = 16, 60, 80, 100.0
 STEP, SPEED = 0.05, 0.04
@@ -116,3 +117,19 @@ def test_depth_from_outside_has_the_last_word_over_flow_and_refiner(world):
     found = decide_dynamic_prob(inputs, MaskConfig(refiner="none", colour_contrast=0.0, depth_contrast=0.0), all_moves)
     inner = found.dynamic_prob[2:-2, 3:-3, 10:-10] > 0.5
     assert (inner & world.card[2:-2, 3:-3, 10:-10]).sum() / (inner | world.card[2:-2, 3:-3, 10:-10]).sum() > 0.8
+
+
+def test_the_share_of_the_frames_that_tell_decides_not_their_number_alone():
+    n, h, w, middle = 120, 8, 12, 60
+    asked = frames_to_ask(middle, n)
+    few = int(np.ceil(MIN_SHARE * len(asked))) - 1
+    assert few >= MIN_VIEWS  # else the number alone would decide
+    K = np.array([[10.0, 0, w / 2], [0, 10.0, h / 2], [0, 0, 1]])
+    tripod = PosedFlow(World().posed.flow, np.tile(np.eye(4), (n, 1, 1)), np.tile(K, (n, 1, 1)), np.ones(n, bool))
+    inverse = np.full((n, h, w), 0.5, np.float32)
+    inverse[asked[:few], :, : w // 2] = 0.1
+    inverse[asked[: few + 1], :, w // 2 :] = 0.1
+    outside = OutsideDepth(inverse, np.full_like(inverse, MIN_STD))
+    gone, there = np.moveaxis(_votes(tripod, outside, np.zeros((n, h, w, 3), np.uint8), middle), -1, 0)
+    assert (gone[4, 2], there[4, 2]) == (0, 1)
+    assert (gone[4, -3], there[4, -3]) == (1, 0)

@@ -80,3 +80,10 @@ def test_a_camera_that_comes_back_is_found_once():
         assert j - i >= 10
     assert loop_pairs(descriptors, min_distance=10, max_pairs=0) == ()
     assert loop_pairs(descriptors[:12], min_distance=11, max_pairs=5, min_similarity=0.99) == ()
+
+
+def test_no_frame_is_paired_with_itself():
+    same = torch.ones(6, 3) + torch.arange(6)[:, None] * torch.tensor([1.0, -1.0, 0.0])
+    found = loop_pairs(same, min_distance=0, max_pairs=20, min_similarity=-1.0)
+    assert len(found) > 5
+    assert all(i < j for i, j in found)
