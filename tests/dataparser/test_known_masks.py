@@ -17,7 +17,7 @@ from PIL import Image
 from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.known_masks import read_masks
 from das3r_ns.dataparser.mask_files import open_masks
-from das3r_ns.dataparser.mask_layers import read_layer
+from das3r_ns.dataparser.mask_layers import layer_of_array, read_layer
 from das3r_ns.dataparser.mask_values import Evidence, Layer, MaskError
 from das3r_ns.dataparser.matching_result import MatchError
 from das3r_ns.dataparser.options import PredictionOptions
@@ -329,3 +329,25 @@ def test_numbers_of_objects_in_channels_of_16_bits_are_something_that_moves(tmp_
     np.testing.assert_array_equal(layer.values, (deep[..., 1] > 0).astype(np.uint8))
     assert layer.alpha is not None
     assert (layer.alpha == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([[0, 255]]), np.uint8),
+        (np.array([[0, 256]]), np.uint16),
+        (np.array([[0, 1000]], np.int64), np.uint16),
+        (np.array([[0, 65535]]), np.uint16),
+        (np.array([[0.0, 1000.0]]), np.uint16),
+        (np.array([[-1, 300]]), np.float32),
+        (np.array([[0.25, 1.0]]), np.float32),
+    ],
+)
+def test_numbers_of_an_array_keep_their_values(values: np.ndarray, kind: type):
+    layer = layer_of_array(values, Path("masks.npy"))
+    assert layer.values.dtype == kind
+    np.testing.assert_array_equal(layer.values, values)
+
+
+def test_numbers_beyond_16_bits_say_only_that_something_is_there():
+    np.testing.assert_array_equal(layer_of_array(np.array([[0, 65536, 7]]), Path("masks.npy")).values, [[0, 1, 1]])

@@ -1,11 +1,13 @@
 """Camera refinement: which cameras move, by how much, and which are left alone."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
+from das3r_ns.model.das3r import Das3rModel
 from das3r_ns.model.poses import PoseRefinement, PoseRefinementConfig, between_frames, compose, rigid_motion
 
 
@@ -120,3 +122,20 @@ def test_compose_is_the_product_of_motions():
     b[0, :2, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
     torch.testing.assert_close(compose(a, b)[0, :, 3], torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(compose(b, a)[0, :, 3], torch.tensor([-2.0, 1.0, 3.0]))
+
+
+def test_the_view_of_a_camera_that_stays_is_computed_once_a_device():
+    poses = refinement(2, mode="off")
+    assert not poses.learns
+    K = torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]).expand(2, 3, 3)
+    state = SimpleNamespace(camera_optimizer=poses, image_sizes=[(48, 64)] * 2, intrinsics=K, _views={})
+    view = Das3rModel.training_view(state, 1)
+    # The camera stands at x = 1 and looks along -z of the world, with y up.
+    expected = torch.tensor([[1.0, 0, 0, -1], [0, -1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
+    torch.testing.assert_close(view.T_camera_world, expected[None])
+    torch.testing.assert_close(view.K, K[:1])
+    assert (view.height, view.width) == (48, 64)
+    assert Das3rModel.training_view(state, 1) is view
+    assert Das3rModel.training_view(state, 0) is not view
+    state.intrinsics = K.to("meta")
+    assert Das3rModel.training_view(state, 1).K.device.type == "meta"

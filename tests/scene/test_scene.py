@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from plyfile import PlyData
 
 from das3r_ns import geometry, scene
@@ -141,6 +142,21 @@ def test_a_damaged_folder_is_named(tmp_path, damage, message):
     folder = scene.write_scene(made, frames, tmp_path / "s")
     damage(folder)
     with pytest.raises(scene.SceneFolderError, match=message):
+        scene.read_scene(folder)
+
+
+def test_frames_of_several_sizes_are_refused(tmp_path):
+    made, frames = make_scene()
+    folder = scene.write_scene(made, frames, tmp_path / "s")
+    transforms = json.loads((folder / "transforms.json").read_text())
+    height, width = frames.shape[1:3]
+    for k, entry in enumerate(transforms["frames"]):
+        entry.update(h=height + (k == 1), w=width)
+    (folder / "transforms.json").write_text(json.dumps(transforms))
+    image = folder / transforms["frames"][1]["file_path"]
+    Image.new("RGB", (width, height + 1)).save(image)
+    found = rf"transforms\.json: frames differ in size: \[\({height}, {width}\), \({height + 1}, {width}\)\]"
+    with pytest.raises(scene.SceneFolderError, match=found):
         scene.read_scene(folder)
 
 

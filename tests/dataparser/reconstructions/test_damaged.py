@@ -13,6 +13,8 @@ from written_reconstructions import make_world
 
 from das3r_ns.dataparser.reconstructions.assign import assign
 from das3r_ns.dataparser.reconstructions.maps import depth_of_frames
+from das3r_ns.dataparser.reconstructions.megasam import read_pth
+from das3r_ns.dataparser.reconstructions.phones import is_record3d
 from das3r_ns.dataparser.reconstructions.table import READERS, find_reader, read_reconstruction
 
 N = 3
@@ -200,3 +202,33 @@ def test_each_reader_has_a_place_in_the_docs():
     for reader in READERS:
         for tool in reader.tool.replace(" (streaming)", "").replace(" trajectory", "").split(" or "):
             assert tool in text
+
+
+def test_an_archive_that_holds_no_tensors_is_refused(tmp_path):
+    path = tmp_path / "other.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "of a trip")
+    with pytest.raises(ValueError, match=r"other\.pth cannot be read as tensors: .*archive") as refused:
+        read_pth(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_record3d_is_known_by_what_the_archive_holds(tmp_path):
+    def archive(name: str, *members: str) -> Path:
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            for member in members:
+                file.writestr(member, "")
+        return tmp_path / name
+
+    for suffix in ("r3d", "R3D", "zip"):
+        assert is_record3d(archive(f"whole.{suffix}", "metadata", "rgbd/0.jpg"))
+        assert not is_record3d(archive(f"bare.{suffix}", "metadata"))
+        assert not is_record3d(archive(f"other.{suffix}", "rgbd/0.jpg"))
+    assert not is_record3d(archive("whole.docx", "metadata", "rgbd/0.jpg"))
+    assert not is_record3d(tmp_path / "missing.r3d")
+    (tmp_path / "folder.r3d").mkdir()
+    assert not is_record3d(tmp_path / "folder.r3d")
+    (tmp_path / "cut.r3d").write_bytes(b"PK")
+    (tmp_path / "cut.zip").write_bytes(b"PK")
+    assert is_record3d(tmp_path / "cut.r3d")  # its reader says what is wrong
+    assert not is_record3d(tmp_path / "cut.zip")

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from exact_tracks import small_problem
 
+from das3r_ns.predictor.cameras import quality as quality_module
 from das3r_ns.predictor.cameras.focal_starts import best_of_other_starts, finely_explained
 from das3r_ns.predictor.cameras.quality import assess_cameras, without_runaways
 from das3r_ns.predictor.cameras.sfm import (
@@ -16,6 +18,7 @@ from das3r_ns.predictor.cameras.sfm import (
     follow_grid,
     refine_cameras,
 )
+from das3r_ns.predictor.cameras.sfm.initialization import InitializationError
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.flow_maps import round_trip_error
 from das3r_ns.synthetic import SyntheticConfig, make_clip
@@ -120,3 +123,35 @@ def test_cameras_that_settled_on_a_wrong_focal_length_are_led_back(found):
 def test_cameras_at_their_minimum_stay(found):
     tracks, cameras = found
     assert best_of_other_starts(tracks, SIZE, cameras, FocalKnowledge()) is cameras
+
+
+@pytest.mark.parametrize(("rival_share", "taken"), [(1.0, True), (0.5, False), (None, False)])
+def test_cameras_found_from_nothing_are_rivals_if_they_explain_as_much(rival_share, taken: bool, monkeypatch):
+    tracks, _, _ = small_problem()
+    T = torch.eye(4, dtype=torch.float64).repeat(4, 1, 1)
+    T[:, :3, 3] = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
+    crossed = T.clone()
+    crossed[:, :3, 3] = T[[0, 2, 1, 3], :3, 3]
+
+    def of(path: torch.Tensor, focal: float) -> CameraEstimate:
+        known, none = torch.ones(4, dtype=torch.bool), torch.zeros(0, dtype=torch.long)
+        return CameraEstimate(path, focal, 0.02, known, torch.zeros(4), 1.0, torch.zeros(0, 3), none, torch.zeros(0, 2))
+
+    cameras, again, rival = of(T, 100.0), of(T, 110.0), of(crossed, 150.0)
+    shares = {id(cameras): 0.4, id(again): 0.5, id(rival): 0.5 * (rival_share or 0)}
+
+    def from_nothing(*_) -> CameraEstimate:
+        if rival_share is None:
+            raise InitializationError("no pair of frames to begin with")
+        return rival
+
+    monkeypatch.setattr(quality_module, "refine_cameras", lambda *_: again)
+    monkeypatch.setattr(quality_module, "estimate_cameras", from_nothing)
+    monkeypatch.setattr(quality_module, "finely_explained", lambda part, size, found: shares[id(found)])
+    opinion = quality_module._second_opinion(tracks, SIZE, cameras, from_nothing=True)
+    assert opinion.gain == pytest.approx(0.25)
+    assert opinion.focal_difference == pytest.approx(0.5 if taken else 0.1)
+    assert opinion.path_difference is not None
+    assert (opinion.path_difference > 0.5) == taken
+    alone = quality_module._second_opinion(tracks, SIZE, cameras, from_nothing=False)
+    assert alone.focal_difference == pytest.approx(0.1)

@@ -21,6 +21,20 @@ def test_the_need_is_the_sum_of_frames_maps_and_flow():
     assert need.total == need.frames + need.maps + need.flow + memory.FIXED_BYTES
 
 
+def test_flow_is_kept_for_neighbours_and_in_its_share_for_frames_further_apart():
+    frames, one = 10, 150 * 400 * memory.BYTES_OF_FLOW
+
+    def flow(offsets: tuple[int, ...], memory_mb: int) -> int:
+        config = GeometricPredictorConfig(map_longest_side=400, offsets=offsets, flow_memory_mb=memory_mb)
+        return memory.memory_need(frames, (300, 800), config).flow
+
+    both_ways = 2 * frames * one
+    assert flow((1, 2, 4), 10_000) == both_ways + 2 * both_ways  # there is room for all
+    assert flow((1,), 10_000) == both_ways
+    budget = int(both_ways / (1 - memory.APART_SHARE)) // 2**20 + 2  # MiB: full of neighbours
+    assert flow((1, 2, 4, 8), budget) == both_ways + int(memory.APART_SHARE * (budget << 20))
+
+
 def test_more_of_anything_needs_more():
     config = GeometricPredictorConfig()
     base = memory.memory_need(100, (480, 854), config).total

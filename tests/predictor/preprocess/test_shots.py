@@ -9,7 +9,7 @@ import torch
 
 from das3r_ns.predictor.base import PredictionError
 from das3r_ns.predictor.flow.matches import ClipMatcher
-from das3r_ns.predictor.preprocess.shots import Shots, check_one_shot, find_shots
+from das3r_ns.predictor.preprocess.shots import SLOW_SHARE, Shots, _at_rest, check_one_shot, find_shots
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 from das3r_ns.video.clip import Clip
 
@@ -179,6 +179,24 @@ def test_frames_that_share_nothing_are_too_far_apart_not_cut(first: Frames, seco
     assert len(found.shots) == 1
     assert len(found.gaps) == 7
     assert not found.gaps[0].blurred
+
+
+@pytest.mark.parametrize("after", [4, 5])
+def test_a_camera_rests_at_a_cut_if_it_moves_in_no_step_beside_it(after: int):
+    def at_rest(*moving: int) -> bool:
+        moved = np.full(10, SLOW_SHARE / 2)
+        moved[[after, *moving]] = 1.0  # the step across the cut says nothing
+        return _at_rest(moved, after - 1, after)
+
+    assert at_rest()
+    assert at_rest(after - 3, after + 3)
+    for beside in (after - 2, after - 1, after + 1, after + 2):
+        assert not at_rest(beside)
+
+
+def test_steps_before_the_first_frame_are_none():
+    assert _at_rest(np.array([9.0, 9.0, 0.0, 0.0]), 0, 1)
+    assert not _at_rest(np.array([9.0, 9.0]), 0, 1)  # no step is left to judge by
 
 
 def test_several_shots_are_an_error_that_names_them(first: Frames, second: Frames):

@@ -17,9 +17,10 @@ from tiny_training import MASKS_ALONE, SMALL, clip_set_of_module, narrow_heads, 
 from das3r_ns.predictor.network.model import PairwiseNetwork
 from das3r_ns.predictor.network.weights import load_network, save_weights
 from das3r_ns.predictor.training.data.clips import ClipFolders
+from das3r_ns.predictor.training.data.order import Order
 from das3r_ns.predictor.training.features.feed import LoadedFeed
 from das3r_ns.predictor.training.features.frozen import RecordLayout, frozen_loss
-from das3r_ns.predictor.training.features.store import FeatureConfig
+from das3r_ns.predictor.training.features.store import FeatureConfig, FeatureStore
 from das3r_ns.predictor.training.loop.config import DataConfig, TrainPredictorConfig
 from das3r_ns.predictor.training.loop.losses import LossConfig, pair_loss
 from das3r_ns.predictor.training.loop.parts import select_parts
@@ -222,6 +223,29 @@ def test_options_that_contradict_each_other_are_refused(clip_set, tmp_path):
     train_predictor(config)
     with pytest.raises(ValueError, match="recurring: 2 then, 3 now"):
         train_predictor(replace(config, resume=True, features=FeatureConfig(epochs=3)))
+
+
+def test_room_is_asked_for_every_pair_of_the_recurring_epochs_beyond_memory_and_what_is_there(tmp_path):
+    layouts = {
+        size: RecordLayout.of(SMALL, size, False, False, torch.float32) for size in ((32, 48), (48, 32), (32, 32))
+    }
+    order = Order((20,), 7, 2, tuple(layouts), seed=1, recurring=2)  # two epochs of three steps of two pairs
+    expected = sum(2 * layouts[order.size(epoch, step)].bytes for epoch in range(2) for step in range(3))
+    assert len({layout.bytes for layout in layouts.values()}) == 2
+
+    def store(memory_gib: float = 0.0, processes: int = 1) -> FeatureStore:
+        config = FeatureConfig(epochs=2, memory_gib=memory_gib)
+        return FeatureStore(config, tmp_path, order, layouts, torch.device("cpu"), processes)
+
+    found = store()
+    assert found.total_bytes == found.disk_bytes == expected
+    found.close()
+    found = store(10_000 / 2**30, processes=2)
+    assert (found.total_bytes, found.disk_bytes) == (expected, expected - 20_000)
+    found.close()
+    found = store(1.0)
+    assert (found.total_bytes, found.disk_bytes) == (expected, 0)
+    found.close()
 
 
 @pytest.mark.parametrize("symmetrise", [True, False])

@@ -89,6 +89,28 @@ def test_covered_and_vanished_pixels_are_not_visible():
     assert visible[0, 0].tolist() == [True, False, True, True, False]
 
 
+def test_a_layer_shows_its_texture_turned_shifted_and_with_its_own_channels_and_contrast():
+    side, values = 4, torch.arange(16, dtype=torch.uint8).view(4, 4)
+    texture = torch.stack((values * 10, values + 30, 200 - values, values * 3))[None]
+    quarter_turn = torch.tensor([[[0.0, -1], [1, 0]]])  # x of the texture is -y of the image, its y is x
+    # Texels (column, row) of the middle of which is asked: (0, 0), (3, 1), (2, 3).
+    column, row = torch.tensor([0, 3, 2]), torch.tensor([0, 1, 3])
+    in_texture = torch.stack((column, row)) + 0.5 - side / 2 - torch.tensor([[0.5], [-1.0]]) * side / 2
+    places = torch.stack((in_texture[1], -in_texture[0]))[None, :, None]
+    how = worlds.Paint(
+        texture, quarter_turn, torch.tensor([[[[0.5, -1.0]]]]), torch.tensor([[2, 0, 1]]),
+        torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.1),
+    )  # fmt: skip
+    seen = worlds.paint(places, how)
+    assert seen.shape == (1, 4, 1, 3)
+    texels = texture[0, :, row, column].float() / 255
+    rgb = texels[[2, 0, 1]]
+    rgb = (rgb + rgb.mean(0)) / 2
+    rgb = (rgb + rgb.mean(1, keepdim=True)) / 2 + 0.1
+    torch.testing.assert_close(seen[0, :3, 0], rgb, atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[0, 3, 0], texels[3], atol=1e-5, rtol=0)
+
+
 def test_the_same_seed_draws_the_same_pairs(textures):
     one, same, other = (draw_pairs(2, (64, 72), textures, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one.first, same.first)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from das3r_ns import geometry
+from das3r_ns.predictor.training.loop.logs import _mosaic
 from das3r_ns.predictor.training.loop.losses import (
     LossConfig,
     ViewPrediction,
@@ -15,6 +16,7 @@ from das3r_ns.predictor.training.loop.losses import (
     validation_criterion,
 )
 from das3r_ns.predictor.training.loop.schedule import OptimConfig, learning_rate
+from das3r_ns.predictor.training.loop.validation import ValidationImages
 
 CASES = ["full", "partial"]
 Leaves = dict[str, torch.Tensor]
@@ -137,3 +139,20 @@ def test_a_confidently_wrong_mask_still_has_a_gradient():
 def test_an_impossible_schedule_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         OptimConfig(**wrong)
+
+
+def test_logged_images_stand_in_a_row_a_frame_beside_true_and_predicted_mask():
+    rgb = torch.randint(0, 255, (2, 3, 4, 3), dtype=torch.uint8)
+    truth, predicted = torch.full((2, 3, 4), 0.5), torch.zeros(2, 3, 4)
+    truth[0, 1, 2] = predicted[1, 2, 3] = 1.0
+    mosaic = _mosaic(ValidationImages(rgb, truth, predicted))
+    assert mosaic.shape == (6, 12, 3)
+    assert mosaic.dtype == torch.uint8
+    assert torch.equal(mosaic[:3, :4], rgb[0])
+    assert torch.equal(mosaic[3:, :4], rgb[1])
+    expected = torch.full((6, 4), 128, dtype=torch.uint8)
+    expected[1, 2] = 255
+    assert torch.equal(mosaic[:, 4:8], expected[..., None].expand(-1, -1, 3))
+    expected = torch.zeros(6, 4, dtype=torch.uint8)
+    expected[5, 3] = 255
+    assert torch.equal(mosaic[:, 8:], expected[..., None].expand(-1, -1, 3))

@@ -159,6 +159,23 @@ def test_the_derivative_by_the_readout_time_is_that_of_cameras_that_move_while_r
         np.testing.assert_allclose(by_readout[a, slot, p], numeric, rtol=1e-3, atol=1e-3)
 
 
+def test_straightening_moves_positions_to_where_they_were_at_the_middle_of_the_exposure():
+    tracks, state, _ = small_problem()
+    by_readout = derivatives(tracks, tracks, state, Lens(), LensModel(rolls=True))[..., 0]
+    straight = straightened(tracks, Lens(readout=0.5), state)
+    assert np.abs(by_readout).max() > 1
+    np.testing.assert_allclose(straight.tracks.observed, tracks.observed - 0.5 * by_readout, atol=1e-4)
+    assert straight.tracks.pixel is tracks.pixel
+    assert straightened(tracks, Lens(readout=0.5)).tracks.observed is tracks.observed  # of no cameras yet
+    # A point behind the target's camera has no place there: it is left.
+    behind = replace(state, inverse_depth=np.full((2, 5), 1e3))
+    T = behind.T_camera_world @ np.linalg.inv(behind.T_camera_world[0])
+    backwards = int(np.argmin(T[1:, 2, 3]))
+    assert T[1 + backwards, 2, 3] < 0
+    straight = straightened(tracks, Lens(readout=0.5), behind)
+    np.testing.assert_array_equal(straight.tracks.observed[0, backwards], tracks.observed[0, backwards])
+
+
 def test_a_pinhole_is_left_alone(exact: Tracks):
     assert found(noisy(exact)) is None
 
