@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 import torch
 
@@ -28,6 +29,17 @@ def thread_count() -> int:
     """As many threads as torch uses, which users can set (OMP_NUM_THREADS), but no more than this process's share of
     the cores: those that it may run on, divided by the predictions that run on this machine."""
     return max(min(torch.get_num_threads(), available_cores() // processes_at_work()), 1)
+
+
+@contextmanager
+def torch_threads() -> Iterator[None]:
+    """Within it torch uses `thread_count` threads, where it would use one for each core that others use as well."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(thread_count())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def parallel_for(work: Callable[[int], None], count: int) -> None:

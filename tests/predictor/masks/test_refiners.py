@@ -18,11 +18,13 @@ from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig
-from das3r_ns.predictor.masks.refiners import choice, salience, sam2
+from das3r_ns.predictor.masks.refiners import choice, salience, sam2, u2netp
 from das3r_ns.predictor.masks.refiners.build import build_refiner
-from das3r_ns.predictor.masks.refiners.choice import resolve_auto
+from das3r_ns.predictor.masks.refiners.choice import find_weights, resolve_auto
 from das3r_ns.predictor.masks.refiners.salience import combine
 from das3r_ns.predictor.masks.refiners.sam2 import Sam2Refiner, next_prompt
+
+needs_weights = pytest.mark.skipif(importlib.util.find_spec("rembg") is None, reason="needs the extra salience")
 
 SIZE = (40, 60)
 OBJECT = (slice(10, 30), slice(20, 40))
@@ -135,6 +137,7 @@ class OneAtATime:
 def test_salience_is_that_of_its_own_frame_whatever_the_number_of_threads(monkeypatch, tmp_path):
     made = []
     monkeypatch.setattr(salience, "find_weights", lambda: tmp_path)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)  # OpenCV runs it then
     monkeypatch.setattr(cv2.dnn, "readNetFromONNX", lambda path: made.append(OneAtATime()) or made[-1])
     images = np.zeros((9, *SIZE, 3), np.uint8)
     for i in range(9):
@@ -281,3 +284,19 @@ def test_the_network_finds_the_dog_of_a_real_image(clips):
     truth = read_dynamic_mask(sorted((folder / "dynamic_masks").iterdir())[0]).numpy() > 0.5
     found = salience.Salience()(image.numpy()) > 0.5
     assert (found & truth).sum() / (found | truth).sum() > 0.8
+
+
+@needs_weights
+def test_torch_and_opencv_find_the_same_salience():
+    image = np.random.default_rng(3).integers(0, 256, (12, 16, 3), np.uint8)
+    image = cv2.resize(image, (200, 150), interpolation=cv2.INTER_CUBIC)
+    by_torch, by_opencv = (salience.Salience(use_torch)(image) for use_torch in (True, False))
+    assert by_opencv.max() - by_opencv.min() > 0.5  # something stands out: the comparison says something
+    assert np.abs(by_torch - by_opencv).max() < 2e-3
+
+
+@needs_weights
+def test_weights_of_another_network_are_refused(monkeypatch):
+    monkeypatch.setattr(u2netp, "ENCODERS", (6, 5, 4))
+    with pytest.raises(ValueError, match="is not U2NetP"):
+        u2netp.U2NetP.read(find_weights())
