@@ -123,16 +123,17 @@ def predict_scene(
     scene = replace(scene, provenance=provenance, times_s=clip.times_s, applied_transform=priors.applied_transform)
     frames = clip.frames if scene.lens is None else scene.lens.undistort_frames(clip.frames)
     # Imported here: every command of nerfstudio imports this module.
-    from das3r_ns.editing.transfer import kept_edits, take_over_edits
+    from das3r_ns.editing.transfer import edits_for, take_over_edits
 
-    with kept_edits(folder) as edits:
-        write_scene(scene, frames, folder, overwrite=overwrite)
-        taken_over = take_over_edits(folder, edits)
+    edits, taken_over = edits_for(folder), []
+    write_scene(
+        scene, frames, folder, overwrite, lambda new: taken_over.append(take_over_edits(new, edits, replaced=folder))
+    )
     print(summary(scene, folder))
     for line in (*quality_lines(scene), *offers(scene.provenance.get("quality"), options, meant)):
         print(line)
-    if taken_over is not None:
-        print(taken_over)
+    for line in filter(None, taken_over):
+        print(line)
     return scene
 
 

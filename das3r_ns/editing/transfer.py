@@ -8,9 +8,7 @@ through the whole clip gets its layer from both, along the flow.
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from das3r_ns.editing.carry import between
 from das3r_ns.editing.clip import EditedClip
+from das3r_ns.files.whole import no_room
 from das3r_ns.scene.edit_store import EditStore
 from das3r_ns.scene.edits import EDITS_FILE, EDITS_FOLDER, Edit, Edits, describe_edits, read_edits, read_layer
 from das3r_ns.scene.reading import SceneFiles, is_scene_folder
@@ -31,27 +30,23 @@ SAME_CLIP = 0.05
 """Mean absolute difference of two thumbnails, colours in 0..1, up to which they show the same, though a distorted lens
 may have been taken out of one of them."""
 MAX_FOLDERS = 500
+NOT_TAKEN_OVER = "edits_not_taken_over"
+"""Folder in a scene: edits of the one that it replaced."""
 
 
 @dataclass(frozen=True)
 class EditSource:
-    """Edits of a scene folder, kept though the folder may be replaced."""
+    """Edits of a scene folder."""
 
-    folder: Path
-    """Holds the folder of the edits."""
     scene: Path
-    """Where they were made."""
+    """Where they were made, and lie."""
     edits: Edits
     thumbnails: dict[str, Float32[np.ndarray, "18 32 3"]]
     """Of some frames, by name."""
 
     @classmethod
-    def of(cls, scene: Path, folder: Path | None = None) -> EditSource | None:
-        """The edits of a scene folder; None if it has none, or cannot be read.
-
-        Args:
-            folder: where a copy of the edits lies, if the scene is to be replaced.
-        """
+    def of(cls, scene: Path) -> EditSource | None:
+        """The edits of a scene folder; None if it has none, or cannot be read."""
         try:
             edits = read_edits(scene)
             if not edits.done:
@@ -59,7 +54,7 @@ class EditSource:
             files = SceneFiles.open(scene)
             place = {name: i for i, name in enumerate(files.names)}
             known = [name for name in edits.names if name in place]
-            return cls(folder or scene, scene, edits, {n: thumbnail(files.image(place[n])) for n in _some(known)})
+            return cls(scene, edits, {n: thumbnail(files.image(place[n])) for n in _some(known)})
         except (SceneFolderError, OSError):
             return None
 
@@ -84,39 +79,48 @@ def sources_beside(scene: Path) -> list[EditSource]:
     return [source for _, folder in sorted(found, reverse=True) if (source := EditSource.of(folder)) is not None]
 
 
-@contextmanager
-def kept_edits(scene: Path) -> Iterator[list[EditSource]]:
-    """The edits of a scene folder that is about to be replaced, copied for as long as the block lasts; else those of
-    the scenes beside it."""
+def edits_for(scene: Path) -> list[EditSource]:
+    """Edits that a new prediction at `scene` may take over: of the scene that it replaces, else of those beside it."""
     own = EditSource.of(scene) if is_scene_folder(scene) else None
-    if own is None:
-        yield sources_beside(scene)
-        return
-    with tempfile.TemporaryDirectory(prefix="das3r-edits-") as copy:
-        shutil.copytree(scene / EDITS_FOLDER, Path(copy) / EDITS_FOLDER)
-        yield [replace(own, folder=Path(copy))]
+    return sources_beside(scene) if own is None else [own]
 
 
-def take_over_edits(scene: Path, sources: Sequence[EditSource]) -> str | None:
+def take_over_edits(scene: Path, sources: Sequence[EditSource], replaced: Path | None = None) -> str | None:
     """Apply the edits of the first source that is of the same clip to a scene that has none.
+
+    Args:
+        replaced: the scene folder, still there, whose place this one is about to take. What cannot be taken over of its
+            edits is copied to `NOT_TAKEN_OVER` in the new one: it is nowhere else.
 
     Returns:
         What was done, as one line, or why it was not: a prediction took long and is not to be lost. None where there is
         nothing to take over.
+
+    Raises:
+        OSError: there is no room for the edits of the scene that is replaced.
     """
+    own = None if replaced is None else next((s for s in sources if s.scene.absolute() == replaced.absolute()), None)
     try:
-        return _take_over(scene, sources)
+        line, left = _take_over(scene, sources, replaced)
     except (SceneFolderError, OSError, RuntimeError) as error:
-        return f"The edits of the earlier prediction could not be taken over: {error}"
+        if own is not None and no_room(error):
+            raise
+        line, left = f"The edits of the earlier prediction could not be taken over: {error}", True
+    if own is None or not left:
+        return line
+    shutil.copytree(own.scene / EDITS_FOLDER, scene / NOT_TAKEN_OVER, symlinks=True)
+    why = line or "The edits of the earlier prediction, which is of another clip, were not taken over."
+    return f"{why} All of them are kept in {(replaced or scene) / NOT_TAKEN_OVER}."
 
 
-def _take_over(scene: Path, sources: Sequence[EditSource]) -> str | None:
+def _take_over(scene: Path, sources: Sequence[EditSource], replaced: Path | None) -> tuple[str | None, bool]:
+    """What was done, and whether edits were left."""
     if not sources or read_edits(scene).done:
-        return None
+        return None, False
     files = SceneFiles.open(scene)
     source = next((s for s in sources if s.same_clip(files)), None)
     if source is None:
-        return None
+        return None, True
     clip, taken = EditedClip(scene), []
     store = EditStore(scene, files.names, files.times_s)
     try:
@@ -130,17 +134,18 @@ def _take_over(scene: Path, sources: Sequence[EditSource]) -> str | None:
         store.close()
     left = len(source.edits.done) - len(taken)
     rest = f"; {left} that speak of no frame here stay behind" if left else ""
-    where = source.scene if source.scene.absolute() != scene.absolute() else "the earlier prediction"
-    return f"Edits of the masks taken over from {where}: {describe_edits(taken)}{rest}."
+    of_replaced = replaced is not None and source.scene.absolute() == replaced.absolute()
+    where = "the earlier prediction" if of_replaced else source.scene
+    return f"Edits of the masks taken over from {where}: {describe_edits(taken)}{rest}.", left > 0
 
 
 def _layers_here(source: EditSource, edit: Edit, clip: EditedClip) -> dict[int, Bool[np.ndarray, "h w"]]:
     """Layers of an edit by frame of another scene."""
     spoken, names = set(edit.frames), clip.files.names
     places, size = source.edits.places(names), clip.layer_size
-    layers = {i: read_layer(source.folder, edit, old, size) for i, old in places.items() if old in spoken}
+    layers = {i: read_layer(source.scene, edit, old, size) for i, old in places.items() if old in spoken}
     if edit.whole_clip and layers:
-        small = {i: read_layer(source.folder, edit, places[i], clip.map_size) for i in layers}
+        small = {i: read_layer(source.scene, edit, places[i], clip.map_size) for i in layers}
         for frame in range(len(names)):
             if frame not in places and (layer := between(small, frame, clip.flow)) is not None and layer.any():
                 layers[frame] = cv2.resize(layer.astype(np.float32), size[::-1]) > 0.5

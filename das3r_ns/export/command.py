@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from das3r_ns.export.scenes import NOTES, Target, export_scene
+from das3r_ns.export.scenes import NOTES, REMEDY, Target, export_scene
 from das3r_ns.export.splats import check_package, convert_splat, kind_of_splat
+from das3r_ns.files.whole import WRITING, check_output, claimed_folder, sweep, telling_of_full_disk
 from das3r_ns.scene import is_scene_folder
 
 
@@ -61,11 +62,10 @@ def _export_splat(load_config: Path | None, out: Path, keep_dynamic: bool) -> Pa
 
     if kind == ".ply":
         return export_splat(load_config, out, keep_dynamic)
-    import tempfile
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".splat") as folder:
-        return convert_splat(export_splat(load_config, Path(folder) / "splat.ply", keep_dynamic), out)
+    check_output(out, 0, "the splat")
+    sweep(out.parent, WRITING)
+    with telling_of_full_disk(out.parent, "the splat", REMEDY), claimed_folder(out.parent, WRITING) as folder:
+        return convert_splat(export_splat(load_config, folder / "splat.ply", keep_dynamic), out)
 
 
 def _scene_of(load_config: Path) -> Path:

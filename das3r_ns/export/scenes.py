@@ -26,7 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import read_json_object, write_json
-from das3r_ns.files.whole import check_room
+from das3r_ns.files.whole import DiskFullError, check_room, free_mib
 from das3r_ns.scene import Scene, image_paths, read_scene, written_whole
 
 Target = Literal["brush", "lichtfeld", "postshot", "colmap", "nerfstudio", "tum"]
@@ -35,6 +35,7 @@ Target = Literal["brush", "lichtfeld", "postshot", "colmap", "nerfstudio", "tum"
 MASKS_OF = {"brush": "{name}", "lichtfeld": "{name}", "postshot": "{name}", "colmap": "{name}.png"}
 """File of the mask of an image, in `masks`."""
 MAX_POINTS = 500_000
+REMEDY = "Make room, or choose another --out."
 
 NOTES = {
     "brush": "Train: brush {out}",
@@ -68,8 +69,8 @@ def export_scene(
     masks = _masks(scene_folder, images)
     _check_place(out, overwrite)
     needed = sum(path.stat().st_size for path in (*images, *masks.values())) + 64 * len(scene.points)
-    check_room(out.absolute().parent, needed, "the scene", "Make room, or choose another --out.")
-    with written_whole(out) as folder:
+    check_room(out.absolute().parent, needed, "the scene", REMEDY)
+    with written_whole(out, f"the scene for {target}", REMEDY) as folder:
         _WRITERS[target](scene, images, masks, folder, invert_masks)
         if target in MASKS_OF:
             _write_masks(masks, folder / "masks", MASKS_OF[target], invert_masks)
@@ -145,6 +146,22 @@ def _write_colmap(scene: Scene, images: list[Path], masks: dict[str, Path], fold
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True)
     model.write_binary(str(sparse))
+    _check_model(sparse, model)
+
+
+def _check_model(folder: Path, model: pycolmap.Reconstruction) -> None:
+    """See that a model is whole on the disk: pycolmap writes on where there is no room, and does not say so.
+
+    Raises:
+        DiskFullError: it is not.
+    """
+    try:
+        written = pycolmap.Reconstruction(str(folder))
+        whole = (len(written.images), len(written.points3D)) == (len(model.images), len(model.points3D))
+    except (RuntimeError, ValueError, IndexError, MemoryError, OverflowError):  # what it says of a file cut short
+        whole = False
+    if not whole:
+        raise DiskFullError(f"there is no room for the COLMAP model: {folder} has {free_mib(folder)} left. {REMEDY}")
 
 
 def _write_nerfstudio(

@@ -48,14 +48,18 @@ class EditStore:
     def __init__(self, scene: Path, names: Sequence[str], times_s: Sequence[float] | None = None) -> None:
         self.scene = Path(scene)
         self.folder = inside(self.scene, EDITS_FOLDER, SceneFolderError)
-        self.folder.mkdir(exist_ok=True)
         self._lock = ExitStack()
         try:
-            self._lock.enter_context(only_holder(self.folder / LOCK, wait=False))
+            with telling_of_full_disk(self.scene, "edits"):
+                self.folder.mkdir(exist_ok=True)
+                self._lock.enter_context(only_holder(self.folder / LOCK, wait=False))
         except LockedError:
             raise RuntimeError(
                 f"another `das3r edit` has {self.scene} open. Close it first: two would overwrite one another's edits."
             ) from None
+        except OSError:
+            self.close()
+            raise
         try:
             self.edits = read_edits(self.scene)
         except BaseException:
@@ -68,7 +72,7 @@ class EditStore:
     def close(self) -> None:
         """Let another process change the edits. A folder without any is as it was before."""
         self._lock.close()
-        if not (self.folder / EDITS_FILE).exists() and not any(self.folder.iterdir()):
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def add(self, edit: Edit, layers: Mapping[int, Bool[np.ndarray, "h w"]]) -> Edit:
@@ -103,7 +107,11 @@ class EditStore:
                 os.replace(part, self.folder / edit.id)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-        self._write(replace(self.edits, done=(*self.edits.done, edit), undone=()))
+        try:
+            self._write(replace(self.edits, done=(*self.edits.done, edit), undone=()))
+        except BaseException:
+            shutil.rmtree(self.folder / edit.id, ignore_errors=True)
+            raise
         return edit
 
     def undo(self) -> Edit | None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,15 +20,24 @@ from torch import Tensor
 from das3r_ns import __version__, geometry
 from das3r_ns.files.json_files import write_json
 from das3r_ns.files.names import MAX_NAME_BYTES, short_name
+from das3r_ns.files.whole import telling_of_full_disk
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, frame_name
 
 
-def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, overwrite: bool = False) -> Path:
+def write_scene(
+    scene: Scene,
+    frames: UInt8[Tensor, "n H W 3"],
+    folder: Path,
+    overwrite: bool = False,
+    complete: Callable[[Path], object] | None = None,
+) -> Path:
     """Write a scene folder, whole or not at all.
 
     Args:
         frames: the images, RGB, at `scene.image_size`, without the distortion of `scene.lens`.
         overwrite: replace a scene folder that is there. Anything else that is there is never replaced.
+        complete: called with the new scene folder before it takes its place, while one that it replaces is still there.
+
     Raises:
         FileExistsError: something is at `folder` already.
         ValueError: frames and scene do not fit together, or a camera or map is not finite.
@@ -46,7 +55,7 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
                 else "move it away: it is not a scene folder."
             )
         )
-    with written_whole(folder) as temporary:
+    with written_whole(folder, "the scene") as temporary:
         _write_maps(scene, frames, temporary)
         _write_points(scene.points, temporary / "sparse_pc.ply")
         write_json(
@@ -63,13 +72,30 @@ def write_scene(scene: Scene, frames: UInt8[Tensor, "n H W 3"], folder: Path, ov
             },
         )
         write_json(temporary / "transforms.json", _transforms(scene))
+        if complete is not None:
+            complete(temporary)
     return folder
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder` to fill; move it there when the block ends well, else remove it."""
+def written_whole(
+    folder: Path, what: str = "the folder", remedy: str = "Make room there, or choose another place."
+) -> Iterator[Path]:
+    """Give a temporary folder beside `folder` to fill; move it there when the block ends well, else remove it.
+
+    Args:
+        what: is written, and what to do where there is no room for it; see `telling_of_full_disk`.
+
+    Raises:
+        DiskFullError: there is no room; what was at `folder` is still there.
+    """
     folder = Path(folder).absolute()  # `.` has no name
+    with telling_of_full_disk(folder.parent, f"{what} {folder.name}", remedy), _written_whole(folder) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     name = working_name(folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=folder.parent))
@@ -79,12 +105,15 @@ def written_whole(folder: Path) -> Iterator[Path]:
         retired = None
         if folder.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".old", dir=folder.parent))
-            os.replace(folder, retired / "old")
         try:
+            if retired is not None:
+                os.replace(folder, retired / "old")
             os.replace(temporary, folder)
         except OSError:
             if retired is not None:
-                os.replace(retired / "old", folder)
+                if (retired / "old").exists():
+                    os.replace(retired / "old", folder)
+                retired.rmdir()
             raise
         if retired is not None:
             shutil.rmtree(retired, ignore_errors=True)

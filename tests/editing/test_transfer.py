@@ -1,6 +1,6 @@
 """Edits that survive a second prediction of their clip."""
 
-import shutil
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from das3r_ns.dataparser import cache
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.predict import predict
 from das3r_ns.editing.session import EditSession
-from das3r_ns.editing.transfer import EditSource, kept_edits, sources_beside, take_over_edits
+from das3r_ns.editing.transfer import NOT_TAKEN_OVER, EditSource, edits_for, sources_beside, take_over_edits
 from das3r_ns.scene import Scene, read_edits, read_scene
 from das3r_ns.scene.edit_store import EditStore
 from das3r_ns.scene.edits import Edit
@@ -60,13 +60,41 @@ def test_a_prediction_of_other_frames_takes_them_over(tmp_path: Path) -> None:
 def test_a_scene_that_is_replaced_keeps_them(tmp_path: Path) -> None:
     scene = edited(tmp_path / "scene")
     before = moving(scene)
-    with kept_edits(scene) as kept:
-        shutil.rmtree(scene)
-        write(scene, range(3, COUNT))
-        line = take_over_edits(scene, kept)
+    new = write(tmp_path / ".scene.new.part", range(3, COUNT))
+    line = take_over_edits(new, edits_for(scene), replaced=scene)
     assert line is not None
     assert "the earlier prediction" in line
-    assert (moving(scene) == before[3:]).all()
+    assert (moving(new) == before[3:]).all()
+    assert not (new / NOT_TAKEN_OVER).exists()
+
+
+def test_what_a_scene_that_replaces_another_cannot_take_over_is_kept_all_the_same(tmp_path: Path, monkeypatch) -> None:
+    scene = edited(tmp_path / "scene", range(4))
+    kept = {p.name: p.read_bytes() for p in (scene / "edits").rglob("*") if p.is_file()}
+    new = world.write(tmp_path / "other", [NOTHING] * COUNT, NAMES)  # of another clip
+    for path in (new / "images").iterdir():
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    line = take_over_edits(new, edits_for(scene), replaced=scene)
+    assert line is not None
+    assert str(scene / NOT_TAKEN_OVER) in line
+    assert {p.name: p.read_bytes() for p in (new / NOT_TAKEN_OVER).rglob("*") if p.is_file()} == kept
+
+    def fails(*_):
+        raise RuntimeError("no")
+
+    third = write(tmp_path / "third", range(4))
+    monkeypatch.setattr(EditStore, "add", fails)
+    line = take_over_edits(third, edits_for(scene), replaced=scene)
+    assert line is not None
+    assert "could not be taken over: no" in line
+    assert (third / NOT_TAKEN_OVER / "edits.json").is_file()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EditStore, "add", full)
+    with pytest.raises(OSError, match="No space"):  # the scene that would be replaced stays
+        take_over_edits(write(tmp_path / "fourth", range(4)), edits_for(scene), replaced=scene)
 
 
 def test_another_clip_with_the_same_names_takes_nothing_over(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_run import scene_from_truth
 
 import das3r_ns
 from das3r_ns.evaluation.figures import Sheet, draw_paths
+from das3r_ns.export.scenes import export_scene
 from das3r_ns.files.json_files import write_json
 from das3r_ns.files.whole import DiskFullError, write_bytes_whole, write_text_whole
 from das3r_ns.runs.checkpoints import checkpoint_path, save_checkpoint
@@ -78,6 +80,22 @@ def test_the_old_result_survives_a_full_disk_and_nothing_is_left(tmp_path, kind)
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("target", ["brush", "colmap", "nerfstudio"])
+def test_an_export_that_finds_no_room_leaves_the_earlier_one(tmp_path, target):
+    """pycolmap itself writes on where there is no room, and says nothing."""
+    scene, out = scene_from_truth(tmp_path / "walk"), tmp_path / "results" / "export"
+    export_scene(scene, target, out)
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    largest = max(len(content) for content in whole.values())
+    with (
+        files_up_to(largest - 1),
+        pytest.raises(DiskFullError, match=r"no room for .*or choose another --out"),
+    ):
+        export_scene(scene, target, out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole
+    assert os.listdir(out.parent) == ["export"]
+
+
 # Every write of the package, by what becomes of it when the disk is full.
 WHOLE = "written beside its place, by `whole_file` or by hand, and moved there when it is whole"
 IN_FOLDER = "part of a folder that gets its name when it is whole"
@@ -91,9 +109,7 @@ OWN = "of a user's own making anew: a synthetic clip, a training of a network fr
 
 WRITES = {
     ("dataparser/reconstructions/vipe.py", "_exr", "NamedTemporaryFile"): TEMPORARY,
-    ("editing/transfer.py", "kept_edits", "TemporaryDirectory"): TEMPORARY,
-    ("editing/transfer.py", "kept_edits", "copytree"): TEMPORARY,
-    ("export/command.py", "_export_splat", "TemporaryDirectory"): TEMPORARY,
+    ("editing/transfer.py", "take_over_edits", "copytree"): IN_FOLDER,
     ("export/scenes.py", "_copy", "copyfile"): IN_FOLDER,
     ("export/scenes.py", "_write_tum", "write_text"): IN_FOLDER,
     ("export/scenes.py", "export_scene", "write_text"): IN_FOLDER,
@@ -143,7 +159,7 @@ WRITES = {
     ("scene/writing.py", "_write_image", "write_bytes"): IN_FOLDER,
     ("scene/writing.py", "_write_points", "open"): IN_FOLDER,
     ("scene/writing.py", "write", "save"): IN_FOLDER,
-    ("scene/writing.py", "written_whole", "mkdtemp"): TEMPORARY,
+    ("scene/writing.py", "_written_whole", "mkdtemp"): TEMPORARY,
     ("synthetic/clip.py", "write_clip", "imwrite"): OWN,
     ("synthetic/clip.py", "write_clip", "save"): OWN,
     ("synthetic/clip.py", "write_clip", "savetxt"): OWN,
