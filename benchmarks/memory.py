@@ -3,15 +3,17 @@
     python benchmarks/memory.py                              # 150 frames, as read by default, and 300
     python benchmarks/memory.py --num-frames 40 80 --size 240 426
 
-The clip is synthetic: a camera that moves through a room in which things move, of which no frame repeats another. It is
-written as a folder of images by this process; the command that reads them is another one, and its peak is the largest
-resident memory that the operating system saw of it, libraries included.
+The clip is synthetic: a camera that moves through a room in which objects move, of which no frame repeats another. It
+is written as a folder of images by this process, which takes about a second a frame at 854x480; frames that are there
+already are taken instead with `--frames FOLDER`. The command that reads them is another
+process, and its peak is the largest resident memory that the operating system saw of it, libraries included.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -34,6 +36,8 @@ class Options:
     """Lengths of the clip."""
     size: tuple[int, int] = (480, 854)
     """Height and width of the frames."""
+    frames: Path | None = None
+    """Folder of images to predict, in the place of the synthetic clip; `size` is what is written into the table."""
     threads: int = 2
     """Processor threads."""
     arguments: tuple[str, ...] = ()
@@ -53,10 +57,11 @@ def main(options: Options) -> None:
         for n in options.num_frames:
             images = folder / f"images_{n}"
             images.mkdir()
-            clip = make_clip(SyntheticConfig(num_frames=n, height=height, width=width))
-            for i, frame in enumerate(clip.frames):
-                cv2.imwrite(str(images / f"{i:05d}.png"), frame.numpy()[..., ::-1])
-            del clip
+            if options.frames is None:
+                write_synthetic(images, n, height, width)
+            else:
+                for path in sorted(options.frames.iterdir())[:n]:
+                    shutil.copyfile(path, images / path.name)
             out = folder / f"scene_{n}"
             asked = [
                 "predict",
@@ -79,6 +84,13 @@ def main(options: Options) -> None:
                 f"| {width}x{height} | {n} | {sum(known)} | {seconds:.0f} | {peak / GIB:.2f} | {frames:.2f} |",
                 flush=True,
             )
+
+
+def write_synthetic(folder: Path, n: int, height: int, width: int) -> None:
+    """Images of a synthetic clip."""
+    clip = make_clip(SyntheticConfig(num_frames=n, height=height, width=width))
+    for i, frame in enumerate(clip.frames):
+        cv2.imwrite(str(folder / f"{i:05d}.png"), frame.numpy()[..., ::-1])
 
 
 def run(command: list[str], threads: int, log: Path) -> tuple[int, int]:

@@ -51,7 +51,14 @@ def advice_on_scene(scene: Scene) -> list[Advice]:
 
 def moving_shares(scene: Scene) -> Float[Tensor, "n"]:
     """Share of each frame that moves."""
-    return (scene.dynamic_prob > DYNAMIC_THRESHOLD).float().mean(dim=(1, 2))
+    return (scene.dynamic_prob > DYNAMIC_THRESHOLD).count_nonzero(dim=(1, 2)) / scene.dynamic_prob[0].numel()
+
+
+def known_depth_share(scene: Scene) -> float | None:
+    """Share of the static pixels whose depth is known; None if nothing is static."""
+    static = scene.dynamic_prob <= DYNAMIC_THRESHOLD
+    num_static = int(static.count_nonzero())
+    return int((static & (scene.depth > 0)).count_nonzero()) / num_static if num_static else None
 
 
 def _on_cameras(scene: Scene) -> list[Advice]:
@@ -134,11 +141,8 @@ def _on_masks(scene: Scene) -> list[Advice]:
 
 
 def _on_depth(scene: Scene) -> list[Advice]:
-    static = scene.dynamic_prob <= DYNAMIC_THRESHOLD
-    if not bool(static.any()):
-        return []
-    known = float((scene.depth[static] > 0).float().mean())
-    if known >= MIN_KNOWN_DEPTH_SHARE:
+    known = known_depth_share(scene)
+    if known is None or known >= MIN_KNOWN_DEPTH_SHARE:
         return []
     return [
         Advice(

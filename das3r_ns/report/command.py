@@ -17,8 +17,7 @@ from das3r_ns.files.values import number
 from das3r_ns.files.whole import check_output, write_text_whole
 from das3r_ns.report import advice, charts, images, page, rendered, video
 from das3r_ns.runs.config_file import RunError, read_config
-from das3r_ns.runs.trainer import TRAINING_RECORD
-from das3r_ns.scene import DYNAMIC_THRESHOLD, Scene, image_paths, is_scene_folder, read_scene
+from das3r_ns.scene import Scene, image_paths, is_scene_folder, read_scene
 from das3r_ns.scene.trust import colour_of_trust, trust_of_frames
 
 FILE = "report.html"
@@ -168,6 +167,8 @@ def _max_steps(path: Path | None, steps: int) -> int:
 
 
 def _training_s(run: Path | None) -> float | None:
+    from das3r_ns.runs.trainer import TRAINING_RECORD  # nerfstudio, which the report of a scene can do without
+
     path = None if run is None else Path(run) / TRAINING_RECORD
     if path is None or not path.is_file():
         return None
@@ -182,8 +183,7 @@ def _summary(scene: Scene, folder: Path) -> list[tuple[str, str]]:
     clip = (said.get("quality") or {}).get("clip") or {}
     seconds = scene.times_s[-1] - scene.times_s[0] if scene.times_s is not None else (len(scene) - 1) / scene.fps
     fov = geometry.field_of_view(float(scene.K[:, 0, 0].mean()), float(width))
-    static = scene.dynamic_prob <= DYNAMIC_THRESHOLD
-    known = float((scene.depth[static] > 0).float().mean()) if bool(static.any()) else 0.0
+    known = advice.known_depth_share(scene) or 0.0
     rows = [
         ("Clip", f"{len(scene)} frames of {width}x{height}, {seconds:.1f} s"),
         ("Predictor", str(said.get("predictor", "not recorded"))),

@@ -13,6 +13,8 @@ MASK_OPACITY = 0.55
 JPEG_QUALITY = 82
 NEAR_QUANTILE, FAR_QUANTILE = 0.02, 0.98
 """Of the inverse depths of a clip, for the colours at either end."""
+SAMPLED_DEPTHS = 500_000
+"""Of a clip, to find them."""
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -47,16 +49,24 @@ def fitted(image: UInt8[np.ndarray, "h w 3"], longest_side: int) -> UInt8[np.nda
 
 def with_mask(image: UInt8[np.ndarray, "h w 3"], dynamic_prob: Float[np.ndarray, "m n"]) -> UInt8[np.ndarray, "h w 3"]:
     """An image with what moves laid over it in red."""
-    moving = cv2.resize(dynamic_prob.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    return (image + MASK_OPACITY * moving * (np.array(MASK_RGB) - image)).round().clip(0, 255).astype(np.uint8)
+    moving = cv2.resize(dynamic_prob.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    laid_over, shown = moving > 0, image.copy()
+    under = image[laid_over].astype(np.float32)
+    over = under + MASK_OPACITY * moving[laid_over][:, None] * (np.array(MASK_RGB, np.float32) - under)
+    shown[laid_over] = over.round().clip(0, 255).astype(np.uint8)
+    return shown
 
 
 def inverse_depth_range(depth: Float[np.ndarray, "n m k"]) -> tuple[float, float]:
     """Inverse depths at the two ends of the colours, from a clip's depth maps; 0 is unknown."""
-    known = depth[depth > 0]
+    depths = depth.reshape(-1)
+    known = depths[:: max(1, depths.size // SAMPLED_DEPTHS)]
+    known = known[known > 0]
+    if len(known) == 0:  # of those: a clip of very few
+        known = depths[depths > 0]
     if len(known) == 0:
         return 0.0, 1.0
-    low, high = np.quantile(1 / known[:: max(1, len(known) // 200_000)], (NEAR_QUANTILE, FAR_QUANTILE))
+    low, high = np.quantile(1 / known, (NEAR_QUANTILE, FAR_QUANTILE))
     return float(low), float(max(high, low + 1e-9))
 
 
