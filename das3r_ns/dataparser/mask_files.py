@@ -8,11 +8,13 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
 from das3r_ns.dataparser.mask_layers import Size, layer_of_array, layer_of_image, opened, read_layer, upright_size
 from das3r_ns.dataparser.mask_values import Layer, MaskError
+from das3r_ns.files.archives import UNREADABLE_ZIP
 from das3r_ns.files.regular import check_regular
 from das3r_ns.video.image_folder import ordered, readable_suffixes
 
@@ -169,7 +171,7 @@ def _array(path: Path) -> np.ndarray:
             key = _key_of_masks({Path(entry.filename).stem: entry.file_size for entry in archive.infolist()}, path)
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[key]
-    except (OSError, ValueError, KeyError, EOFError, SyntaxError, TypeError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE_ZIP, KeyError, SyntaxError, TypeError, MemoryError, RecursionError, TokenError) as error:
         if isinstance(error, MaskError):
             raise
         raise MaskError(f"{path} cannot be read as an array of numbers ({error}).") from error

@@ -58,6 +58,8 @@ def _channels(image: Image.Image, path: Path) -> tuple[np.ndarray, np.ndarray | 
         return values.astype(np.uint8), None
     if image.mode.startswith("I") or image.mode == "F":
         values = np.array(image)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise MaskError(f"{path} holds values that are not finite (NaN or infinity).")
         return (
             values.astype(np.uint16)
             if values.min() >= 0 and values.max() < 65536 and values.dtype.kind != "f"

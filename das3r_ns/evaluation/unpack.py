@@ -5,15 +5,20 @@ archives can fill one tree (Sintel's three do). An archive cut into parts is rea
 """
 
 import io
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, runtime_checkable
+
+from das3r_ns.files.archives import UNREADABLE_ZIP
+from das3r_ns.files.names import MAX_NAME_BYTES
 
 
 class UnpackError(RuntimeError):
@@ -61,9 +66,13 @@ def _unpack_zip(path: Path, folder: Path) -> int:
                 if stat.S_ISLNK(info.external_attr >> 16):
                     continue
                 with archive.open(info) as source:
-                    _write(source, _inside(info.filename, folder, path))
+                    _write(source, _inside(info.filename, folder, path), path)
                 count += 1
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except UnpackError:
+        raise
+    except UNREADABLE_ZIP as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's doing, not the archive's
         raise UnpackError(f"{path} is damaged ({error}). Delete it and download it again.") from error
     return count
 
@@ -76,12 +85,14 @@ def _unpack_tar(parts: Sequence[Path], folder: Path) -> int:
                 target = _inside(member.name, folder, parts[0])
                 if not member.isfile():
                     continue  # folders come with their files
+                if member.issparse():
+                    raise UnpackError(f"{parts[0]} holds the sparse file {member.name!r}, which no data set has.")
                 _check_space(member.size, folder, parts[0])
                 source = archive.extractfile(member)
                 assert source is not None
-                _write(source, target)
+                _write(source, target, parts[0])
                 count += 1
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's doing, not the archive's
         raise UnpackError(f"{parts[0]} is damaged ({error}). Delete it and download it again.") from error
@@ -90,6 +101,10 @@ def _unpack_tar(parts: Sequence[Path], folder: Path) -> int:
 
 def _inside(name: str, folder: Path, archive: Path) -> Path:
     pure = PurePosixPath(name.replace("\\", "/"))
+    if not pure.parts or any(len(part.encode("utf-8", "replace")) > MAX_NAME_BYTES for part in pure.parts):
+        raise UnpackError(
+            f"{archive} holds the name {name[:80]!r}, which no file can have. Nothing of it was unpacked."
+        )
     if pure.is_absolute() or ".." in pure.parts or (pure.parts and ":" in pure.parts[0]):
         raise UnpackError(
             f"{archive} holds the path {name!r}, which leads out of its folder: it is not to be trusted. Nothing of "
@@ -98,8 +113,13 @@ def _inside(name: str, folder: Path, archive: Path) -> Path:
     return folder / pure
 
 
-def _write(source: _Readable, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _write(source: _Readable, target: Path, archive: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UnpackError(f"{archive} holds {target.parent.name!r} as a file and as a folder.") from None
+    if target.is_dir():
+        raise UnpackError(f"{archive} holds {target.name!r} as a file and as a folder.")
     with target.open("wb") as file:
         shutil.copyfileobj(source, file, 1 << 20)
 

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
+from PIL import Image
 
+from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import read_json_object
 from das3r_ns.files.regular import check_regular, inside
 from das3r_ns.scene.types import SceneFolderError, frame_name
@@ -209,8 +211,12 @@ def read_layer(folder: Path, edit: Edit, place: int, size: tuple[int, int]) -> B
         check_regular(path, SceneFolderError)
     except FileNotFoundError:
         raise SceneFolderError(f"{path} is missing, and the edits name it. {remedy}") from None
-    stored = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if stored is None or max(stored.shape) > MAX_LAYER_SIDE_PX:
+    try:
+        with open_image(path) as image:
+            stored = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if max(image.size) <= MAX_LAYER_SIDE_PX else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        stored = None
+    if stored is None:
         raise SceneFolderError(f"{path} is not an image of a layer. {remedy}")
     return resized_layer(stored > 127, size)
 

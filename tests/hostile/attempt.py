@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import foreign  # noqa: F401  (adds to the corpus)
 import psutil
 import torch
 from corpus import CASES, TESTS, Case

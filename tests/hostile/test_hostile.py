@@ -29,11 +29,12 @@ def results(tmp_path_factory) -> dict:
 
 def test_the_corpus_is_large_and_of_every_kind():
     kinds = Counter(name.split(":")[0] for name in CASES)
-    assert len(CASES) >= 300
+    assert len(CASES) >= 380
     assert (
         min(kinds[kind] for kind in ("scene", "dataset", "COLMAP", "config", "checkpoint", "weights", "archive")) >= 10
     )
-    assert min(kinds[kind] for kind in ("video", "image", "mask", "Sintel", "poses")) >= 5
+    assert min(kinds[kind] for kind in ("reconstruction", "mask", "edits", "batch")) >= 10
+    assert min(kinds[kind] for kind in ("video", "image", "Sintel", "poses")) >= 5
 
 
 @pytest.mark.parametrize("name", CASES)

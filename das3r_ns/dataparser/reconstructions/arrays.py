@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
+from das3r_ns.files.archives import UNREADABLE_ZIP
 from das3r_ns.files.image_file import open_image
 from das3r_ns.files.regular import check_regular
 from das3r_ns.runtime.memory import GIB, available_bytes
@@ -40,13 +40,14 @@ def read_member(path: Path, name: str, max_bytes: int, why: str) -> bytes:
     check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > max_bytes:
-                raise ValueError(f"{path}: {name} is larger than any image.")
-            return archive.read(name)
+            too_large = archive.getinfo(name).file_size > max_bytes
+            if not too_large:
+                return archive.read(name)
     except KeyError as error:
         raise ValueError(f"{path} lacks {name}, {why}.") from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except UNREADABLE_ZIP as error:
         raise ValueError(f"{path}: {name} cannot be read ({error}). Was it copied whole?") from error
+    raise ValueError(f"{path}: {name} is larger than any image.")
 
 
 class Archive:
@@ -61,13 +62,26 @@ class Archive:
         self.path, self.tool = path, tool
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except UNREADABLE_ZIP as error:
             raise ValueError(f"{path} is not a whole .npz archive ({error}). Was it copied whole?") from error
         self.keys = tuple(name[:-4] for name in self._zip.namelist() if name.endswith(".npy"))
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of an array, from its header."""
         return self._header(key)[0]
+
+    def shape_of(self, key: str, wanted: Sequence[int | str]) -> tuple[int, ...]:
+        """Shape of an array, from its header.
+
+        Args:
+            wanted: as `shape` of `read`.
+        Raises:
+            ValueError: the array is not there, or has another shape.
+        """
+        self.require(key)
+        found = self.shape(key)
+        check_shape(f"{self.path}: {key}", found, wanted)
+        return found
 
     def require(self, *keys: str) -> None:
         """
@@ -105,7 +119,7 @@ class Archive:
         check_room(num_bytes, what)
         try:
             data = self._zip.read(f"{key}.npy")
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, zlib.error) as error:
+        except UNREADABLE_ZIP as error:
             raise ValueError(f"{what} cannot be decompressed ({error}). Was the file copied whole?") from error
         with _HEADERS:
             return np.load(io.BytesIO(data), allow_pickle=False)
@@ -133,7 +147,7 @@ def keys_of(path: Path) -> tuple[str, ...]:
         check_regular(path)
         with zipfile.ZipFile(path) as archive:
             return tuple(name[:-4] for name in archive.namelist() if name.endswith(".npy"))
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except UNREADABLE_ZIP:
         return ()
 
 
@@ -203,6 +217,15 @@ def finite(values: np.ndarray, what: str) -> np.ndarray:
     if len(wrong):
         raise ValueError(f"{what}: entry {int(wrong[0][0]) + 1} holds {values[tuple(wrong[0])]}, which is not finite.")
     return values
+
+
+def whole_numbers(values: np.ndarray, what: str) -> tuple[int, ...]:
+    """Values as integers.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    return tuple(int(value) for value in finite(values, what))
 
 
 def known_depth(depth: np.ndarray) -> Float32[np.ndarray, "h w"]:

@@ -12,7 +12,7 @@ from das3r_ns.dataparser.reconstructions.types import DepthMap, Reconstruction, 
 def is_folder(path: Path) -> bool:
     if not ((path / "camera").is_dir() and (path / "depth").is_dir()):
         return False
-    first = next((path / "camera").glob("*.npz"), None)
+    first = min((path / "camera").glob("*.npz"), default=None)
     return first is not None and set(keys_of(first)) >= {"pose", "intrinsics"}
 
 

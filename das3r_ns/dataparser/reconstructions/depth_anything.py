@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from das3r_ns.dataparser.file_names import last_number
-from das3r_ns.dataparser.reconstructions.arrays import Archive, check_shape, finite, keys_of, known_depth, read_rows
+from das3r_ns.dataparser.reconstructions.arrays import Archive, finite, keys_of, known_depth, read_rows
 from das3r_ns.dataparser.reconstructions.poses import pinhole, with_last_row
 from das3r_ns.dataparser.reconstructions.types import DepthMap, FrameArray, Reconstruction
 
@@ -48,14 +48,13 @@ def read_export(path: Path) -> Reconstruction:
             f"{file} holds depth without cameras (extrinsics, intrinsics): it was written by a monocular model of "
             "Depth Anything 3. Use one of its any-view or nested models."
         )
-    n, height, width = (*archive.shape("depth"), 0, 0, 0)[:3]
-    check_shape(f"{file}: depth", archive.shape("depth"), ("frames", "height", "width"))
+    n, height, width = archive.shape_of("depth", ("frames", "height", "width"))
     rows = archive.shape("extrinsics")[-2:]
     matrices = finite(archive.read("extrinsics", (n, 4 if rows == (4, 4) else 3, 4)), f"{file}: extrinsics")
     K = finite(archive.read("intrinsics", (n, 3, 3)), f"{file}: intrinsics")
     for key in ("conf", "image"):
         if key in archive.keys:
-            check_shape(f"{file}: {key}", archive.shape(key), (n, height, width, *((3,) if key == "image" else ())))
+            archive.shape_of(key, (n, height, width, *((3,) if key == "image" else ())))
     kept: dict[str, np.ndarray] = {}
 
     def array(key: str, kinds: str = "f") -> np.ndarray:
@@ -94,7 +93,7 @@ def read_streaming(path: Path) -> Reconstruction:
     tool = "Depth Anything 3 (streaming)"
     if not found:
         raise ValueError(f"{path / 'results_output'} holds no frame_*.npz, which say of which size the images are.")
-    size = Archive(next(iter(found.values())), tool).shape("depth")
+    size = Archive(next(iter(found.values())), tool).shape_of("depth", ("height", "width"))
 
     def depth(i: int) -> DepthMap:
         if i not in found:

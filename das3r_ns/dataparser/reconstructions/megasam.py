@@ -22,6 +22,7 @@ from das3r_ns.dataparser.reconstructions.arrays import (
     keys_of,
     known_depth,
     read_npy,
+    whole_numbers,
 )
 from das3r_ns.dataparser.reconstructions.poses import from_quaternions, pinhole
 from das3r_ns.dataparser.reconstructions.types import DepthMap, FrameArray, Framing, Reconstruction
@@ -63,9 +64,8 @@ def read_archive(path: Path) -> Reconstruction:
     matrices = finite(archive.read("cam_c2w", ("frames", 4, 4)), f"{path}: cam_c2w")
     n = len(matrices)
     K = finite(archive.read("intrinsic", (3, 3)), f"{path}: intrinsic")
-    _, height, width, _ = shape = archive.shape("images")
-    check_shape(f"{path}: images", shape, (n, "height", "width", 3))
-    check_shape(f"{path}: depths", archive.shape("depths"), (n, height, width))
+    _, height, width, _ = archive.shape_of("images", (n, "height", "width", 3))
+    archive.shape_of("depths", (n, height, width))
     kept: dict[str, np.ndarray] = {}
 
     def array(key: str, kinds: str) -> np.ndarray:
@@ -119,18 +119,34 @@ def read_pth(path: Path) -> Reconstruction:
     try:
         stored: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch's reader raises nearly anything, of pickles that are refused among others
-        raise ValueError(f"{path} cannot be read as tensors: {str(error).splitlines()[0][:120]}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} cannot be read as tensors: {reason[:120]}") from error
     wanted = {"poses": ("frames", 7), "intrinsics": ("frames", 4), "disps": ("frames", "height", "width")}
     arrays: dict[str, np.ndarray] = {}
     for key, shape in {**wanted, "images": ("frames", 3, "height", "width"), "tstamps": ("frames",)}.items():
         value = stored.get(key) if isinstance(stored, dict) else None
         if isinstance(value, torch.Tensor):
-            arrays[key] = value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
-            check_shape(f"{path}: {key}", arrays[key].shape, shape)
+            check_shape(f"{path}: {key}", tuple(value.shape), shape)
+            arrays[key] = _numbers_of(value, f"{path}: {key}")
         elif key in wanted:
             found = ", ".join(map(str, stored)) if isinstance(stored, dict) else type(stored).__name__
             raise ValueError(f"{path} lacks {key!r} that DROID-SLAM writes (it holds {found[:80]}).")
     return _of_arrays("DROID-SLAM", path, arrays, (path,), None)
+
+
+def _numbers_of(tensor: torch.Tensor, what: str) -> np.ndarray:
+    """
+    Raises:
+        ValueError: it is not of plain real numbers, or stands for more of them than are stored.
+    """
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise ValueError(f"{what} is not a tensor of plain numbers ({tensor.layout}, {tensor.device}).")
+    if tensor.is_complex() or (tensor.is_floating_point() and tensor.element_size() == 1):
+        raise ValueError(f"{what} holds {tensor.dtype}; floats are expected.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{what} claims to be larger than what is stored of it.")
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).resolve_neg().numpy()
 
 
 def _of_arrays(
@@ -140,7 +156,7 @@ def _of_arrays(
     intrinsics = finite(arrays["intrinsics"], f"{path}: intrinsics")
     disps = arrays["disps"]
     n, height, width = len(poses), *disps.shape[1:]
-    for key in ("intrinsics", "disps", *(("images",) if "images" in arrays else ())):
+    for key in ("intrinsics", "disps", *(key for key in ("images", "tstamps") if key in arrays)):
         if len(arrays[key]) != n:
             raise ValueError(f"{path}: {key} is of {len(arrays[key])} frames, poses are of {n}.")
     if "images" in arrays:
@@ -157,7 +173,7 @@ def _of_arrays(
     return Reconstruction(
         tool, path, from_quaternions(poses[:, :3], poses[:, 3:], f"{path}: poses"), "opencv-inverse",
         pinhole(intrinsics), (height, width), "order" if stamps is None else "numbers",
-        numbers=None if stamps is None else tuple(int(t) for t in stamps),
+        numbers=None if stamps is None else whole_numbers(stamps, f"{path}: tstamps"),
         framing=droid_cut,
         keyframes=stamps is not None,
         depth=lambda i: DepthMap(from_inverse(disps[i])),

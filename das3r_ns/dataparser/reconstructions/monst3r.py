@@ -44,7 +44,7 @@ def read(path: Path) -> Reconstruction:
     if depths:
         size = read_npy(_nth(depths, 0, path, "frame_0000.npy"), ("height", "width"), tool).shape
     else:
-        height, width = image_size(_nth(images, 0, path, "frame_0000.png"), upright=False)
+        height, width = _size_of(_nth(images, 0, path, "frame_0000.png"))
         size = (height, width)
     masks = next((found for pattern in MASKS if (found := _by_number(path, pattern.format("*")))), {})
 
@@ -76,13 +76,18 @@ def read(path: Path) -> Reconstruction:
     )  # fmt: skip
 
 
+def _size_of(image: Path) -> tuple[int, int]:
+    check_regular(image)
+    return image_size(image, upright=False)
+
+
 def _frames(images: dict[int, Path]) -> FrameArray | None:
     if not images:
         return None
     ordered = [images[number] for number in sorted(images)]
 
     def image(i: int) -> np.ndarray:
-        return read_image(ordered[i], image_size(ordered[i], upright=False), upright=False)
+        return read_image(ordered[i], _size_of(ordered[i]), upright=False)
 
     return FrameArray(len(ordered), image)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from das3r_ns.dataparser.reconstructions.arrays import (
     MAX_IMAGE_PX,
@@ -28,6 +29,7 @@ from das3r_ns.dataparser.reconstructions.arrays import (
 )
 from das3r_ns.dataparser.reconstructions.poses import from_quaternions, pinhole
 from das3r_ns.dataparser.reconstructions.types import DepthMap, FrameArray, Reconstruction
+from das3r_ns.files.archives import UNREADABLE_ZIP
 from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import MAX_JSON_BYTES, read_json_object
 from das3r_ns.files.regular import check_regular
@@ -43,7 +45,7 @@ def is_record3d(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except UNREADABLE_ZIP:
         return path.suffix.lower() == ".r3d"  # damaged: the reader says so
     return "metadata" in names and any(name.startswith("rgbd/") for name in names)
 
@@ -98,10 +100,12 @@ def read_record3d(path: Path) -> Reconstruction:
             with open_image(io.BytesIO(data)) as picture:
                 check_pixels(picture.height, picture.width, f"{path}: rgbd/{i}.jpg")
                 return np.asarray(picture.convert("RGB"))
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path}: rgbd/{i}.jpg is not an image ({error}).") from error
 
-    fps = float(metadata.get("fps") or 30)
+    fps = number(metadata, "fps", what) if metadata.get("fps") is not None else 30.0
+    if fps <= 0:
+        raise ValueError(f"{what}: fps is {fps:g}, and images follow one another at more than 0 a second.")
     return Reconstruction(
         "Record3D", path, from_quaternions(poses[:, 4:], poses[:, :4], f"{what}: poses"), "opengl", K, size, "order",
         depth=depth if _has(path, "rgbd/0.depth") else None,
@@ -118,7 +122,10 @@ def read_stray(path: Path) -> Reconstruction:
     K = read_rows(path / "camera_matrix.csv", 3, "3 numbers (3x3, by rows)")
     if K.shape != (3, 3):
         raise ValueError(f"{path / 'camera_matrix.csv'} has {len(K)} rows and not 3.")
-    table = list(csv.DictReader(read_text(path / "odometry.csv"), skipinitialspace=True))
+    try:
+        table = list(csv.DictReader(read_text(path / "odometry.csv"), skipinitialspace=True))
+    except csv.Error as error:
+        raise ValueError(f"{path / 'odometry.csv'} is not a table of numbers ({error}).") from error
     wanted = ("frame", "x", "y", "z", "qx", "qy", "qz", "qw")
     missing = [name for name in wanted if not table or name not in table[0]]
     if missing:

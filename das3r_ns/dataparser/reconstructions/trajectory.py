@@ -10,7 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from das3r_ns.dataparser.reconstructions.arrays import Archive, known_depth, read_rows, read_text
+from das3r_ns.dataparser.reconstructions.arrays import (
+    Archive,
+    known_depth,
+    read_rows,
+    read_text,
+    whole_numbers,
+)
 from das3r_ns.dataparser.reconstructions.poses import from_quaternions
 from das3r_ns.dataparser.reconstructions.types import DepthMap, Reconstruction
 
@@ -53,13 +59,12 @@ def read_wildgs(path: Path) -> Reconstruction:
         return _of_rows(tool, file, rows)
     archive = Archive(video, tool)
     stamps = archive.read("timestamps", ("keyframes",), "fiu")
-    archive.require("depths")
-    n, height, width = archive.shape("depths")
+    n, height, width = archive.shape_of("depths", (len(stamps), "height", "width"))
     depths = archive.read("depths", (len(stamps), height, width))
     valid = None
     if "valid_depth_masks" in archive.keys:
         valid = archive.read("valid_depth_masks", (n, height, width), "bu")
-    place = {int(stamp): k for k, stamp in enumerate(stamps)}
+    place = {stamp: k for k, stamp in enumerate(whole_numbers(stamps, f"{video}: timestamps"))}
 
     def depth(i: int) -> DepthMap:
         k = place.get(int(rows[i, 0]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from das3r_ns.dataparser.reconstructions.arrays import Archive, check_shape, finite, keys_of, known_depth
+from das3r_ns.dataparser.reconstructions.arrays import Archive, finite, keys_of, known_depth
 from das3r_ns.dataparser.reconstructions.poses import with_last_row
 from das3r_ns.dataparser.reconstructions.types import DepthMap, FrameArray, Framing, Reconstruction, stretched
 
@@ -42,9 +42,8 @@ def read(path: Path) -> Reconstruction:
     assert file is not None
     archive = Archive(file, "VGGT")
     archive.require("depth")
-    n, height, width = (*archive.shape("depth"), 0, 0)[:3]
     last = (1,) if len(archive.shape("depth")) == 4 else ()
-    check_shape(f"{file}: depth", archive.shape("depth"), ("frames", "height", "width", *last))
+    n, height, width, *_ = archive.shape_of("depth", ("frames", "height", "width", *last))
     matrices = finite(archive.read("extrinsic", (n, 3, 4)), f"{file}: extrinsic")
     K = finite(archive.read("intrinsic", (n, 3, 3)), f"{file}: intrinsic")
     kept: dict[str, np.ndarray] = {}

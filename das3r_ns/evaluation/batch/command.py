@@ -200,7 +200,10 @@ def as_markdown(rows: list[dict[str, Any]], out: Path) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
 
     def link(path: str | None, text: str) -> str:
-        return "" if path is None else f"[{text}]({Path(path).relative_to(out).as_posix()})"
+        if path is None:
+            return ""
+        inside = Path(path).is_relative_to(out)
+        return f"[{text}]({Path(path).relative_to(out).as_posix()})" if inside else text
 
     for row in rows:
         quality = row["quality"] or {}
@@ -219,5 +222,10 @@ def as_markdown(rows: list[dict[str, Any]], out: Path) -> str:
         )
         if row["error"] and (row["video"] or row["splat"]):
             cells = (*cells[:-1], f"{cells[-1]}; **failed**: {row['error'].splitlines()[0]}")
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+        lines.append("| " + " | ".join(_in_a_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _in_a_cell(text: str) -> str:
+    """Text without what would end the cell, the line, or be a command to the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text.replace("|", "/"))

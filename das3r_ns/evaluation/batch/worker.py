@@ -27,6 +27,14 @@ STAGES = ("predict", "train", "image", "render", "export")
 """In order. All after `train` need it and not one another: one that fails leaves the others be."""
 
 
+VALUES_OF_RECORDS = {
+    "scene": str, "predictor": str, "frames": int, "frames_posed": int, "moving_share": (int, float), "quality": dict,
+    "distrusted_frames": int, "config": str, "image": str, "static_psnr_of_training_frames": (int, float),
+    "num_gaussians": int, "video": str, "unseen": (int, float), "splat": str,
+}  # fmt: skip
+"""Names and kinds of the values that stages find."""
+
+
 @dataclass(frozen=True)
 class ClipJob:
     """One clip and what to do with it."""
@@ -51,10 +59,22 @@ def results_of(out: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted((out / "results").glob("*.json")):
         try:
-            found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # half written by a machine that lost its power: as if it had not run
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # half written by a machine that lost its power
             continue
+        if _is_whole(record):  # else it is as if the stage had not run
+            found[path.stem] = record
     return found
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether what a stage wrote is of the kinds that it writes."""
+    if not isinstance(record, dict):
+        return False
+    said = {**VALUES_OF_RECORDS, "seconds": (int, float), "error": str, "values": dict}
+    values = record.get("values", {})
+    named = (record, values) if isinstance(values, dict) else (record,)
+    return all(d.get(name) is None or isinstance(d[name], kind) for d in named for name, kind in said.items())
 
 
 def run_clip(job: ClipJob) -> None:

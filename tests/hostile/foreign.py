@@ -1,0 +1,567 @@
+"""More of the corpus: files of other programs, masks, archives, edits of the masks, folders of clips.
+
+Importing it adds to `corpus.CASES`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from corpus import Read, _dataset, _fill, _masks, _png, _scene, _tgz, add, file_case
+from hostile_scenes import png_header
+from PIL import Image
+
+from das3r_ns.dataparser.inputs import read_inputs
+from das3r_ns.dataparser.options import PredictionOptions
+from das3r_ns.dataparser.reconstructions.table import read_reconstruction
+from das3r_ns.dataparser.reconstructions.types import FrameArray
+from das3r_ns.evaluation.batch.command import find_clips, row_of, write_table
+from das3r_ns.evaluation.batch.worker import STAGES, ClipJob
+from das3r_ns.evaluation.unpack import unpack
+from das3r_ns.scene import read_scene
+
+N = 3
+T = np.tile(np.eye(4), (N, 1, 1))
+T[:, 0, 3] = 0.1 * np.arange(N)
+K = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
+QUATERNION = np.tile([0.0, 0, 0, 0, 0, 0, 1], (N, 1))
+
+
+def used(path: Path) -> None:
+    """Read a reconstruction and all that it holds."""
+    found = read_reconstruction(path)
+    assert found is not None, "no reader took it"
+    for i in range(len(found)):
+        if found.depth is not None:
+            found.depth(i)
+        if found.moving is not None:
+            found.moving(i)
+    if isinstance(found.frames, FrameArray):
+        for i in range(found.frames.count):
+            found.frames.read(i)
+
+
+def folder_case(name: str, write: Callable[[Path], object], message: str, given: str = "") -> None:
+    """A case of a folder that another program wrote.
+
+    Args:
+        given: the path in it that the user names; the folder itself when empty.
+    """
+
+    def prepare(folder: Path) -> Read:
+        place = folder / "given"
+        place.mkdir()
+        write(place)
+        return lambda: used(place / given)
+
+    add("reconstruction", name, prepare, message)
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _zip(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _locked(content: bytes) -> bytes:
+    """An archive all of whose files claim to be encrypted."""
+    data = bytearray(content)
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.find(mark)
+        while start >= 0:
+            data[start + at] |= 1
+            start = data.find(mark, start + 4)
+    return bytes(data)
+
+
+def _packed_by(content: bytes, method: int) -> bytes:
+    """An archive all of whose files claim to be compressed in another way."""
+    data = bytearray(content)
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        start = data.find(mark)
+        while start >= 0:
+            data[start + at : start + at + 2] = struct.pack("<H", method)
+            start = data.find(mark, start + 4)
+    return bytes(data)
+
+
+def _spoiled(content: bytes) -> bytes:
+    """An archive in whose first file the compressed bytes are wrong."""
+    data = bytearray(content)
+    name, extra = struct.unpack_from("<HH", data, 26)
+    start = 30 + name + extra
+    data[start : start + 20] = b"\xff" * 20
+    return bytes(data)
+
+
+# --- MegaSaM and DROID-SLAM -------------------------------------------------------------------------------------------
+
+MEGASAM = {
+    "images": np.zeros((N, 48, 64, 3), np.uint8), "depths": np.ones((N, 48, 64), np.float32), "intrinsic": K,
+    "cam_c2w": T,
+}  # fmt: skip
+
+
+def _megasam(name: str, message: str, **changed: np.ndarray) -> None:
+    folder_case(
+        f"MegaSaM, {name}", lambda f: (f / "a.npz").write_bytes(_npz(**{**MEGASAM, **changed})), message, "a.npz"
+    )
+
+
+_megasam("images of three dimensions", "images has the shape", images=np.zeros((48, 64, 3), np.uint8))
+_megasam("images a number", "images has the shape", images=np.zeros((), np.uint8))
+_megasam("depths of objects", "depths.*objects|depths has the shape", depths=np.full((N, 48, 64), None, object))
+_megasam("images as text", "images holds", images=np.full((N, 48, 64, 3), "x"))
+_megasam("a pose of infinity", "cam_c2w.*finite", cam_c2w=np.where(T == 1, np.inf, T))
+DROID = {
+    "poses": torch.from_numpy(QUATERNION), "intrinsics": torch.full((N, 4), 30.0),
+    "disps": torch.ones(N, 6, 8), "images": torch.zeros(N, 3, 48, 64, dtype=torch.uint8), "tstamps": torch.arange(N),
+}  # fmt: skip
+
+
+def _droid(name: str, message: str, **changed: Any) -> None:
+    folder_case(f"DROID-SLAM, {name}", lambda f: torch.save({**DROID, **changed}, f / "a.pth"), message, "a.pth")
+
+
+_droid("sparse poses", "poses", poses=DROID["poses"].to_sparse())
+_droid("poses that stand for 2^33 numbers", "poses", poses=torch.ones(1, 1).expand(1 << 30, 7))
+_droid("disparities that stand for 2^40 numbers", "disps", disps=torch.ones(1, 1, 1).expand(N, 1 << 20, 1 << 18))
+_droid("complex poses", "poses", poses=DROID["poses"].to(torch.complex64))
+_droid("times that are NaN", "tstamps", tstamps=torch.full((N,), float("nan")))
+_droid("two times of three", "tstamps", tstamps=torch.arange(2))
+_droid("poses in 8 bits", "poses", poses=torch.zeros(N, 7).to(torch.float8_e5m2))
+_droid("poses on no device", "poses|cannot be read", poses=torch.zeros(N, 7, device="meta"))
+_droid("a list", "lacks 'poses'", poses=[1, 2, 3])
+
+
+def _droid_folder(folder: Path) -> None:
+    for name in ("poses", "intrinsics", "disps"):
+        np.save(folder / f"{name}.npy", DROID[name].float().numpy())
+    np.save(folder / "tstamps.npy", np.array([0.0, np.inf, 2.0]))
+
+
+folder_case("DROID-SLAM, a time of infinity", _droid_folder, "tstamps")
+
+
+# --- MonST3R, CUT3R, VGGT, Depth Anything 3 ---------------------------------------------------------------------------
+
+
+def _monst3r(folder: Path, lenses: str | None = None) -> None:
+    rows = "".join(f"{i} {0.1 * i} 0 0 1 0 0 0\n" for i in range(N))
+    (folder / "pred_traj.txt").write_text(rows)
+    (folder / "pred_intrinsics.txt").write_text(lenses or "60 0 32 0 60 24 0 0 1\n" * N)
+    for i in range(N):
+        np.save(folder / f"frame_{i:04d}.npy", np.ones((48, 64), np.float32))
+
+
+def _monst3r_case(name: str, change: Callable[[Path], object], message: str) -> None:
+    folder_case(f"MonST3R, {name}", lambda folder: (_monst3r(folder), change(folder)), message)
+
+
+_monst3r_case("images that are FIFOs", lambda f: [os.mkfifo(f / f"frame_{i:04d}.png") for i in range(N)], "frame_0000")
+_monst3r_case("masks that are FIFOs", lambda f: [os.mkfifo(f / f"dynamic_mask_{i}.png") for i in range(N)], "a FIFO")
+_monst3r_case(
+    "depth that is a FIFO", lambda f: ((f / "frame_0000.npy").unlink(), os.mkfifo(f / "frame_0000.npy")), "FIFO"
+)
+_monst3r_case("a path of a device", lambda f: (f / "conf_0.npy").symlink_to("/dev/zero"), "conf_0.npy is a device")
+_monst3r_case(
+    "masks that declare 60000",
+    lambda f: (f / "dynamic_mask_0.png").write_bytes(png_header(60_000, 60_000)),
+    "pixels|not an image",
+)
+_monst3r_case("images of text", lambda f: [(f / f"frame_{i:04d}.png").write_text("x") for i in range(N)], "frame_0000")
+
+
+def _cut3r(folder: Path) -> None:
+    for room in ("camera", "depth", "conf"):
+        (folder / room).mkdir()
+    for i in range(N):
+        (folder / "camera" / f"{i:06d}.npz").write_bytes(_npz(pose=T[i], intrinsics=K))
+        for room in ("depth", "conf"):
+            np.save(folder / room / f"{i:06d}.npy", np.ones((48, 64), np.float32))
+
+
+def _cut3r_case(name: str, change: Callable[[Path], object], message: str) -> None:
+    folder_case(f"CUT3R, {name}", lambda folder: (_cut3r(folder), change(folder)), message)
+
+
+_cut3r_case("a camera of text", lambda f: (f / "camera" / "000002.npz").write_text("x"), "000002.npz")
+_cut3r_case("a camera that is encrypted", lambda f: (f / "camera" / "000001.npz").write_bytes(
+    _locked(_npz(pose=T[1], intrinsics=K))), "000001.npz")  # fmt: skip
+_cut3r_case("depth that is gone", lambda f: (f / "depth" / "000001.npy").unlink(), "000001.npy")
+_cut3r_case("confidence of another size", lambda f: np.save(f / "conf" / "000001.npy", np.ones((3, 3))), "000001.npy")
+
+
+def _archive_case(tool: str, name: str, file: str, arrays: dict[str, np.ndarray], message: str) -> None:
+    folder_case(f"{tool}, {name}", lambda f: (f / file).write_bytes(_npz(**arrays)), message)
+
+
+VGGT = {
+    "extrinsic": T[:, :3], "intrinsic": np.tile(K, (N, 1, 1)), "depth": np.ones((N, 48, 64), np.float32),
+    "depth_conf": np.ones((N, 48, 64), np.float32),
+}  # fmt: skip
+for _name, _changed, _message in (
+    ("depth a number", {"depth": np.ones(())}, "depth has the shape"),
+    ("cameras of no frame", {"extrinsic": np.ones((0, 3, 4)), "depth": np.ones((0, 4, 4))}, "shape"),
+    ("confidence of other frames", {"depth_conf": np.ones((N + 1, 48, 64))}, "depth_conf"),
+    ("images as text", {"images": np.full((N, 3, 48, 64), "a")}, "images"),
+    ("intrinsics of complex numbers", {"intrinsic": np.tile(K, (N, 1, 1)) * 1j}, "intrinsic holds complex"),
+):
+    _archive_case("VGGT", _name, "predictions.npz", {**VGGT, **_changed}, _message)
+DA3 = {"depth": VGGT["depth"], "extrinsics": T[:, :3], "intrinsics": VGGT["intrinsic"]}
+for _name, _changed, _message in (
+    ("depth of two dimensions", {"depth": np.ones((48, 64), np.float32)}, "depth has the shape"),
+    ("extrinsics a number", {"extrinsics": np.ones(())}, "extrinsics"),
+    ("images in floats", {"image": np.ones((N, 48, 64, 3), np.float32)}, "image holds"),
+    ("records", {"intrinsics": np.zeros(N, [("a", "f8"), ("b", "O")])}, "intrinsics"),
+):
+    _archive_case("Depth Anything 3", _name, "results.npz", {**DA3, **_changed}, _message)
+
+
+def _streaming(depth: np.ndarray) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        (folder / "camera_poses.txt").write_text((" ".join(map(str, np.eye(4).ravel())) + "\n") * N)
+        (folder / "intrinsic.txt").write_text("60 60 32 24\n" * N)
+        (folder / "results_output").mkdir()
+        (folder / "results_output" / "frame_0.npz").write_bytes(_npz(depth=depth))
+
+    return write
+
+
+folder_case("Depth Anything 3, streamed depth of one row", _streaming(np.ones(5, np.float32)), "depth has the shape")
+folder_case("Depth Anything 3, streamed depth a number", _streaming(np.ones((), np.float32)), "depth has the shape")
+folder_case(
+    "Depth Anything 3, streamed depth a volume", _streaming(np.ones((2, 3, 4), np.float32)), "depth has the shape"
+)
+
+
+# --- ViPE -------------------------------------------------------------------------------------------------------------
+
+
+def _vipe(
+    folder: Path, masks: bytes | None = None, phrases: bytes = b"1: person\n", depth: bytes | None = None
+) -> None:
+    for room in ("pose", "intrinsics", "mask", "depth"):
+        (folder / room).mkdir()
+    (folder / "pose" / "a.npz").write_bytes(_npz(data=T, inds=np.arange(N)))
+    (folder / "intrinsics" / "a.npz").write_bytes(_npz(data=np.tile([60.0, 60, 32, 24], (N, 1)), inds=np.arange(N)))
+    if masks is not None:
+        (folder / "mask" / "a.zip").write_bytes(masks)
+    (folder / "mask" / "a.txt").write_bytes(phrases)
+    if depth is not None:
+        (folder / "depth" / "a.zip").write_bytes(depth)
+
+
+def _grey_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(48 * 64, dtype=np.uint8).reshape(48, 64)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+MASKS = {f"{i:05d}.png": _grey_png() for i in range(N)}
+for _name, _content, _message in (
+    ("are encrypted", _locked(_zip(MASKS)), "00000.png.*cannot be read"),
+    ("are packed in an unknown way", _packed_by(_zip(MASKS), 97), "00000.png.*cannot be read"),
+    ("are damaged within", _spoiled(_zip(MASKS)), "00000.png.*cannot be read"),
+    ("claim to be packed with LZMA", _packed_by(_zip(MASKS), 14), "00000.png.*cannot be read"),
+    ("are JPEG in colour", _zip({name: _png() for name in MASKS}), "channels"),
+    ("are cut short", _zip(MASKS)[:200], "a.zip"),
+):
+    folder_case(f"ViPE, masks that {_name}", lambda f, c=_content: _vipe(f, c), _message)
+folder_case(
+    "ViPE, depth of text", lambda f: _vipe(f, depth=_zip({f"{i:05d}.exr": b"x" * 400 for i in range(N)})), "EXR"
+)
+EXR = struct.pack("<II", 20000630, 2) + b"channels\0chlist\0" + struct.pack("<I", 2**31 - 1)
+folder_case(
+    "ViPE, depth of a header alone", lambda f: _vipe(f, depth=_zip({f"{i:05d}.exr": EXR for i in range(N)})), "EXR"
+)
+
+
+# --- Trajectories, phones ---------------------------------------------------------------------------------------------
+
+
+def _wildgs(**arrays: np.ndarray) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        (folder / "est_poses_full.txt").write_text("".join(f"{i} {i} 0 0 0 0 0 1\n" for i in range(N)))
+        whole = {"timestamps": np.arange(N, dtype=float), "depths": np.ones((N, 6, 8), np.float32)}
+        (folder / "video.npz").write_bytes(_npz(**{**whole, **arrays}))
+
+    return write
+
+
+folder_case("WildGS-SLAM, times that are NaN", _wildgs(timestamps=np.full(N, np.nan)), "timestamps")
+folder_case("WildGS-SLAM, depth of two dimensions", _wildgs(depths=np.ones((6, 8), np.float32)), "depths has the shape")
+METADATA = {
+    "poses": QUATERNION[:, [3, 4, 5, 6, 0, 1, 2]].tolist(), "K": K.T.ravel().tolist(), "w": 64, "h": 48, "dw": 8,
+    "dh": 6, "fps": 30,
+}  # fmt: skip
+
+
+def _r3d(name: str, message: str, files: dict[str, bytes] | None = None, **changed: Any) -> None:
+    content = json.dumps({**METADATA, **changed}).encode()
+    inside = {"metadata": content, **{f"rgbd/{i}.jpg": _png() for i in range(N)}, **(files or {})}
+    folder_case(f"Record3D, {name}", lambda f: (f / "a.r3d").write_bytes(_zip(inside)), message, "a.r3d")
+
+
+_r3d("a rate of text", "fps", fps="many")
+_r3d("a rate of a list", "fps", fps=[30])
+_r3d("a negative rate", "fps", fps=-30)
+_r3d("a rate of infinity", "fps", fps=float("inf"))
+_r3d("an image of SVG", "rgbd/0.jpg", {"rgbd/0.jpg": b"<svg/>"})
+_r3d("an image with a broken chunk", "rgbd/0.jpg", {"rgbd/0.jpg": _png()[:33] + b"\xff" * 40})
+_r3d("an image that declares 60000", "rgbd/0.jpg", {"rgbd/0.jpg": png_header(60_000, 60_000)})
+_r3d("a depth of text", "0.depth", {"rgbd/0.depth": b"bvx2 not really"})
+_r3d("poses nested deep", "metadata", poses=[[[[[[[]]]]]]])
+folder_case(
+    "Record3D, all encrypted",
+    lambda f: (f / "a.r3d").write_bytes(_locked(_zip({"metadata": b"{}", "rgbd/0.jpg": b""}))),
+    "metadata",
+    "a.r3d",
+)
+
+
+def _stray(odometry: str) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        (folder / "camera_matrix.csv").write_text("60,0,32\n0,60,24\n0,0,1\n")
+        (folder / "odometry.csv").write_text(odometry)
+        (folder / "rgb.mp4").write_bytes(b"x")
+
+    return write
+
+
+HEAD = "timestamp, frame, x, y, z, qx, qy, qz, qw\n"
+folder_case(
+    "Stray Scanner, a field of 200 kB", _stray(HEAD + "0," + "1" * 200_000 + ",0,0,0,0,0,0,1\n"), "odometry.csv"
+)
+folder_case("Stray Scanner, an open quotation", _stray(HEAD + '0,"' + "1,0\n" * 60_000), "odometry.csv")
+folder_case("Stray Scanner, a frame of 1e300", _stray(HEAD + "0,1e300,0,0,0,0,0,0,1\n"), "odometry.csv|rgb.mp4")
+folder_case("Stray Scanner, zeros", _stray(HEAD + "\0" * 50), "odometry.csv")
+
+
+# --- Masks ------------------------------------------------------------------------------------------------------------
+
+
+def _mask_file(name: str, content: bytes, message: str) -> None:
+    """A case of one mask, of any kind of file, of the first image."""
+
+    def prepare(folder: Path) -> Read:
+        images = _fill(folder / "shots", {n.split("/")[1]: b for n, b in _dataset().items() if n.endswith("png")})
+        _fill(folder / "masks", {name: content})
+        return lambda: read_inputs(images, PredictionOptions(masks=folder / "masks"))
+
+    add("mask", f"{name}, {len(content)} bytes", prepare, message)
+
+
+def _float_tiff(value: float) -> bytes:
+    buffer = io.BytesIO()
+    values = np.zeros((48, 64), np.float32)
+    values[8:20, 8:20], values[0, 0] = 1.0, value
+    Image.fromarray(values).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+def _broken_tiff(at: int) -> bytes:
+    data = bytearray(_float_tiff(0.5))
+    data[at : at + 12] = b"\xff" * 12
+    return bytes(data)
+
+
+def _png_with_exif(exif: bytes) -> bytes:
+    import zlib
+
+    chunk = b"eXIf" + exif
+    return _png()[:33] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + _png()[33:]
+
+
+_STACK = _npz(masks=np.zeros((48, 64), np.uint8))
+_mask_file("00000.tif", _float_tiff(float("nan")), "not finite")
+_mask_file("00000.tiff", _float_tiff(float("inf")), "not finite")
+_mask_file("00000.npz", _locked(_STACK), "00000.npz cannot be read")
+_mask_file("00001.npz", _packed_by(_STACK, 97), "00001.npz cannot be read")
+_mask_file("00002.npz", _packed_by(_STACK, 14), "00002.npz cannot be read")
+_mask_file("00003.npz", _packed_by(_STACK, 8), "00003.npz cannot be read")
+_mask_file("00004.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 60) + b"(" * 60, "00004.npy cannot be read")
+_mask_file("00005.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 10) + b"{'descr':\\", "00005.npy cannot be read")
+_mask_file("00001.tif", _broken_tiff(8)[:60], "00001.tif")
+for _at in (4, 10, 22, 34, 70):
+    _mask_file(f"{_at:05d}.tif", _broken_tiff(_at), f"{_at:05d}.tif|belong|match|names|frame")
+_mask_file("00001.png", _png_with_exif(b"II*\0\xff\xff\xff\xff" + b"\xff" * 30)[:150], "00001.png")
+_mask_file("00002.webp", b"RIFF\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 60, "00002.webp")
+_mask_file("00003.gif", b"GIF89a" + b"\xff" * 60, "00003.gif")
+_mask_file("00004.jp2", b"\0\0\0\x0cjP  \r\n\x87\n" + b"\xff" * 60, "00004.jp2|holds no masks")
+add("mask", "a record", _masks(np.zeros((48, 64), [("a", "u1")])), "type|numbers")
+add("mask", "dates", _masks(np.zeros((48, 64), "datetime64[s]")), "type|numbers")
+
+
+# --- Archives ---------------------------------------------------------------------------------------------------------
+
+
+def _unpacked(path: Path) -> object:
+    return unpack([path], path.parent / "inside")
+
+
+def _sparse_tar() -> bytes:
+    """A sparse file of 2^36 bytes."""
+    member = tarfile.TarInfo("big")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:398], header[398:410] = b"00000000000\0", b"00000000000\0"
+    header[483:495] = b"1000000000000"[:12]
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(1024)
+
+
+def _tar_with_pax(key: str, value: str) -> bytes:
+    record = f" {key}={value}\n"
+    length = len(record) + 1
+    while len(str(length)) + len(record) != length:
+        length = len(str(length)) + len(record)
+    body = f"{length}{record}".encode()
+    pax, member = tarfile.TarInfo("pax"), tarfile.TarInfo("a")
+    pax.type, pax.size, member.size = tarfile.XHDTYPE, len(body), 3
+    return pax.tobuf() + body.ljust(512, b"\0") + member.tobuf() + b"abc".ljust(512, b"\0") + bytes(1024)
+
+
+for _name, _file, _content, _message in (
+    ("encrypted", "a.zip", _locked(_zip({"a": b"1"})), "a.zip"),
+    ("damaged within", "a.zip", _spoiled(_zip({"a": os.urandom(300)})), "a.zip is damaged"),
+    ("packed in an unknown way", "a.zip", _packed_by(_zip({"a": b"1" * 99}), 97), "a.zip"),
+    ("claiming LZMA", "a.zip", _packed_by(_zip({"a": b"1" * 99}), 14), "a.zip"),
+    ("a name of 5000 letters", "a.zip", _zip({"a" * 5000: b"1"}), "a.zip"),
+    ("a name of 5000 letters, tar", "a.tgz", _tgz({"a" * 5000: b"1"}), "a.tgz"),
+    ("a file that is a folder too", "a.zip", _zip({"a": b"1", "a/b": b"2"}), "a.zip"),
+    ("a file called .", "a.zip", _zip({".": b"1"}), "a.zip"),
+    ("a sparse file of 64 GiB", "a.tar", _sparse_tar(), "a.tar"),
+    ("a sparse map of NaN", "a.tar", _tar_with_pax("GNU.sparse.map", "1,nan"), "a.tar"),
+):
+    file_case("archive", _name, _file, _content, _unpacked, _message)
+
+
+# --- Edits of the masks -----------------------------------------------------------------------------------------------
+
+
+def _edited(change: Callable[[dict[str, Any], Path], object]) -> Callable[[Path], Read]:
+    def prepare(folder: Path) -> Read:
+        scene = _fill(folder / "scene", _scene())
+        names = json.loads(_scene()["predictor.json"])["names"]
+        edits = {
+            "format_version": 1, "names": names, "times_s": None, "undone": [],
+            "done": [{"id": "a1", "tool": "brush", "moving": True, "frames": [0], "frame": 0}],
+        }  # fmt: skip
+        place = scene / "edits" / "a1"
+        place.mkdir(parents=True)
+        Image.fromarray(np.full((24, 32), 255, np.uint8)).save(place / "frame_00001.png")
+        change(edits, place / "frame_00001.png")
+        (scene / "edits" / "edits.json").write_text(json.dumps(edits))
+        return lambda: read_scene(scene)
+
+    return prepare
+
+
+def _set(**changed: Any) -> Callable[[dict[str, Any], Path], object]:
+    return lambda edits, layer: edits["done"][0].update(changed)
+
+
+for _name, _change, _message in (
+    ("a layer that declares 60000", lambda e, p: p.write_bytes(png_header(60_000, 60_000)), "frame_00001.png"),
+    ("a layer that declares 30000", lambda e, p: p.write_bytes(png_header(30_000, 30_000)), "frame_00001.png"),
+    ("a layer of text", lambda e, p: p.write_text("x"), "frame_00001.png is not an image"),
+    ("a layer that is a FIFO", lambda e, p: (p.unlink(), os.mkfifo(p)), "a FIFO"),
+    ("a layer outside", lambda e, p: (p.unlink(), p.symlink_to("/etc/passwd")), "leads out"),
+    ("a layer that is gone", lambda e, p: p.unlink(), "is missing"),
+    ("an id of a path", _set(id="../a1"), "id of the edit"),
+    ("an id of capitals", _set(id="A1"), "id of the edit"),
+    ("frames beyond the clip", _set(frames=[10**9]), "frames of the edit"),
+    ("frames of truth values", _set(frames=[True]), "frames of the edit"),
+    ("moving as text", _set(moving="yes"), "moving or whole_clip"),
+    ("a click at infinity", _set(at=[float("inf"), 0]), "at of the edit"),
+    ("a click of text", _set(at="ab"), "at of the edit"),
+    ("two of one id", lambda e, p: e["done"].append(e["done"][0]), "two edits have one id"),
+    ("a list", lambda e, p: e.update(done={"a": 1}), "done is not a list"),
+    ("no version", lambda e, p: e.pop("format_version"), "format None"),
+    ("times backwards", lambda e, p: e.update(times_s=list(range(len(e["names"]), 0, -1))), "times_s"),
+    ("times of NaN", lambda e, p: e.update(times_s=[float("nan")] * len(e["names"])), "times_s"),
+    ("names of numbers", lambda e, p: e.update(names=[1, 2]), "names is not a list"),
+):
+    add("edits", _name, _edited(_change), _message)
+
+
+# --- Folders of clips -------------------------------------------------------------------------------------------------
+
+
+def _job(folder: Path, name: str = "a") -> ClipJob:
+    return ClipJob(
+        name, folder / "a.mp4", PredictionOptions(), "das3r-lite", None, STAGES, folder / "out" / name, False
+    )
+
+
+def _table_of(stage: str, content: str) -> Callable[[Path], Read]:
+    def prepare(folder: Path) -> Read:
+        job = _job(folder)
+        _fill(job.out / "results", {f"{stage}.json": content.encode()})
+
+        def read() -> None:
+            row = row_of(job)
+            write_table([row], folder / "out")
+            raise ValueError(f"{stage}: {row['error']} {row['splat']}")  # what a damaged result amounts to: none
+
+        return read
+
+    return prepare
+
+
+for _stage, _content in (
+    ("predict", "[]"),
+    ("predict", '{"values": 5}'),
+    ("predict", '{"values": {"frames": "many", "frames_posed": [], "moving_share": "x", "quality": 3}}'),
+    ("image", '{"seconds": "long", "values": {"num_gaussians": {}, "static_psnr_of_training_frames": "y"}}'),
+    ("export", '{"values": {"splat": "/etc/passwd"}}'),
+    ("render", '{"values": {"video": ["a"]}}'),
+    ("crash", '{"error": {"a": 1}}'),
+    ("train", "[" * 100_000),
+):
+    add("batch", f"{_stage}.json of {_content[:40]}", _table_of(_stage, _content), f"{_stage}: ")
+add("batch", "only FIFOs", lambda f: (os.mkfifo(f / "a.mp4"), lambda: find_clips(f))[1], "holds neither videos")
+add(
+    "batch", "a link to itself", lambda f: ((f / "a").symlink_to("a"), lambda: find_clips(f))[1], "holds neither videos"
+)
+add(
+    "batch", "two names that are one", lambda f: (_fill(f, {"a.mp4": b"", "a.mov": b""}), lambda: find_clips(f))[1],
+    "one name|holds",
+)  # fmt: skip
+
+
+def _names_of_bytes(folder: Path) -> Read:
+    (folder / os.fsdecode(b"a\xff|\n\x1b[31m.mp4")).write_bytes(b"")
+
+    def read() -> None:
+        (name, _), *_ = find_clips(folder).items()
+        row = row_of(_job(folder, name))
+        write_table([row], folder)
+        text = (folder / "batch.md").read_text(encoding="utf-8")
+        assert len(text.splitlines()) == 3, text
+        raise ValueError("a table of three lines")
+
+    return read
+
+
+add("batch", "a name of bytes, bars and escapes", _names_of_bytes, "a table of three lines")
