@@ -135,13 +135,36 @@ def killed(number: int, after_s: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(number, 0)[1])
 
 
+def write_dataset(folder: Path) -> Path:
+    """Images with cameras, as another program leaves them, large enough to be predicted."""
+    made = scene_from_truth(folder / "made", SyntheticConfig(num_frames=4, height=72, width=96))
+    shutil.move(made / "images", folder / "images")
+    known = json.loads((made / "transforms.json").read_text(encoding="utf-8"))
+    for frame in known["frames"]:
+        for key in [key for key in frame if key.endswith("_path") and key != "file_path"]:
+            del frame[key]
+    known.pop("ply_file_path", None)
+    (folder / "transforms.json").write_text(json.dumps(known), encoding="utf-8")
+    shutil.rmtree(made)
+    return folder
+
+
+def train_for(scene: Path, out: Path, **settings: Any) -> None:
+    """Train for a few steps, with saves between."""
+    config = tiny_config("das3r-lite", scene, out)
+    config.max_num_iterations, config.steps_per_save, config.timestamp = STEPS, SAVE_EVERY, "now"
+    for name, value in settings.items():
+        setattr(config, name, value)
+    train(config)
+
+
 class Soak:
     """Undisturbed results, and attempts to disturb them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.scene = scene_from_truth(folder / "walk", SyntheticConfig(num_frames=4, height=48, width=64))
-        self.data = self._dataset(folder / "data")
+        self.data = write_dataset(folder / "data")
         self.run = folder / "run" / "walk" / "das3r-lite" / "now"
         self.cost: dict[str, tuple[float, int]] = {"train": finished(partial(self._train, folder / "run"), folder)}
         half = partial(self._train, folder / "half", max_num_iterations=HALF)
@@ -157,25 +180,8 @@ class Soak:
             self.cost[kind] = finished(partial(self._result, kind, folder / name), folder)
             self.wanted[kind] = content(folder / name)
 
-    def _dataset(self, folder: Path) -> Path:
-        """Images with cameras, as another program leaves them, large enough to be predicted."""
-        made = scene_from_truth(folder / "made", SyntheticConfig(num_frames=4, height=72, width=96))
-        shutil.move(made / "images", folder / "images")
-        known = json.loads((made / "transforms.json").read_text(encoding="utf-8"))
-        for frame in known["frames"]:
-            for key in [key for key in frame if key.endswith("_path") and key != "file_path"]:
-                del frame[key]
-        known.pop("ply_file_path", None)
-        (folder / "transforms.json").write_text(json.dumps(known), encoding="utf-8")
-        shutil.rmtree(made)
-        return folder
-
     def _train(self, out: Path, **settings: Any) -> None:
-        config = tiny_config("das3r-lite", self.scene, out)
-        config.max_num_iterations, config.steps_per_save, config.timestamp = STEPS, SAVE_EVERY, "now"
-        for name, value in settings.items():
-            setattr(config, name, value)
-        train(config)
+        train_for(self.scene, out, **settings)
 
     def _last(self, out: Path) -> bytes:
         return checkpoint_path(out / "walk" / "das3r-lite" / "now" / "nerfstudio_models", STEPS - 1).read_bytes()
