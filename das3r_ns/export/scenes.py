@@ -14,7 +14,9 @@ All of them mean by white what stands still, so only names differ.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +28,7 @@ from scipy.spatial.transform import Rotation
 
 from das3r_ns.files.image_file import open_image
 from das3r_ns.files.json_files import read_json_object, write_json
-from das3r_ns.files.whole import DiskFullError, check_room, free_mib
+from das3r_ns.files.whole import check_room
 from das3r_ns.scene import Scene, image_paths, read_scene, written_whole
 
 Target = Literal["brush", "lichtfeld", "postshot", "colmap", "nerfstudio", "tum"]
@@ -150,18 +152,25 @@ def _write_colmap(scene: Scene, images: list[Path], masks: dict[str, Path], fold
 
 
 def _check_model(folder: Path, model: pycolmap.Reconstruction) -> None:
-    """See that a model is whole on the disk: pycolmap writes on where there is no room, and does not say so.
+    """See that a binary model is whole on the disk: pycolmap writes on where there is no room, and does not say so (and
+    never comes to an end with what it then has to read).
 
     Raises:
-        DiskFullError: it is not.
+        OSError: it is not.
     """
-    try:
-        written = pycolmap.Reconstruction(str(folder))
-        whole = (len(written.images), len(written.points3D)) == (len(model.images), len(model.points3D))
-    except (RuntimeError, ValueError, IndexError, MemoryError, OverflowError):  # what it says of a file cut short
-        whole = False
-    if not whole:
-        raise DiskFullError(f"there is no room for the COLMAP model: {folder} has {free_mib(folder)} left. {REMEDY}")
+    names = [image.name for image in model.images.values()]
+    sizes = {
+        "cameras.bin": 8 + 56 * len(model.cameras),  # PINHOLE has four parameters
+        "images.bin": 8 + sum(72 + len(name.encode()) + 1 for name in names),
+        "points3D.bin": 8 + 51 * len(model.points3D),  # without tracks
+    }
+    for path in {folder / name for name in sizes} | set(folder.iterdir()):
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < sizes.get(path.name, 1):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            file.write(bytes(4096))  # a disk that was full is full now
+            file.truncate(size)
 
 
 def _write_nerfstudio(

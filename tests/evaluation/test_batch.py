@@ -1,6 +1,7 @@
 """`das3r batch`: which clips a folder holds, what a repeated command does again, and what the table says."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.evaluation.batch import command, worker
-from das3r_ns.evaluation.batch.command import as_markdown, find_clips, row_of
+from das3r_ns.evaluation.batch.command import as_markdown, find_clips, row_of, write_table
 from das3r_ns.evaluation.batch.worker import STAGES, ClipJob, run_clip
 
 
@@ -118,13 +119,15 @@ def test_the_table_names_doubts_links_and_failures(job, monkeypatch, tmp_path):
 
     folder_of_images(tmp_path / "clips" / "two")
     monkeypatch.setattr(command, "run_here", here)
-    rows = command.batch(tmp_path / "clips", tmp_path / "out", method="das3r-lite", jobs=2)
+    with pytest.raises(RuntimeError, match="1 of 2 clips failed, two with: predict: RuntimeError: no predict today"):
+        command.batch(tmp_path / "clips", tmp_path / "out", method="das3r-lite", jobs=2)
+    rows = json.loads((tmp_path / "out" / "batch.json").read_text())
     assert [row["clip"] for row in rows] == ["one", "two"]
     table = (tmp_path / "out" / "batch.md").read_text()
     assert "3 of 3 | 25% | the focal length is weak | 7 | 30.00" in table
     assert "![contact sheet](one/contact_sheet.png) | [video](one/static.mp4), [splat](one/splat.ply)" in table
     assert "**failed**: predict: RuntimeError: no predict today" in table
-    assert json.loads((tmp_path / "out" / "batch.json").read_text())[1]["error"]
+    assert rows[1]["error"]
     assert as_markdown(rows, tmp_path / "out") == table
     assert good.out == tmp_path / "out" / "one"
 
@@ -136,3 +139,42 @@ def test_options_of_one_clip_are_refused(tmp_path):
         command.batch(tmp_path / "clips", options=masks)
     with pytest.raises(ValueError, match="go together"):
         command.batch(tmp_path / "clips", cluster="slurm")
+
+
+@pytest.mark.parametrize(
+    ("stage", "content"),
+    [
+        ("predict", "[]"),
+        ("predict", '{"values": 5}'),
+        ("predict", '{"values": {"frames": "many", "frames_posed": [], "moving_share": "x", "quality": 3}}'),
+        ("image", '{"seconds": "long", "values": {"num_gaussians": {}, "static_psnr_of_training_frames": "y"}}'),
+        ("render", '{"values": {"video": ["a"]}}'),
+        ("crash", '{"error": {"a": 1}}'),
+        ("train", "[" * 100_000),
+    ],
+)
+def test_a_damaged_result_of_a_stage_is_as_if_it_had_not_run(tmp_path, stage, content):
+    job = ClipJob(
+        "a", tmp_path / "a.mp4", PredictionOptions(), "das3r-lite", None, worker.STAGES, tmp_path / "a", False
+    )
+    (job.out / "results").mkdir(parents=True)
+    (job.out / "results" / f"{stage}.json").write_text(content)
+    assert worker.results_of(job.out) == {}
+    row = row_of(job)
+    assert row["error"] is row["video"] is row["frames"] is None
+    assert "**failed**" in as_markdown([row], tmp_path)
+
+
+def test_what_lies_elsewhere_and_what_ends_a_line_stay_in_their_cells(tmp_path):
+    name = os.fsdecode(b"a\xff|\n\x1b[31m")
+    job = ClipJob(
+        name, tmp_path / "a.mp4", PredictionOptions(), "das3r-lite", None, worker.STAGES, tmp_path / "a", False
+    )
+    (job.out / "results").mkdir(parents=True)
+    (job.out / "results" / "export.json").write_text('{"values": {"splat": "/etc/passwd"}}')
+    write_table([row_of(job)], tmp_path)
+    lines = (tmp_path / "batch.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| a?/??[31m |")
+    assert lines[2].count("|") == lines[0].count("|")
+    assert "passwd" not in lines[2]

@@ -25,8 +25,7 @@ from das3r_ns.dataparser.inputs import read_inputs
 from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.reconstructions.table import read_reconstruction
 from das3r_ns.dataparser.reconstructions.types import FrameArray
-from das3r_ns.evaluation.batch.command import find_clips, row_of, write_table
-from das3r_ns.evaluation.batch.worker import STAGES, ClipJob
+from das3r_ns.evaluation.batch.command import find_clips
 from das3r_ns.evaluation.unpack import unpack
 from das3r_ns.scene import read_scene
 
@@ -508,38 +507,6 @@ for _name, _change, _message in (
 # --- Folders of clips -------------------------------------------------------------------------------------------------
 
 
-def _job(folder: Path, name: str = "a") -> ClipJob:
-    return ClipJob(
-        name, folder / "a.mp4", PredictionOptions(), "das3r-lite", None, STAGES, folder / "out" / name, False
-    )
-
-
-def _table_of(stage: str, content: str) -> Callable[[Path], Read]:
-    def prepare(folder: Path) -> Read:
-        job = _job(folder)
-        _fill(job.out / "results", {f"{stage}.json": content.encode()})
-
-        def read() -> None:
-            row = row_of(job)
-            write_table([row], folder / "out")
-            raise ValueError(f"{stage}: {row['error']} {row['splat']}")  # what a damaged result amounts to: none
-
-        return read
-
-    return prepare
-
-
-for _stage, _content in (
-    ("predict", "[]"),
-    ("predict", '{"values": 5}'),
-    ("predict", '{"values": {"frames": "many", "frames_posed": [], "moving_share": "x", "quality": 3}}'),
-    ("image", '{"seconds": "long", "values": {"num_gaussians": {}, "static_psnr_of_training_frames": "y"}}'),
-    ("export", '{"values": {"splat": "/etc/passwd"}}'),
-    ("render", '{"values": {"video": ["a"]}}'),
-    ("crash", '{"error": {"a": 1}}'),
-    ("train", "[" * 100_000),
-):
-    add("batch", f"{_stage}.json of {_content[:40]}", _table_of(_stage, _content), f"{_stage}: ")
 add("batch", "only FIFOs", lambda f: (os.mkfifo(f / "a.mp4"), lambda: find_clips(f))[1], "holds neither videos")
 add(
     "batch", "a link to itself", lambda f: ((f / "a").symlink_to("a"), lambda: find_clips(f))[1], "holds neither videos"
@@ -548,20 +515,3 @@ add(
     "batch", "two names that are one", lambda f: (_fill(f, {"a.mp4": b"", "a.mov": b""}), lambda: find_clips(f))[1],
     "one name|holds",
 )  # fmt: skip
-
-
-def _names_of_bytes(folder: Path) -> Read:
-    (folder / os.fsdecode(b"a\xff|\n\x1b[31m.mp4")).write_bytes(b"")
-
-    def read() -> None:
-        (name, _), *_ = find_clips(folder).items()
-        row = row_of(_job(folder, name))
-        write_table([row], folder)
-        text = (folder / "batch.md").read_text(encoding="utf-8")
-        assert len(text.splitlines()) == 3, text
-        raise ValueError("a table of three lines")
-
-    return read
-
-
-add("batch", "a name of bytes, bars and escapes", _names_of_bytes, "a table of three lines")

@@ -33,7 +33,7 @@ def test_the_corpus_is_large_and_of_every_kind():
     assert (
         min(kinds[kind] for kind in ("scene", "dataset", "COLMAP", "config", "checkpoint", "weights", "archive")) >= 10
     )
-    assert min(kinds[kind] for kind in ("reconstruction", "mask", "edits", "batch")) >= 10
+    assert min(kinds[kind] for kind in ("reconstruction", "mask", "edits")) >= 10
     assert min(kinds[kind] for kind in ("video", "image", "Sintel", "poses")) >= 5
 
 

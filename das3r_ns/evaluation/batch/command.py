@@ -62,7 +62,7 @@ def batch(
     Raises:
         FileNotFoundError: there is no such folder, or no clip in it.
         ValueError: an option makes no sense, or two clips have one name.
-        RuntimeError: every clip failed.
+        RuntimeError: a clip failed, or a stage of it; the table is written all the same.
     """
     options.check()
     if options.masks is not None or options.cameras is not None:
@@ -98,8 +98,10 @@ def batch(
     table = [rows[name] for name in clips]
     console.print(as_markdown(table, out), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Written to {out / 'batch.md'} and batch.json", highlight=False)
-    if all(row["error"] and not row["splat"] for row in table):
-        raise RuntimeError(f"every clip failed, the first with: {table[0]['error']}")
+    failed = [row for row in table if row["error"]]
+    if failed:
+        which = "every clip" if len(failed) == len(table) else f"{len(failed)} of {len(table)} clips"
+        raise RuntimeError(f"{which} failed, {failed[0]['clip']} with: {failed[0]['error']}")
     return table
 
 
