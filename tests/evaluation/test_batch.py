@@ -141,6 +141,10 @@ def test_options_of_one_clip_are_refused(tmp_path):
         command.batch(tmp_path / "clips", cluster="slurm")
 
 
+def job_of(folder: Path, name: str) -> ClipJob:
+    return ClipJob(name, folder / "a.mp4", PredictionOptions(), "das3r-lite", None, STAGES, folder / "a", False)
+
+
 @pytest.mark.parametrize(
     ("stage", "content"),
     [

@@ -190,8 +190,9 @@ def attempt(command: Command, folder: Path, before: Path | None, full_at: int | 
     """
     folder.mkdir(exist_ok=True)
     path = folder / command.result
-    if before is not None and before.is_dir() and command.name != "train":
-        shutil.copytree(before, path)
+    if before is not None and before.is_dir():
+        if command.name != "train":
+            shutil.copytree(before, path)
     elif before is not None:
         shutil.copy2(before, path)
     number = os.fork()
