@@ -45,7 +45,7 @@ def test_a_clip_that_cannot_be_written_leaves_nothing(tmp_path, small, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synthetic_set, "write_clip", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="there is no room for the folder"):
         draw_missing(tmp_path, ("handheld",))
     assert list(tmp_path.iterdir()) == []
 

@@ -111,7 +111,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing, "_write_points", full_disk)
-    with pytest.raises(OSError, match="no room for the scene s: .* Make room there"):
+    with pytest.raises(OSError, match=r"no room for the scene s: .* Make room there"):
         scene.write_scene(made, frames, tmp_path / "s")
     assert list(tmp_path.iterdir()) == []
 
