@@ -419,6 +419,7 @@ def kinds_of_writes(seen: list[tuple[str, list[str]]]) -> Iterator[tuple[int, st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="every write, not only the first of each kind")
+    parser.add_argument("--list", action="store_true", help="see which writes are met, and let none find no room")
     parser.add_argument("--commands", nargs="+", help="some of them; all when left out")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -446,7 +447,7 @@ def main() -> None:
             chosen = (
                 list(enumerate((what for what, _ in seen), start=1)) if options.all else list(kinds_of_writes(seen))
             )
-            for number, what in chosen:
+            for number, what in () if options.list else chosen:
                 try:
                     did = try_full(command, place / "attempt", before, place / "whole" / command.result, number, what)
                 except AssertionError as error:
