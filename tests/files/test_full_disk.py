@@ -200,6 +200,8 @@ LEFT_OUT = {
     ("synthetic/clip.py", "write_clip"): "a synthetic clip for a demo, made anew each time",
     ("synthetic/clip.py", "write_video"): "a synthetic clip for a demo, made anew each time",
     ("report/video.py", "encode_video"): "into memory",
+    ("predictor/cameras/colmap_features.py", "match_features"): "COLMAP's own folder, for clips without cameras",
+    ("video/writing.py", "_encoder"): "FFmpeg itself writes: with a limit of the system, above",
     ("video/ffmpeg.py", "provide_ffmpeg"): "for FFmpeg of imageio, where the system has none",
 }
 """Writes that no command of `tests/soak/full_disk.py` comes to, by file and function, with the reason. It fails where
