@@ -14,7 +14,8 @@ RUN apt-get update \
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY das3r_ns /src/das3r_ns
-# torch from PyPI brings CUDA's runtime, the extra `cuda` its compiler.
+# torch from PyPI brings CUDA's runtime, the extra `cuda` its compiler. Other extras (exr, splats, prompt, sam2, heif,
+# xfeat: docs/install.md) go into the same brackets.
 RUN pip install --no-cache-dir "/src[cuda,salience]" \
     && rm -rf /src
 

@@ -35,12 +35,15 @@ def cached_scene(data: Path, options: PredictionOptions, cache: Path) -> Path:
         FileNotFoundError, ValueError: the data or an option are not as they must be.
         OSError: the cache cannot be written or has too little room; said before the prediction starts.
         PredictionError: the predictor cannot reconstruct the clip.
+        ImportError, RuntimeError: a package or weights that an option needs are missing.
     """
     options.check()
     if kind_of(data) == "scene":
-        if options.masks is not None or options.cameras is not None or options.fov_deg is not None:
+        given = (options.masks, options.masks_prompt, options.cameras, options.fov_deg)
+        if any(option is not None for option in given):
             raise ValueError(
-                f"{data} is a scene folder, predicted before: --masks, --cameras and --fov-deg cannot change it. "
+                f"{data} is a scene folder, predicted before: --masks, --masks-prompt, --cameras and --fov-deg cannot "
+                "change it. "
                 f"Replace the images in {data / 'masks'} or the cameras in its transforms.json instead."
             )
         return data
@@ -98,6 +101,10 @@ def predict_scene(
         as `cached_scene`.
     """
     predictor, _ = build_predictor(options)
+    if options.prompt is not None:  # what is missing is said before a frame is read
+        from das3r_ns.predictor.masks.prompts.build import check_prompt
+
+        check_prompt(options.prompt.weights)
     clip, priors = read_inputs(data, options)
     clip, priors, shot = choose_shot(clip, priors, options.video, options.geometric.matching)
     check_free_space(folder.parent, clip)

@@ -84,7 +84,8 @@ def options_of_0_1_0(options: PredictionOptions, predictor: str) -> tuple[VideoC
     changed from its default, or where the user brings masks or cameras, which it matched to the frames otherwise."""
     default = PredictionOptions()
     changed = (options.numbering, options.cameras_convention) != (default.numbering, default.cameras_convention)
-    if changed or options.masks is not None or options.cameras is not None or predictor not in SETTINGS_OF_0_1_0:
+    brought = (options.masks, options.prompt, options.cameras)
+    if changed or any(given is not None for given in brought) or predictor not in SETTINGS_OF_0_1_0:
         return None
     frames = FRAMES_OF_0_1_0 if options.video.max_frames == default.video.max_frames else options.video.max_frames
     read = replace(options.video, max_frames=frames)
@@ -126,5 +127,6 @@ def _digest(options: PredictionOptions, predictor: str, settings: dict[str, Any]
         "cameras": options.cameras is not None,
         "fov_deg": options.fov_deg,
         **({} if options.masks_mode == "replace" else {"masks_mode": options.masks_mode}),
+        **({} if options.prompt is None else {"prompt": asdict(options.prompt)}),
     }
     return hashlib.sha256(json.dumps(hashed, sort_keys=True, default=str).encode()).hexdigest()[:6]

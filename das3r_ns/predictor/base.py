@@ -20,6 +20,23 @@ UserMaskMode = Literal["replace", "add", "subtract", "intersect"]
 """How the user's masks and what was found go together: only the user's; what either calls moving; what was found
 without what the user marks; what both call moving."""
 
+PromptMode = Literal["add", "limit", "always"]
+"""What objects that the user names do to what was found: those that move at some time are added as wholes; nothing else
+may move; all are added, whether they move or not."""
+
+
+@dataclass(frozen=True)
+class MovingPrompt:
+    """Objects that the user names in words."""
+
+    classes: tuple[str, ...]
+    """English nouns: "person", "white dog"."""
+    mode: PromptMode = "add"
+    weights: tuple[str, ...] = ()
+    """Folders or repositories of the networks that find them; empty for the default."""
+    threshold: float = 0.3
+    """Score from which an object counts, 0 to 1."""
+
 
 @dataclass(frozen=True)
 class DepthPrior:
@@ -66,6 +83,8 @@ class UserPriors:
     """Which frames `dynamic_mask` speaks of, where not of all; in the others it is 0 and nothing is known."""
     mask_mode: UserMaskMode = "replace"
     """What `dynamic_mask` does to what is found, in the frames of which it speaks."""
+    prompt: MovingPrompt | None = None
+    """Objects that may move, by name."""
     depth: DepthPrior | None = None
     """Depth of each frame, in the units of `T_world_camera`, with which it is given."""
     applied_transform: Float64[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))

@@ -66,7 +66,8 @@ else:
 class _BuiltInOptions(SavedConfig):
     predictor: PredictorChoice = "auto"
     """What finds cameras, depth and moving objects. `auto` takes `geometric`, or `network` where `--network.weights`
-    names weights of your own."""
+    names weights of your own; where the geometric one doubts its result and the network's weights are on this machine,
+    a line offers `network`."""
     geometric: GeometricPredictorConfig = field(default_factory=GeometricPredictorConfig)
     """Settings of the geometric predictor."""
     network: NetworkPredictorConfig = field(default_factory=NetworkPredictorConfig)

@@ -22,6 +22,7 @@ from das3r_ns.predictor.depth.prior import align_depth, join_depth
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob, median_static_depth
 from das3r_ns.predictor.masks.evidence import Evidence
+from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.runtime.memory import return_freed_memory
 from das3r_ns.runtime.parallel import parallel_for
@@ -56,6 +57,7 @@ def estimate_depth_and_masks(
     *,
     image: Callable[[int], UInt8[np.ndarray, "H W 3"]] | None = None,
     refiner: Refiner | None = None,
+    prompted: PromptedObjects | None = None,
     static: Bool[np.ndarray, "n H W"] | None = None,
     static_given: Bool[np.ndarray, "n"] | None = None,
     mask_mode: UserMaskMode = "replace",
@@ -69,6 +71,7 @@ def estimate_depth_and_masks(
         map_image: RGB frame at map resolution.
         offsets: distances in frames, both ways, over which depth is fitted.
         image: RGB frame at the clip's size, for the refiner; `map_image` where left out.
+        prompted: finds the objects that the user named.
         static: what the user knows to stand still, of any resolution; taken as truth.
         static_given: in which frames it is known; None for all of them.
         mask_mode: what it does to what is found.
@@ -98,6 +101,7 @@ def estimate_depth_and_masks(
         ),
         config,
         refiner,
+        prompted,
     )  # fmt: skip
     np.minimum(depth, MAX_DEPTH_RATIO * static_depth, out=depth)
     if blank is not None:

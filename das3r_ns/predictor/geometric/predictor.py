@@ -31,6 +31,8 @@ from das3r_ns.predictor.geometric.clip_flow import _flow_estimator, flow_between
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
 from das3r_ns.predictor.geometric.dense import Maps, estimate_depth_and_masks, on_a_sphere
 from das3r_ns.predictor.geometric.memory import check_memory
+from das3r_ns.predictor.masks.prompts.build import build_prompted_objects
+from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.preprocess.blank_frames import blank
 from das3r_ns.predictor.preprocess.distortion import undistorted
@@ -72,19 +74,27 @@ class GeometricPredictor:
         Raises:
             PredictionError: too few or too small frames, nothing to see in them, more than one shot, or no way to the
                 cameras.
+            ImportError, PromptWeightsError: what finds the objects that the user names is missing.
         """
         check_clip(clip)
+        prompted = build_prompted_objects(priors.prompt)  # before the long work
         warning = check_memory(len(clip), clip.size, self.config)
         if warning is not None:
             CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
         over = find_overlays(clip.frames) if self.config.laid_over else None
         if over is None:
-            return self._predict(clip, priors)
+            return self._predict(clip, priors, prompted)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
-        scene = self._predict(remove_overlays(clip, over), priors_inside(priors, over), over.overlay_mask)
+        scene = self._predict(remove_overlays(clip, over), priors_inside(priors, over), prompted, over.overlay_mask)
         return restore_full_frame(scene, over)
 
-    def _predict(self, clip: Clip, priors: UserPriors, overlay_mask: Bool[np.ndarray, "h w"] | None = None) -> Scene:
+    def _predict(
+        self,
+        clip: Clip,
+        priors: UserPriors,
+        prompted: PromptedObjects | None,
+        overlay_mask: Bool[np.ndarray, "h w"] | None = None,
+    ) -> Scene:
         flow = flow_between(clip, self._estimator, self.config)
         if priors.T_world_camera is None:
             _check_shots(clip, flow)
@@ -97,7 +107,7 @@ class GeometricPredictor:
         K = self._intrinsics(clip, priors, cameras)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.registered, cameras.background_verified)
-        maps = self._maps(clip, posed, priors, overlay_mask)
+        maps = self._maps(clip, posed, priors, overlay_mask, prompted)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
@@ -131,6 +141,7 @@ class GeometricPredictor:
                 "zooms": cameras.zoom is not None,
                 "readout_share": cameras.readout,
                 **({} if cameras.quality is None else {"quality": cameras.quality.record()}),
+                **({} if prompted is None else {"prompt": prompted.record}),
             },
         )
         dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
@@ -209,6 +220,7 @@ class GeometricPredictor:
         posed: PosedFlow,
         priors: UserPriors,
         overlay_mask: Bool[np.ndarray, "h w"] | None,
+        prompted: PromptedObjects | None,
     ) -> Maps:
         size = posed.flow.map_size
 
@@ -220,8 +232,9 @@ class GeometricPredictor:
         given = None if priors.mask_given is None else priors.mask_given.numpy()
         return estimate_depth_and_masks(
             posed, map_image, self.config.offsets, self.config.masks,
-            image=lambda i: clip.frames[i].numpy(), refiner=refiner, static=_keep(priors.dynamic_mask),
-            static_given=given, mask_mode=priors.mask_mode, overlay_mask=overlay_mask, blank=empty, prior=priors.depth,
+            image=lambda i: clip.frames[i].numpy(), refiner=refiner, prompted=prompted,
+            static=_keep(priors.dynamic_mask), static_given=given, mask_mode=priors.mask_mode,
+            overlay_mask=overlay_mask, blank=empty, prior=priors.depth,
         )  # fmt: skip
 
 

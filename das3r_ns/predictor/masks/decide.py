@@ -13,6 +13,7 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 | refiner | where objects end, from what they look like | `refiners` |
 | calibration | a probability of 0.8 means that four fifths of such pixels move | `calibration` |
 | outside depth | where depth comes from outside: what is gone from its place, whatever flow says | `depth_agreement` |
+| prompt | which objects the user named, as wholes, as far as they move | `prompts` |
 | user masks | what the user says, in the frames of which they say it | here |
 | overlays | an overlay is not part of the scene | here |
 | blank frames | a frame that shows nothing shows nothing static | here |
@@ -37,6 +38,7 @@ from das3r_ns.predictor.masks.evidence import Evidence
 from das3r_ns.predictor.masks.free_space import add_free_space_violations
 from das3r_ns.predictor.masks.motion_probability import camera_doubt, motion_probability, pool_evidence
 from das3r_ns.predictor.masks.outside_depth import clean_outside_depth
+from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.predictor.masks.saliency_cues import log_odds, trust
 from das3r_ns.runtime.progress import stage
@@ -91,11 +93,14 @@ class Decision(NamedTuple):
     """Median depth of what geometry, or the user in its place, calls static; 1 where there is none."""
 
 
-def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner | None = None) -> Decision:
+def decide_dynamic_prob(
+    inputs: MaskInputs, config: MaskConfig, refiner: Refiner | None = None, prompted: PromptedObjects | None = None
+) -> Decision:
     """Probability that each pixel moves.
 
     Args:
         refiner: built by the caller, who wants to know before long work that one is missing.
+        prompted: as well.
 
     Raises:
         ValueError: there is neither evidence nor a user mask that replaces it.
@@ -109,6 +114,8 @@ def decide_dynamic_prob(inputs: MaskInputs, config: MaskConfig, refiner: Refiner
         raise ValueError("masks need evidence of motion, or user masks that replace it; neither was given")
     else:
         dynamic, static_depth = _found(inputs, inputs.evidence, config, refiner)
+        if prompted is not None:
+            dynamic = prompted(dynamic, inputs.image, inputs.posed.flow)
         if user is not None:
             dynamic[given] = combine_user_masks(dynamic[given], user[given], inputs.user_mask_mode)
     # No frame shows what is static under an overlay, and a blank frame shows it nowhere.

@@ -23,6 +23,7 @@ from das3r_ns.predictor.flow.matches import ClipMatcher
 from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.masks.decide import MaskInputs, decide_dynamic_prob
 from das3r_ns.predictor.masks.evidence import collect_evidence
+from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.predictor.network.pairs import PairPredictions
 from das3r_ns.scene import DYNAMIC_THRESHOLD
@@ -48,6 +49,7 @@ def masks_from_evidence(
     estimator: FlowEstimator,
     config: MaskConfig,
     refiner: Refiner | None,
+    prompted: PromptedObjects | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
     """Probability that each pixel moves, at the size of `depth`.
 
@@ -56,6 +58,7 @@ def masks_from_evidence(
         depth: z-depth in the world of the cameras, 0 where unknown.
         confidence: in any unit.
         hint: the network's own dynamic maps; None where it has none.
+        prompted: finds the objects that the user named.
     """
     size = (int(depth.shape[1]), int(depth.shape[2]))
     flow = _flow_at(clip, size, estimator)
@@ -87,7 +90,7 @@ def masks_from_evidence(
         user_given=None if given is None else given.numpy(),
         user_mask_mode=priors.mask_mode,
     )
-    return decide_dynamic_prob(inputs, config, None if priors.all_masks_given else refiner).dynamic_prob
+    return decide_dynamic_prob(inputs, config, None if priors.all_masks_given else refiner, prompted).dynamic_prob
 
 
 def contradicts(hint: Float[Tensor, "n h w"], found: Float[Tensor, "n h w"]) -> bool:

@@ -20,6 +20,8 @@ from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.estimator import FlowEstimator
 from das3r_ns.predictor.flow.raft import RaftFlow, kept_weights
 from das3r_ns.predictor.masks.decide import combine_user_masks
+from das3r_ns.predictor.masks.prompts.build import build_prompted_objects
+from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.predictor.network.alignment import Alignment, AlignmentError, KnownGeometry
 from das3r_ns.predictor.network.evidence_masks import contradicts, masks_from_evidence, with_masks
@@ -71,6 +73,11 @@ class NetworkPredictor:
                 f"the clip has {len(clip)} frame, and a pair needs {MIN_FRAMES}. Give a longer clip or read more "
                 "frames per second (--video.fps)."
             )
+        if priors.prompt is not None and self._mask_estimator is None:
+            raise PredictionError(
+                "--masks-prompt needs masks from evidence: leave out --network.masks-from network, or --masks-prompt."
+            )
+        prompted = build_prompted_objects(priors.prompt)
         images, framed = preprocess_frames(clip.frames, self.config.long_side)
         network = self._load(priors)
         config = self.config
@@ -105,7 +112,7 @@ class NetworkPredictor:
             return pairs if evidence is None else with_masks(pairs, framed.crop_maps(evidence)[list(frames)])
 
         aligned = self._aligned(predict_with_evidence, clip, priors, images, framed)
-        scene = self._scene(clip, priors, aligned, framed)
+        scene = self._scene(clip, priors, aligned, framed, prompted)
         if self._mask_estimator is None or priors.all_masks_given or priors.T_world_camera is not None:
             return scene
         if contradicts(framed.pad(aligned.dynamic_prob, replicate=True), scene.dynamic_prob):
@@ -113,7 +120,7 @@ class NetworkPredictor:
             CONSOLE.print("The network's own dynamic maps contradict the motion: aligned again with maps from motion.")
             evidence, memory = scene.dynamic_prob, FrameMemory(shared_frames(cut(len(clip), config.windows)))
             aligned = self._aligned(predict_with_evidence, clip, priors, images, framed)
-            scene = self._scene(clip, priors, aligned, framed, with_hint=False)
+            scene = self._scene(clip, priors, aligned, framed, prompted, with_hint=False)
         return scene
 
     def _aligned(
@@ -160,7 +167,13 @@ class NetworkPredictor:
         return FlowBetweenFrames(frame, framed.size, self._estimator).checked
 
     def _scene(
-        self, clip: Clip, priors: UserPriors, found: Alignment, framed: Framing, with_hint: bool = True
+        self,
+        clip: Clip,
+        priors: UserPriors,
+        found: Alignment,
+        framed: Framing,
+        prompted: PromptedObjects | None,
+        with_hint: bool = True,
     ) -> Scene:
         depth, confidence = framed.pad(found.depth), framed.pad(found.confidence)
         dynamic_prob = framed.pad(found.dynamic_prob, replicate=True)
@@ -173,7 +186,7 @@ class NetworkPredictor:
             dynamic_prob = torch.from_numpy(
                 masks_from_evidence(
                     clip, priors, *cameras, depth, confidence, hint,
-                    self._mask_estimator, self.config.masks, self._refiner,
+                    self._mask_estimator, self.config.masks, self._refiner, prompted,
                 )
             )  # fmt: skip
         elif priors.dynamic_mask is not None:
@@ -204,7 +217,11 @@ class NetworkPredictor:
             pose_known=torch.ones(len(clip), dtype=torch.bool),
             names=clip.names,
             fps=clip.fps,
-            provenance={"predictor": self.name, "settings": to_jsonable(self.config)},
+            provenance={
+                "predictor": self.name,
+                "settings": to_jsonable(self.config),
+                **({} if prompted is None else {"prompt": prompted.record}),
+            },
         )
         return replace(scene, points=seed_points(scene, clip.frames, self.config.max_points))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from das3r_ns.files.hub import cached_folder, looks_like_repository
 from das3r_ns.predictor.network.settings import DEFAULT_WEIGHTS
 from das3r_ns.runtime.progress import CONSOLE
 
@@ -22,7 +23,7 @@ def weights_available(source: str | Path = DEFAULT_WEIGHTS) -> bool:
         return all((path / name).is_file() for name in HUB_FILES)
     if path.exists():
         return True
-    return _looks_like_repository(source) and _cached_folder(str(source)) is not None
+    return looks_like_repository(source) and _cached_folder(str(source)) is not None
 
 
 def download_weights(repository: str = DEFAULT_WEIGHTS) -> Path:
@@ -85,7 +86,7 @@ def locate_weights(source: str | Path) -> Path:
                 f"{path} is a folder without {' and '.join(absent)}; expected {' and '.join(HUB_FILES)}."
             )
         return path
-    if _looks_like_repository(source) and path.suffix not in (".pth", ".safetensors"):
+    if looks_like_repository(source) and path.suffix not in (".pth", ".safetensors"):
         return download_weights(str(source))
     raise WeightsError(
         f"No weights at {path}. Give a folder with {' and '.join(HUB_FILES)}, a .pth checkpoint, or a hub repository "
@@ -93,18 +94,6 @@ def locate_weights(source: str | Path) -> Path:
     )
 
 
-def _looks_like_repository(source: str | Path) -> bool:
-    owner, slash, name = str(source).partition("/")
-    return (
-        bool(isinstance(source, str) and slash and owner and name) and "/" not in name and owner not in (".", "..", "~")
-    )
-
-
 def _cached_folder(repository: str) -> Path | None:
     """Snapshot folder of a repository whose two files are complete in the hub's cache."""
-    import huggingface_hub
-
-    paths = [huggingface_hub.try_to_load_from_cache(repository, name) for name in HUB_FILES]
-    if all(isinstance(path, str) for path in paths):
-        return Path(str(paths[0])).parent
-    return None
+    return cached_folder(repository, HUB_FILES)

@@ -168,13 +168,17 @@ def test_the_next_prompt_is_the_surest_region_and_points_inside_it():
     prompt = next_prompt(motion, nothing)
     assert prompt is not None
     assert prompt.frame == 2
-    assert prompt.box == (20, 10, 40, 30)
-    assert 25 < prompt.point[0] < 35
-    assert 15 < prompt.point[1] < 25
+    assert prompt.pointed.box is not None
+    np.testing.assert_allclose(prompt.pointed.box.in_pixels(*SIZE), (20, 10, 40, 30), rtol=1e-6)
+    (click,) = prompt.pointed.clicks
+    u, v = click.in_pixels(*SIZE)
+    assert 25 < u < 35
+    assert 15 < v < 25
     covered = maps(4, 0, 1) > 0
     after = next_prompt(motion, covered)
     assert after is not None
-    assert after.box == (0, 0, 2, 2)
+    assert after.pointed.box is not None
+    np.testing.assert_allclose(after.pointed.box.in_pixels(*SIZE), (0, 0, 2, 2), rtol=1e-6)
     assert next_prompt(motion, np.ones(motion.shape, bool)) is None
 
 
@@ -235,7 +239,7 @@ def test_sam2_gets_a_box_and_a_point_in_pixels_of_the_image_and_its_outline_is_t
     refined = Sam2Refiner()(motion, painted, still_flow(), np.zeros(len(motion), np.float32))
     ((frame, point, box),) = FakeVideoPredictor.last.prompts
     assert frame == 2
-    assert box == (48, 24, 88, 52)
+    assert box == pytest.approx((48, 24, 88, 52))
     assert 48 < point[0] < 88
     assert 24 < point[1] < 52
     truth = maps(6, 0, 1) > 0

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from das3r_ns.files.whole import temporary_folder
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
+from das3r_ns.predictor.masks.prompts.base import Box, Click, Pointed
 from das3r_ns.runtime.progress import stage
 
 MODEL = "facebook/sam2.1-hiera-large"
@@ -38,14 +39,12 @@ but not nothing, since it segments no smoke and no shadows."""
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A region of one frame to ask for, in pixels of the maps."""
+class MovingRegion:
+    """A region of one frame to ask for."""
 
     frame: int
-    box: tuple[int, int, int, int]
-    """Left, top, right, bottom."""
-    point: tuple[float, float]
-    """(u, v) of the pixel deepest inside the region."""
+    pointed: Pointed
+    """Its box, and a click on the pixel deepest inside."""
     region: Bool[np.ndarray, "h w"]
 
 
@@ -92,7 +91,7 @@ class Sam2Refiner:
         return refined
 
 
-def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.ndarray, "n h w"]) -> Prompt | None:
+def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.ndarray, "n h w"]) -> MovingRegion | None:
     """The surest moving region of any frame that is not covered yet; None when nothing is left to ask for.
 
     A region is the surer the larger it is and the farther its pixels are above one half.
@@ -114,7 +113,10 @@ def next_prompt(dynamic_prob: Float32[np.ndarray, "n h w"], covered: Bool[np.nda
     depth = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), region.shape)
     left, top, width, height = (int(stat[k]) for k in range(4))
-    return Prompt(frame, (left, top, left + width, top + height), (float(column) + 0.5, float(row) + 0.5), region)
+    rows, columns = region.shape
+    box = Box(left / columns, top / rows, (left + width) / columns, (top + height) / rows)
+    click = Click((float(column) + 0.5) / columns, (float(row) + 0.5) / rows)
+    return MovingRegion(frame, Pointed(box, (click,)), region)
 
 
 def _refine_part(
@@ -133,13 +135,12 @@ def _refine_part(
             frame = image(i)
             path = folder / f"{i:05d}.jpg"
             cv2.imwrite(str(path), frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 97])
-            scale = frame.shape[1] / dynamic_prob.shape[2], frame.shape[0] / dynamic_prob.shape[1]
         state = predictor.init_state(video_path=str(folder), offload_video_to_cpu=True)
-        prompt: Prompt | None = first
+        prompt: MovingRegion | None = first
         for _ in range(MAX_OBJECTS):
             if prompt is None:
                 break
-            found = _carry(predictor, state, prompt, scale, dynamic_prob.shape)
+            found = _carry(predictor, state, prompt, (height, width), dynamic_prob.shape)
             predictor.reset_state(state)
             inside = found > 0.5
             if inside.any() and dynamic_prob[inside].mean() >= MIN_MOTION:
@@ -151,13 +152,17 @@ def _refine_part(
 
 
 def _carry(
-    predictor: Any, state: Any, prompt: Prompt, scale: tuple[float, float], shape: tuple[int, ...]
+    predictor: Any, state: Any, prompt: MovingRegion, image_size: tuple[int, int], shape: tuple[int, ...]
 ) -> np.ndarray:
     """Probability of one object in every frame, at map resolution."""
-    box = np.array(prompt.box, np.float32).reshape(2, 2) * np.array(scale, np.float32)
-    point = np.array([prompt.point], np.float32) * np.array(scale, np.float32)
+    box, clicks = prompt.pointed.box, prompt.pointed.clicks
     predictor.add_new_points_or_box(
-        state, frame_idx=prompt.frame, obj_id=1, points=point, labels=np.array([1], np.int32), box=box.reshape(4)
+        state,
+        frame_idx=prompt.frame,
+        obj_id=1,
+        points=np.stack([click.in_pixels(*image_size) for click in clicks]),
+        labels=np.array([click.inside for click in clicks], np.int32),
+        box=None if box is None else box.in_pixels(*image_size),
     )
     out = np.zeros(shape, np.float32)
     for reverse in (False, True):
