@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -33,6 +33,11 @@ class EditOptions:
     """What draws the outlines of objects that are followed through the clip, beside flow and colour: `none`;
     `salience` (extra `salience`, about a second a frame without a GPU); `sam2` (extra `sam2`, a GPU advised); `auto`,
     salience where its extra is installed."""
+    clicks: Literal["cues", "sam"] = "cues"
+    """What a click on something forgotten means: `cues`, what belongs together in motion, colour and depth; `sam`, the
+    object that SAM 2 sees there (extra `prompt`; fetches 0.2 GB once). `[` and `]` go through the former."""
+    clicks_weights: tuple[str, ...] = ()
+    """Folder or hub repository of SAM 2 or SAM 3, for `clicks` sam. Empty: SAM 2.1 (Apache-2.0)."""
     cache_dir: Path = DEFAULT_CACHE
     """Folder in which the scenes of clips are kept, as of `ns-train`."""
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
@@ -56,16 +61,22 @@ def edit(
 
     Raises:
         FileNotFoundError, ValueError: the data are not as they must be.
-        RuntimeError: another `das3r edit` has the scene open.
+        RuntimeError: another `das3r edit` has the scene open, or weights are missing.
+        ImportError: a package that an option needs is missing.
         OSError: the scene cannot be written, or nothing can be served at the address.
     """
     if not data.exists():
         raise FileNotFoundError(f"{data} does not exist. Give a scene folder, a video or a folder of images.")
+    if options.clicks_weights and options.clicks != "sam":
+        raise ValueError("--clicks-weights says something about --clicks sam, which is not given.")
+    from das3r_ns.predictor.masks.prompts.build import build_pointing
+
+    segmenter = build_pointing(options.clicks_weights) if options.clicks == "sam" else None  # before a prediction
     scene = data if kind_of(data) == "scene" else cached_scene(data, options.prediction, options.cache_dir)
     from das3r_ns.editing.session import EditSession
     from das3r_ns.predictor.masks.refiners.build import build_refiner
 
-    with EditSession(scene, build_refiner(options.refiner)) as session:
+    with EditSession(scene, build_refiner(options.refiner), segmenter) as session:
         count = len(session.store.edits.done)
         if count:
             CONSOLE.print(f"{count} edit{'s' if count > 1 else ''} from before.", highlight=False)

@@ -21,6 +21,7 @@ from das3r_ns.editing.carry import Carried, carry_false_region, carry_object, re
 from das3r_ns.editing.clip import EditedClip, Kept, Masks
 from das3r_ns.editing.cues import FrameCues, frame_cues, region_cues
 from das3r_ns.editing.regions import RegionCues, marked_region, part_of_region, pixel_at, region_at
+from das3r_ns.predictor.masks.prompts.base import Click, Pointed, Segmenter
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.scene.edit_store import EditStore
 from das3r_ns.scene.edits import Edit, resized_layer
@@ -43,19 +44,21 @@ class EditSession:
     Args:
         refiner: draws the outlines of objects that are carried through the clip; None leaves them as flow and colour
             have them.
+        segmenter: answers clicks on what was forgotten; None, and other levels, take what belongs together in motion,
+            colour and depth.
 
     Raises:
         SceneFolderError: the scene is damaged.
         RuntimeError: another session has it open.
     """
 
-    def __init__(self, scene: Path, refiner: Refiner | None = None) -> None:
+    def __init__(self, scene: Path, refiner: Refiner | None = None, segmenter: Segmenter | None = None) -> None:
         self.clip = EditedClip(Path(scene))
         names = self.clip.files.names
         self.store = EditStore(Path(scene), names, self.clip.files.times_s)
         self.masks = Masks(self.clip, self.store)
         self.progress = Progress()
-        self._refiner = refiner
+        self._refiner, self._segmenter = refiner, segmenter
         self._acting = threading.Lock()
         self._cancel = threading.Event()
         self._cues: Kept[FrameCues] = Kept(64 << 20, lambda cues: sum(v.nbytes for v in cues.values.values()))
@@ -188,6 +191,11 @@ class EditSession:
             # So much in one piece is seldom one object: a part of it is meant, and the next level is all of it.
             part = -level + int(region.mean() > JOINED_SHARE and not moving)
             return region if part <= 0 else part_of_region(self._cues_of_region(frame), region, at, part)
+        if self._segmenter is not None and level == 0:
+            (found,) = self._segmenter(self.clip.image(frame), [Pointed(clicks=(Click(*at),))])
+            region = resized_layer(found.mask, marked.shape)
+            if region.any():
+                return region
         return region_at(self._cues_of_region(frame), at, level, marked)
 
     def _cues_of_region(self, frame: int) -> RegionCues:

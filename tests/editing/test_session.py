@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from das3r_ns.editing.actions import Cancelled
+from das3r_ns.editing.regions import pixel_at
 from das3r_ns.editing.session import EditSession
+from das3r_ns.predictor.masks.prompts.base import Click, Instance, Pointed
 from das3r_ns.scene import EditStore, SceneFolderError, read_edits, read_scene
 
 COUNT = 30
@@ -193,3 +195,25 @@ def test_a_folder_of_edits_that_leads_elsewhere_is_refused(scene: Path, tmp_path
     with pytest.raises(SceneFolderError, match="leads out of"):
         EditSession(scene)
     assert not any((tmp_path / "outside").iterdir())
+
+
+def test_a_click_on_what_was_forgotten_is_answered_by_a_segmenter_and_other_levels_are_not(scene: Path) -> None:
+    asked = []
+
+    def segmenter(image: np.ndarray, prompts: list) -> list[Instance]:
+        asked.append(prompts)
+        mask = np.zeros(image.shape[:2], bool)
+        mask[: image.shape[0] // 4] = True
+        return [Instance(mask, 0.9)]
+
+    at = world.middle(world.square(10))
+    with EditSession(scene, segmenter=segmenter) as session:
+        answer = session.click(10, at, moving=True)
+        assert asked == [[Pointed(clicks=(Click(*at),))]]
+        found = session.masks.moving(10)
+        assert found[: len(found) // 4].all()
+        assert not found[len(found) // 4 :].any()
+        assert answer.edit is not None
+        session.click(10, at, moving=True, level=1, replaces=answer.edit.id)
+        assert len(asked) == 1
+        assert session.masks.moving(10)[pixel_at(at, found.shape)]

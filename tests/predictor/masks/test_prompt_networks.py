@@ -13,7 +13,12 @@ from das3r_ns.files import hub
 from das3r_ns.predictor.base import MovingPrompt
 from das3r_ns.predictor.masks.prompts import build, weights
 from das3r_ns.predictor.masks.prompts.base import Box, Click, Pointed, Segmenter, Words
-from das3r_ns.predictor.masks.prompts.build import build_prompted_objects, build_segmenter, check_prompt
+from das3r_ns.predictor.masks.prompts.build import (
+    build_pointing,
+    build_prompted_objects,
+    build_segmenter,
+    check_prompt,
+)
 from das3r_ns.predictor.masks.prompts.weights import PromptWeightsError, locate_prompt_weights
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3)).astype(np.uint8)
@@ -88,6 +93,12 @@ def test_the_words_of_a_box_are_those_whose_tokens_score_highest(networks):
     assert (person[2], dog[2]) == ("person", "white dog")
     assert person[1] == pytest.approx(torch.tensor(3.0).sigmoid().item())
     np.testing.assert_allclose(dog[0].in_pixels(48, 80), [0, 0, 40, 48], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sam2", "sam3"])
+def test_boxes_and_clicks_alone_need_no_network_for_words(networks, name):
+    found = build_pointing((str(networks[name]),))(IMAGE, [ASKED[1], ASKED[3]])
+    assert [one.mask.shape for one in found] == [(48, 80)] * 2
 
 
 def test_words_that_cannot_be_read_one_by_one_are_refused(networks):

@@ -7,7 +7,12 @@ import importlib.util
 from das3r_ns.predictor.base import MovingPrompt
 from das3r_ns.predictor.masks.prompts.base import Segmenter
 from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
-from das3r_ns.predictor.masks.prompts.weights import PromptWeights, locate_prompt_weights, role_of
+from das3r_ns.predictor.masks.prompts.weights import (
+    PromptWeights,
+    locate_pointing_weights,
+    locate_prompt_weights,
+    role_of,
+)
 
 
 def check_prompt(sources: tuple[str, ...]) -> PromptWeights:
@@ -17,12 +22,17 @@ def check_prompt(sources: tuple[str, ...]) -> PromptWeights:
         ImportError: the extra is not installed.
         PromptWeightsError: weights are missing or of another kind.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise ImportError(
-            "--masks-prompt needs the package transformers: pip install 'das3r-ns[prompt]'. Without --masks-prompt, "
-            "what moves is found by its motion, and --masks takes masks that another program made from words."
-        )
+    _check_package(
+        "--masks-prompt needs",
+        "Without --masks-prompt, what moves is found by its motion, and --masks takes masks that another program made "
+        "from words.",
+    )
     return locate_prompt_weights(sources)
+
+
+def _check_package(needs: str, without: str) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise ImportError(f"{needs} the package transformers: pip install 'das3r-ns[prompt]'. {without}")
 
 
 def build_segmenter(sources: tuple[str, ...] = (), threshold: float = 0.3) -> Segmenter:
@@ -43,6 +53,15 @@ def build_segmenter(sources: tuple[str, ...] = (), threshold: float = 0.3) -> Se
     from das3r_ns.predictor.masks.prompts.grounded_sam2 import GroundedSam2
 
     return GroundedSam2(weights.words, weights.pointed, threshold)
+
+
+def build_pointing(sources: tuple[str, ...] = ()) -> Segmenter:
+    """What answers boxes and clicks alone. Arguments and errors as of `build_segmenter`."""
+    _check_package("--clicks sam needs", "Without it, clicks mean what belongs together in motion, colour and depth.")
+    folder = locate_pointing_weights(sources)
+    from das3r_ns.predictor.masks.prompts.pointing import Pointing
+
+    return Pointing(folder, "Sam3Tracker" if role_of(folder) == "both" else "Sam2")
 
 
 def build_prompted_objects(prompt: MovingPrompt | None) -> PromptedObjects | None:

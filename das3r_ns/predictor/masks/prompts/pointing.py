@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 
-from das3r_ns.predictor.masks.prompts.base import Pointed
-from das3r_ns.predictor.masks.prompts.loading import load_pretrained
+from das3r_ns.predictor.masks.prompts.base import Instance, Pointed, Prompt
+from das3r_ns.predictor.masks.prompts.loading import device_of_choice, load_pretrained
 
 
 class Pointer:
@@ -51,3 +51,20 @@ class Pointer:
             masks = self._processor.post_process_masks(found.pred_masks.float().cpu(), sizes.cpu())[0]
             out.append((masks[0, 0].numpy() > 0, float(found.iou_scores.flatten()[0])))
         return out
+
+
+class Pointing:
+    """Answers boxes and clicks, and no words. Satisfies `Segmenter`.
+
+    Raises:
+        ImportError, PromptWeightsError: as `load_pretrained`.
+    """
+
+    def __init__(self, folder: Path, family: Literal["Sam2", "Sam3Tracker"]) -> None:
+        self._pointer = Pointer(folder, device_of_choice(), family)
+
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"], prompts: Sequence[Prompt]) -> list[Instance]:
+        """See `Segmenter`."""
+        pointed = [prompt for prompt in prompts if isinstance(prompt, Pointed)]
+        assert len(pointed) == len(prompts), "words are asked of a network that reads none"
+        return [Instance(mask, score) for mask, score in self._pointer(image, pointed)]

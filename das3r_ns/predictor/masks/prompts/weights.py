@@ -56,6 +56,19 @@ def locate_prompt_weights(sources: tuple[str, ...] = ()) -> PromptWeights:
     Raises:
         PromptWeightsError: one is missing, damaged, of another kind, or two answer the same.
     """
+    named = _named(sources)
+    words, pointed = (
+        named.get(role) or _folder_of(name) for role, name in zip(("words", "pointed"), DEFAULT_REPOSITORIES)
+    )
+    return PromptWeights(words, pointed)
+
+
+def locate_pointing_weights(sources: tuple[str, ...] = ()) -> Path:
+    """Folder of the network that answers boxes and clicks alone. Arguments and errors as of `locate_prompt_weights`."""
+    return _named(sources).get("pointed") or _folder_of(list(DEFAULT_REPOSITORIES)[1])
+
+
+def _named(sources: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for source in sources:
         folder = _folder_of(source)
@@ -63,15 +76,11 @@ def locate_prompt_weights(sources: tuple[str, ...] = ()) -> PromptWeights:
         for part in ("words", "pointed") if role == "both" else (role,):
             if part in found:
                 raise PromptWeightsError(
-                    f"--masks-prompt-weights names {found[part]} and {folder}, and both answer "
-                    f"{'words' if part == 'words' else 'boxes and clicks'}. Name one Grounding DINO and one SAM 2, or "
-                    "one SAM 3."
+                    f"{found[part]} and {folder} both answer {'words' if part == 'words' else 'boxes and clicks'}. Name "
+                    "one Grounding DINO and one SAM 2, or one SAM 3."
                 )
             found[part] = folder
-    for part, repository in zip(("words", "pointed"), DEFAULT_REPOSITORIES):
-        if part not in found:
-            found[part] = _folder_of(repository)
-    return PromptWeights(found["words"], found["pointed"])
+    return found
 
 
 def role_of(folder: Path) -> Role:
@@ -86,7 +95,7 @@ def role_of(folder: Path) -> Role:
         raise PromptWeightsError(f"{folder / 'config.json'} cannot be read: {error}") from error
     if kind not in ROLES:
         raise PromptWeightsError(
-            f"{folder} holds a network of the type {kind!r}; --masks-prompt-weights takes Grounding DINO, SAM 2 and "
+            f"{folder} holds a network of the type {kind!r}; prompts are answered by Grounding DINO, SAM 2 and "
             f"SAM 3 in the form of the package transformers ({', '.join(ROLES)})."
         )
     return ROLES[kind]
@@ -106,7 +115,7 @@ def _folder_of(source: str) -> Path:
         return path
     if not looks_like_repository(source):
         raise PromptWeightsError(
-            f"--masks-prompt-weights {source} does not exist. Give a folder, or a repository of the Hugging Face hub "
+            f"the weights {source} do not exist. Give a folder, or a repository of the Hugging Face hub "
             f"such as {next(iter(DEFAULT_REPOSITORIES))}."
         )
     for name in WEIGHT_FILES:
@@ -117,7 +126,7 @@ def _folder_of(source: str) -> Path:
             f"the weights {source} are not on this machine, and are not fetched for you: SAM 3 has a licence of its "
             f"own (the SAM License). Read and accept it at https://huggingface.co/{source}, then run\n"
             f"    hf auth login && hf download {source}\n"
-            "and this command again. Without --masks-prompt-weights, Grounding DINO and SAM 2 (Apache-2.0) are taken."
+            "and this command again. Where no weights are named, Grounding DINO and SAM 2 (Apache-2.0) are taken."
         )
     size = DEFAULT_REPOSITORIES.get(source)
     CONSOLE.print(
@@ -128,9 +137,9 @@ def _folder_of(source: str) -> Path:
         return fetch_folder(source, PATTERNS)
     except HubError as error:
         raise PromptWeightsError(
-            f"--masks-prompt needs the weights {source}, which are not here and could not be fetched: {error}\n"
+            f"the weights {source} are needed, are not here and could not be fetched: {error}\n"
             "On a machine with a network connection run\n"
             f"    hf download {source} --local-dir {source.rpartition('/')[2]}\n"
-            f"copy the folder here, and name it: --masks-prompt-weights {source.rpartition('/')[2]} (Grounding DINO's "
-            "and SAM 2's, one after the other). Without --masks-prompt no weights are needed."
+            "copy the folder here, and name it: --masks-prompt-weights FOLDER (Grounding DINO's and SAM 2's, one after "
+            "the other), or --clicks-weights FOLDER of das3r edit."
         ) from error
