@@ -193,7 +193,7 @@ class EditSession:
             return region if part <= 0 else part_of_region(self._cues_of_region(frame), region, at, part)
         if self._segmenter is not None and level == 0:
             (found,) = self._segmenter(self.clip.image(frame), [Pointed(clicks=(Click(*at),))])
-            region = resized_layer(found.mask, marked.shape)
+            region = resized_layer(found.mask, (marked.shape[0], marked.shape[1]))
             if region.any():
                 return region
         return region_at(self._cues_of_region(frame), at, level, marked)

@@ -76,8 +76,8 @@ def _named(sources: tuple[str, ...]) -> dict[str, Path]:
         for part in ("words", "pointed") if role == "both" else (role,):
             if part in found:
                 raise PromptWeightsError(
-                    f"{found[part]} and {folder} both answer {'words' if part == 'words' else 'boxes and clicks'}. Name "
-                    "one Grounding DINO and one SAM 2, or one SAM 3."
+                    f"{found[part]} and {folder} both answer {'words' if part == 'words' else 'boxes and clicks'}. "
+                    "Name one Grounding DINO and one SAM 2, or one SAM 3."
                 )
             found[part] = folder
     return found
