@@ -151,7 +151,7 @@ def test_folders_are_recognised_by_their_content_and_the_rest_is_the_default(tmp
         locate_prompt_weights((str(bert),))
     with pytest.raises(PromptWeightsError, match="is not a folder with"):
         locate_prompt_weights((str(tmp_path),))
-    with pytest.raises(PromptWeightsError, match="does not exist"):
+    with pytest.raises(PromptWeightsError, match="do not exist"):
         locate_prompt_weights((str(tmp_path / "nowhere"),))
 
 
