@@ -42,13 +42,13 @@ def read_inputs(data: Path, options: PredictionOptions) -> tuple[Clip, UserPrior
     Raises:
         FileNotFoundError, ValueError: an input is missing, damaged, or does not fit the others.
     """
-    clip, known = _read(data, options)
-    if options.prompt is not None and known.all_masks_given:
+    clip, priors = _read(data, options)
+    if options.prompt is not None and priors.all_masks_given:
         raise ValueError(
             "--masks-prompt says something about masks that are predicted, and every frame has a mask of its own: "
             "leave it out, or let the two go together (--masks-mode add, subtract or intersect)."
         )
-    return clip, replace(known, prompt=options.prompt)
+    return clip, replace(priors, prompt=options.prompt)
 
 
 def _read(data: Path, options: PredictionOptions) -> tuple[Clip, UserPriors]:
