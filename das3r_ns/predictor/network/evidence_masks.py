@@ -56,7 +56,7 @@ def masks_from_evidence(
     Args:
         K: in pixels of the clip.
         depth: z-depth in the world of the cameras, 0 where unknown.
-        confidence: in any unit.
+        confidence: in any unit; tells what depth that the user gives is brought to the scale of.
         hint: the network's own dynamic maps; None where it has none.
         prompted: finds the objects that the user named.
     """
@@ -70,9 +70,12 @@ def masks_from_evidence(
 
     given = priors.mask_given
     user = priors.dynamic_mask
-    prior, believed = depth.numpy(), confidence.numpy()
+    prior = depth.numpy()
+    # The alignment takes the confidence of what other frames see through: of what moves, which is sought here. How
+    # exact the depth is, is found out from how well frames agree.
+    believed = np.where(prior > 0, np.float32(1), np.float32(0))
     if priors.depth is not None:  # it came with the cameras that are used, and is surer than ours
-        aligned = align_depth(priors.depth, prior, believed)
+        aligned = align_depth(priors.depth, prior, confidence.numpy())
         prior, believed = aligned.depth, aligned.confidence
     evidence = None if priors.all_masks_given else collect_evidence(posed, map_image, OFFSETS, config)
     inputs = MaskInputs(

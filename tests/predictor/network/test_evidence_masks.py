@@ -1,10 +1,18 @@
 """When a network's own dynamic maps are given up for those from motion, and what the second alignment gets."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
+from das3r_ns.predictor.base import UserPriors
+from das3r_ns.predictor.flow.dis import DisFlow
+from das3r_ns.predictor.masks.config import MaskConfig
+from das3r_ns.predictor.network import evidence_masks
 from das3r_ns.predictor.network.evidence_masks import contradicts, with_masks
 from das3r_ns.predictor.network.pairs import PairPredictions
+from das3r_ns.video.clip import Clip
 
 
 def maps(*columns: int) -> torch.Tensor:
@@ -44,3 +52,24 @@ def test_every_pair_gets_the_map_of_its_first_frame():
     assert given.dynamic_prob1[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert torch.equal(given.pointmap2, pairs.pointmap2)
     assert torch.equal(pairs.dynamic_prob1, 0.5 * ones)  # the pairs that were given stay as they are
+
+
+def test_depth_whose_confidence_the_alignment_took_is_compared_all_the_same(monkeypatch):
+    """What moves is seen through by other frames, and the cleaning leaves it no confidence."""
+    seen = {}
+
+    def decided(inputs, config, refiner, prompted):
+        seen["confidence"] = inputs.prior_confidence
+        return SimpleNamespace(dynamic_prob=np.zeros((2, 8, 8), np.float32))
+
+    monkeypatch.setattr(evidence_masks, "decide_dynamic_prob", decided)
+    monkeypatch.setattr(evidence_masks, "collect_evidence", lambda *_: None)
+    clip = Clip(torch.zeros(2, 16, 16, 3, dtype=torch.uint8), 10.0, ("0", "1"))
+    depth, confidence = torch.ones(2, 8, 8), torch.full((2, 8, 8), 5.0)
+    depth[0, 0], confidence[:, 4] = 0, 0
+    K = torch.tensor([[16.0, 0, 8], [0, 16, 8], [0, 0, 1]]).expand(2, 3, 3)
+    cameras = (torch.eye(4).repeat(2, 1, 1), K)
+    evidence_masks.masks_from_evidence(
+        clip, UserPriors(), *cameras, depth, confidence, None, DisFlow(), MaskConfig(refiner="none"), None
+    )
+    np.testing.assert_array_equal(seen["confidence"], depth.numpy())
