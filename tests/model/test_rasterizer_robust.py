@@ -198,6 +198,15 @@ def test_input_that_does_not_fit_is_refused_with_a_reason(change, message):
         inspect.unwrap(rasterize)(**arguments)  # without the shape checks of the tests, as users call it
 
 
+def test_absolute_gradients_are_summed_only_when_asked_for():
+    scene = scene_of(20)
+    means = scene["means"].clone().requires_grad_()
+    for asked in ({}, {"absgrad": True}):
+        image, _, info = rasterize(**{**scene, "means": means}, **SIZE, sh_degree=3, **asked)
+        image.sum().backward()
+        assert hasattr(info["means2d"], "absgrad") == bool(asked)
+
+
 @pytest.mark.parametrize("absgrad", [False, True])
 def test_gsplats_default_strategy_runs_on_the_info(absgrad):
     scene = scene_of(200)
