@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import foreign  # noqa: F401  (adds to the corpus)
+import masks_edits_batches  # noqa: F401
 import psutil
 import torch
 from corpus import CASES, TESTS, Case

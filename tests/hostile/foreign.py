@@ -1,4 +1,4 @@
-"""More of the corpus: files of other programs, masks, archives, edits of the masks, folders of clips.
+"""More of the corpus: what other programs wrote.
 
 Importing it adds to `corpus.CASES`.
 """
@@ -9,25 +9,19 @@ import io
 import json
 import os
 import struct
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from corpus import Read, _dataset, _fill, _masks, _png, _scene, _tgz, add, file_case
+from corpus import Read, _png, add
+from damaged_bytes import locked, npz, packed_by, spoiled, zip_of
 from hostile_scenes import png_header
 from PIL import Image
 
-from das3r_ns.dataparser.inputs import read_inputs
-from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.reconstructions.table import read_reconstruction
 from das3r_ns.dataparser.reconstructions.types import FrameArray
-from das3r_ns.evaluation.batch.command import find_clips
-from das3r_ns.evaluation.unpack import unpack
-from das3r_ns.scene import read_scene
 
 N = 3
 T = np.tile(np.eye(4), (N, 1, 1))
@@ -66,51 +60,6 @@ def folder_case(name: str, write: Callable[[Path], object], message: str, given:
     add("reconstruction", name, prepare, message)
 
 
-def _npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def _zip(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def _locked(content: bytes) -> bytes:
-    """An archive all of whose files claim to be encrypted."""
-    data = bytearray(content)
-    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        start = data.find(mark)
-        while start >= 0:
-            data[start + at] |= 1
-            start = data.find(mark, start + 4)
-    return bytes(data)
-
-
-def _packed_by(content: bytes, method: int) -> bytes:
-    """An archive all of whose files claim to be compressed in another way."""
-    data = bytearray(content)
-    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
-        start = data.find(mark)
-        while start >= 0:
-            data[start + at : start + at + 2] = struct.pack("<H", method)
-            start = data.find(mark, start + 4)
-    return bytes(data)
-
-
-def _spoiled(content: bytes) -> bytes:
-    """An archive in whose first file the compressed bytes are wrong."""
-    data = bytearray(content)
-    name, extra = struct.unpack_from("<HH", data, 26)
-    start = 30 + name + extra
-    data[start : start + 20] = b"\xff" * 20
-    return bytes(data)
-
-
 # --- MegaSaM and DROID-SLAM -------------------------------------------------------------------------------------------
 
 MEGASAM = {
@@ -121,7 +70,7 @@ MEGASAM = {
 
 def _megasam(name: str, message: str, **changed: np.ndarray) -> None:
     folder_case(
-        f"MegaSaM, {name}", lambda f: (f / "a.npz").write_bytes(_npz(**{**MEGASAM, **changed})), message, "a.npz"
+        f"MegaSaM, {name}", lambda f: (f / "a.npz").write_bytes(npz(**{**MEGASAM, **changed})), message, "a.npz"
     )
 
 
@@ -193,7 +142,7 @@ def _cut3r(folder: Path) -> None:
     for room in ("camera", "depth", "conf"):
         (folder / room).mkdir()
     for i in range(N):
-        (folder / "camera" / f"{i:06d}.npz").write_bytes(_npz(pose=T[i], intrinsics=K))
+        (folder / "camera" / f"{i:06d}.npz").write_bytes(npz(pose=T[i], intrinsics=K))
         for room in ("depth", "conf"):
             np.save(folder / room / f"{i:06d}.npy", np.ones((48, 64), np.float32))
 
@@ -204,13 +153,13 @@ def _cut3r_case(name: str, change: Callable[[Path], object], message: str) -> No
 
 _cut3r_case("a camera of text", lambda f: (f / "camera" / "000002.npz").write_text("x"), "000002.npz")
 _cut3r_case("a camera that is encrypted", lambda f: (f / "camera" / "000001.npz").write_bytes(
-    _locked(_npz(pose=T[1], intrinsics=K))), "000001.npz")  # fmt: skip
+    locked(npz(pose=T[1], intrinsics=K))), "000001.npz")  # fmt: skip
 _cut3r_case("depth that is gone", lambda f: (f / "depth" / "000001.npy").unlink(), "000001.npy")
 _cut3r_case("confidence of another size", lambda f: np.save(f / "conf" / "000001.npy", np.ones((3, 3))), "000001.npy")
 
 
 def _archive_case(tool: str, name: str, file: str, arrays: dict[str, np.ndarray], message: str) -> None:
-    folder_case(f"{tool}, {name}", lambda f: (f / file).write_bytes(_npz(**arrays)), message)
+    folder_case(f"{tool}, {name}", lambda f: (f / file).write_bytes(npz(**arrays)), message)
 
 
 VGGT = {
@@ -240,7 +189,7 @@ def _streaming(depth: np.ndarray) -> Callable[[Path], object]:
         (folder / "camera_poses.txt").write_text((" ".join(map(str, np.eye(4).ravel())) + "\n") * N)
         (folder / "intrinsic.txt").write_text("60 60 32 24\n" * N)
         (folder / "results_output").mkdir()
-        (folder / "results_output" / "frame_0.npz").write_bytes(_npz(depth=depth))
+        (folder / "results_output" / "frame_0.npz").write_bytes(npz(depth=depth))
 
     return write
 
@@ -260,8 +209,8 @@ def _vipe(
 ) -> None:
     for room in ("pose", "intrinsics", "mask", "depth"):
         (folder / room).mkdir()
-    (folder / "pose" / "a.npz").write_bytes(_npz(data=T, inds=np.arange(N)))
-    (folder / "intrinsics" / "a.npz").write_bytes(_npz(data=np.tile([60.0, 60, 32, 24], (N, 1)), inds=np.arange(N)))
+    (folder / "pose" / "a.npz").write_bytes(npz(data=T, inds=np.arange(N)))
+    (folder / "intrinsics" / "a.npz").write_bytes(npz(data=np.tile([60.0, 60, 32, 24], (N, 1)), inds=np.arange(N)))
     if masks is not None:
         (folder / "mask" / "a.zip").write_bytes(masks)
     (folder / "mask" / "a.txt").write_bytes(phrases)
@@ -277,20 +226,20 @@ def _grey_png() -> bytes:
 
 MASKS = {f"{i:05d}.png": _grey_png() for i in range(N)}
 for _name, _content, _message in (
-    ("are encrypted", _locked(_zip(MASKS)), "00000.png.*cannot be read"),
-    ("are packed in an unknown way", _packed_by(_zip(MASKS), 97), "00000.png.*cannot be read"),
-    ("are damaged within", _spoiled(_zip(MASKS)), "00000.png.*cannot be read"),
-    ("claim to be packed with LZMA", _packed_by(_zip(MASKS), 14), "00000.png.*cannot be read"),
-    ("are JPEG in colour", _zip({name: _png() for name in MASKS}), "channels"),
-    ("are cut short", _zip(MASKS)[:200], "a.zip"),
+    ("are encrypted", locked(zip_of(MASKS)), "00000.png.*cannot be read"),
+    ("are packed in an unknown way", packed_by(zip_of(MASKS), 97), "00000.png.*cannot be read"),
+    ("are damaged within", spoiled(zip_of(MASKS)), "00000.png.*cannot be read"),
+    ("claim to be packed with LZMA", packed_by(zip_of(MASKS), 14), "00000.png.*cannot be read"),
+    ("are JPEG in colour", zip_of({name: _png() for name in MASKS}), "channels"),
+    ("are cut short", zip_of(MASKS)[:200], "a.zip"),
 ):
     folder_case(f"ViPE, masks that {_name}", lambda f, c=_content: _vipe(f, c), _message)
 folder_case(
-    "ViPE, depth of text", lambda f: _vipe(f, depth=_zip({f"{i:05d}.exr": b"x" * 400 for i in range(N)})), "EXR"
+    "ViPE, depth of text", lambda f: _vipe(f, depth=zip_of({f"{i:05d}.exr": b"x" * 400 for i in range(N)})), "EXR"
 )
 EXR = struct.pack("<II", 20000630, 2) + b"channels\0chlist\0" + struct.pack("<I", 2**31 - 1)
 folder_case(
-    "ViPE, depth of a header alone", lambda f: _vipe(f, depth=_zip({f"{i:05d}.exr": EXR for i in range(N)})), "EXR"
+    "ViPE, depth of a header alone", lambda f: _vipe(f, depth=zip_of({f"{i:05d}.exr": EXR for i in range(N)})), "EXR"
 )
 
 
@@ -301,7 +250,7 @@ def _wildgs(**arrays: np.ndarray) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         (folder / "est_poses_full.txt").write_text("".join(f"{i} {i} 0 0 0 0 0 1\n" for i in range(N)))
         whole = {"timestamps": np.arange(N, dtype=float), "depths": np.ones((N, 6, 8), np.float32)}
-        (folder / "video.npz").write_bytes(_npz(**{**whole, **arrays}))
+        (folder / "video.npz").write_bytes(npz(**{**whole, **arrays}))
 
     return write
 
@@ -317,7 +266,7 @@ METADATA = {
 def _r3d(name: str, message: str, files: dict[str, bytes] | None = None, **changed: Any) -> None:
     content = json.dumps({**METADATA, **changed}).encode()
     inside = {"metadata": content, **{f"rgbd/{i}.jpg": _png() for i in range(N)}, **(files or {})}
-    folder_case(f"Record3D, {name}", lambda f: (f / "a.r3d").write_bytes(_zip(inside)), message, "a.r3d")
+    folder_case(f"Record3D, {name}", lambda f: (f / "a.r3d").write_bytes(zip_of(inside)), message, "a.r3d")
 
 
 _r3d("a rate of text", "fps", fps="many")
@@ -331,7 +280,7 @@ _r3d("a depth of text", "0.depth", {"rgbd/0.depth": b"bvx2 not really"})
 _r3d("poses nested deep", "metadata", poses=[[[[[[[]]]]]]])
 folder_case(
     "Record3D, all encrypted",
-    lambda f: (f / "a.r3d").write_bytes(_locked(_zip({"metadata": b"{}", "rgbd/0.jpg": b""}))),
+    lambda f: (f / "a.r3d").write_bytes(locked(zip_of({"metadata": b"{}", "rgbd/0.jpg": b""}))),
     "metadata",
     "a.r3d",
 )
@@ -353,165 +302,3 @@ folder_case(
 folder_case("Stray Scanner, an open quotation", _stray(HEAD + '0,"' + "1,0\n" * 60_000), "odometry.csv")
 folder_case("Stray Scanner, a frame of 1e300", _stray(HEAD + "0,1e300,0,0,0,0,0,0,1\n"), "odometry.csv|rgb.mp4")
 folder_case("Stray Scanner, zeros", _stray(HEAD + "\0" * 50), "odometry.csv")
-
-
-# --- Masks ------------------------------------------------------------------------------------------------------------
-
-
-def _mask_file(name: str, content: bytes, message: str) -> None:
-    """A case of one mask, of any kind of file, of the first image."""
-
-    def prepare(folder: Path) -> Read:
-        images = _fill(folder / "shots", {n.split("/")[1]: b for n, b in _dataset().items() if n.endswith("png")})
-        _fill(folder / "masks", {name: content})
-        return lambda: read_inputs(images, PredictionOptions(masks=folder / "masks"))
-
-    add("mask", f"{name}, {len(content)} bytes", prepare, message)
-
-
-def _float_tiff(value: float) -> bytes:
-    buffer = io.BytesIO()
-    values = np.zeros((48, 64), np.float32)
-    values[8:20, 8:20], values[0, 0] = 1.0, value
-    Image.fromarray(values).save(buffer, "TIFF")
-    return buffer.getvalue()
-
-
-def _broken_tiff(at: int) -> bytes:
-    data = bytearray(_float_tiff(0.5))
-    data[at : at + 12] = b"\xff" * 12
-    return bytes(data)
-
-
-def _png_with_exif(exif: bytes) -> bytes:
-    import zlib
-
-    chunk = b"eXIf" + exif
-    return _png()[:33] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + _png()[33:]
-
-
-_STACK = _npz(masks=np.zeros((48, 64), np.uint8))
-_mask_file("00000.tif", _float_tiff(float("nan")), "not finite")
-_mask_file("00000.tiff", _float_tiff(float("inf")), "not finite")
-_mask_file("00000.npz", _locked(_STACK), "00000.npz cannot be read")
-_mask_file("00001.npz", _packed_by(_STACK, 97), "00001.npz cannot be read")
-_mask_file("00002.npz", _packed_by(_STACK, 14), "00002.npz cannot be read")
-_mask_file("00003.npz", _packed_by(_STACK, 8), "00003.npz cannot be read")
-_mask_file("00004.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 60) + b"(" * 60, "00004.npy cannot be read")
-_mask_file("00005.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", 10) + b"{'descr':\\", "00005.npy cannot be read")
-_mask_file("00001.tif", _broken_tiff(8)[:60], "00001.tif")
-for _at in (4, 10, 22, 34, 70):
-    _mask_file(f"{_at:05d}.tif", _broken_tiff(_at), f"{_at:05d}.tif|belong|match|names|frame")
-_mask_file("00001.png", _png_with_exif(b"II*\0\xff\xff\xff\xff" + b"\xff" * 30)[:150], "00001.png")
-_mask_file("00002.webp", b"RIFF\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 60, "00002.webp")
-_mask_file("00003.gif", b"GIF89a" + b"\xff" * 60, "00003.gif")
-_mask_file("00004.jp2", b"\0\0\0\x0cjP  \r\n\x87\n" + b"\xff" * 60, "00004.jp2|holds no masks")
-add("mask", "a record", _masks(np.zeros((48, 64), [("a", "u1")])), "type|numbers")
-add("mask", "dates", _masks(np.zeros((48, 64), "datetime64[s]")), "type|numbers")
-
-
-# --- Archives ---------------------------------------------------------------------------------------------------------
-
-
-def _unpacked(path: Path) -> object:
-    return unpack([path], path.parent / "inside")
-
-
-def _sparse_tar() -> bytes:
-    """A sparse file of 2^36 bytes."""
-    member = tarfile.TarInfo("big")
-    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    header[156:157] = tarfile.GNUTYPE_SPARSE
-    header[386:398], header[398:410] = b"00000000000\0", b"00000000000\0"
-    header[483:495] = b"1000000000000"[:12]
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header) + bytes(1024)
-
-
-def _tar_with_pax(key: str, value: str) -> bytes:
-    record = f" {key}={value}\n"
-    length = len(record) + 1
-    while len(str(length)) + len(record) != length:
-        length = len(str(length)) + len(record)
-    body = f"{length}{record}".encode()
-    pax, member = tarfile.TarInfo("pax"), tarfile.TarInfo("a")
-    pax.type, pax.size, member.size = tarfile.XHDTYPE, len(body), 3
-    return pax.tobuf() + body.ljust(512, b"\0") + member.tobuf() + b"abc".ljust(512, b"\0") + bytes(1024)
-
-
-for _name, _file, _content, _message in (
-    ("encrypted", "a.zip", _locked(_zip({"a": b"1"})), "a.zip"),
-    ("damaged within", "a.zip", _spoiled(_zip({"a": os.urandom(300)})), "a.zip is damaged"),
-    ("packed in an unknown way", "a.zip", _packed_by(_zip({"a": b"1" * 99}), 97), "a.zip"),
-    ("claiming LZMA", "a.zip", _packed_by(_zip({"a": b"1" * 99}), 14), "a.zip"),
-    ("a name of 5000 letters", "a.zip", _zip({"a" * 5000: b"1"}), "a.zip"),
-    ("a name of 5000 letters, tar", "a.tgz", _tgz({"a" * 5000: b"1"}), "a.tgz"),
-    ("a file that is a folder too", "a.zip", _zip({"a": b"1", "a/b": b"2"}), "a.zip"),
-    ("a file called .", "a.zip", _zip({".": b"1"}), "a.zip"),
-    ("a sparse file of 64 GiB", "a.tar", _sparse_tar(), "a.tar"),
-    ("a sparse map of NaN", "a.tar", _tar_with_pax("GNU.sparse.map", "1,nan"), "a.tar"),
-):
-    file_case("archive", _name, _file, _content, _unpacked, _message)
-
-
-# --- Edits of the masks -----------------------------------------------------------------------------------------------
-
-
-def _edited(change: Callable[[dict[str, Any], Path], object]) -> Callable[[Path], Read]:
-    def prepare(folder: Path) -> Read:
-        scene = _fill(folder / "scene", _scene())
-        names = json.loads(_scene()["predictor.json"])["names"]
-        edits = {
-            "format_version": 1, "names": names, "times_s": None, "undone": [],
-            "done": [{"id": "a1", "tool": "brush", "moving": True, "frames": [0], "frame": 0}],
-        }  # fmt: skip
-        place = scene / "edits" / "a1"
-        place.mkdir(parents=True)
-        Image.fromarray(np.full((24, 32), 255, np.uint8)).save(place / "frame_00001.png")
-        change(edits, place / "frame_00001.png")
-        (scene / "edits" / "edits.json").write_text(json.dumps(edits))
-        return lambda: read_scene(scene)
-
-    return prepare
-
-
-def _set(**changed: Any) -> Callable[[dict[str, Any], Path], object]:
-    return lambda edits, layer: edits["done"][0].update(changed)
-
-
-for _name, _change, _message in (
-    ("a layer that declares 60000", lambda e, p: p.write_bytes(png_header(60_000, 60_000)), "frame_00001.png"),
-    ("a layer that declares 30000", lambda e, p: p.write_bytes(png_header(30_000, 30_000)), "frame_00001.png"),
-    ("a layer of text", lambda e, p: p.write_text("x"), "frame_00001.png is not an image"),
-    ("a layer that is a FIFO", lambda e, p: (p.unlink(), os.mkfifo(p)), "a FIFO"),
-    ("a layer outside", lambda e, p: (p.unlink(), p.symlink_to("/etc/passwd")), "leads out"),
-    ("a layer that is gone", lambda e, p: p.unlink(), "is missing"),
-    ("an id of a path", _set(id="../a1"), "id of the edit"),
-    ("an id of capitals", _set(id="A1"), "id of the edit"),
-    ("frames beyond the clip", _set(frames=[10**9]), "frames of the edit"),
-    ("frames of truth values", _set(frames=[True]), "frames of the edit"),
-    ("moving as text", _set(moving="yes"), "moving or whole_clip"),
-    ("a click at infinity", _set(at=[float("inf"), 0]), "at of the edit"),
-    ("a click of text", _set(at="ab"), "at of the edit"),
-    ("two of one id", lambda e, p: e["done"].append(e["done"][0]), "two edits have one id"),
-    ("a list", lambda e, p: e.update(done={"a": 1}), "done is not a list"),
-    ("no version", lambda e, p: e.pop("format_version"), "format None"),
-    ("times backwards", lambda e, p: e.update(times_s=list(range(len(e["names"]), 0, -1))), "times_s"),
-    ("times of NaN", lambda e, p: e.update(times_s=[float("nan")] * len(e["names"])), "times_s"),
-    ("names of numbers", lambda e, p: e.update(names=[1, 2]), "names is not a list"),
-):
-    add("edits", _name, _edited(_change), _message)
-
-
-# --- Folders of clips -------------------------------------------------------------------------------------------------
-
-
-add("batch", "only FIFOs", lambda f: (os.mkfifo(f / "a.mp4"), lambda: find_clips(f))[1], "holds neither videos")
-add(
-    "batch", "a link to itself", lambda f: ((f / "a").symlink_to("a"), lambda: find_clips(f))[1], "holds neither videos"
-)
-add(
-    "batch", "two names that are one", lambda f: (_fill(f, {"a.mp4": b"", "a.mov": b""}), lambda: find_clips(f))[1],
-    "one name|holds",
-)  # fmt: skip
