@@ -3,7 +3,6 @@
 One trained run is shared. The clip is synthetic and its scene folder is made from the truth, so no predictor runs.
 """
 
-import copy
 import gzip
 import http.client
 import json
@@ -17,8 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
-from nerfstudio.configs.method_configs import all_methods
 from plyfile import PlyData
 from tiny_run import STEPS, scene_from_truth, tiny_config, train
 
@@ -224,53 +221,6 @@ def test_our_export_can_keep_what_is_dynamic(run, tmp_path, monkeypatch):
         out = export_splat(run.config, tmp_path / f"{keep}.ply", keep_dynamic=keep)
         counts[keep] = len(PlyData.read(str(out))["vertex"].data)
     assert counts[False] < 0.6 * counts[True]
-
-
-def test_the_static_video_follows_the_input_at_its_rate(run, tmp_path):
-    import av
-
-    from das3r_ns.render.static_video import render_static
-
-    video = render_static(run.config, tmp_path / "static.mp4")
-    assert (video.num_frames, video.fps) == (8, 12.0)
-    assert 0 <= video.unseen < 1
-    with av.open(str(video.path)) as container:
-        stream = container.streams.video[0]
-        assert (stream.width, stream.height) == (128, 48)
-        assert float(stream.average_rate) == 12.0
-        assert sum(1 for _ in container.decode(stream)) == 8
-
-
-def test_an_interrupted_rendering_leaves_the_video_that_was_there(tmp_path):
-    from das3r_ns.video.writing import video_writer
-
-    path, image = tmp_path / "static.mp4", np.zeros((48, 64, 3), np.uint8)
-    with video_writer(path, 10.0) as write:
-        write(image)
-    whole = path.read_bytes()
-
-    def interrupted() -> None:
-        with video_writer(path, 10.0) as write:
-            for _ in range(100):  # more than the encoder holds back
-                write(image)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_bytes() == whole
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_rendering_something_else_is_refused_before_any_work(tmp_path):
-    from das3r_ns.render.static_video import render_static
-
-    with pytest.raises(ValueError, match=r"Give the config\.yml"):
-        render_static(tmp_path / "config.yml")
-    other = copy.deepcopy(all_methods["splatfacto"])
-    other.experiment_name = other.timestamp = "x"
-    (tmp_path / "config.yml").write_text(yaml.dump(other))
-    with pytest.raises(ValueError, match="is a run of splatfacto; das3r, das3r-paper"):
-        render_static(tmp_path / "config.yml")
 
 
 def free_port() -> int:

@@ -149,7 +149,7 @@ def test_a_scene_folder_is_used_as_it_is(tmp_path, shots, predictor):
     scene = predict(shots, tmp_path / "scene")
     assert cached_scene(scene, PredictionOptions(), tmp_path / "nowhere") == scene
     assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(ValueError, match="--masks, --cameras and --fov-deg cannot change it"):
+    with pytest.raises(ValueError, match="--masks, --masks-prompt, --cameras and --fov-deg cannot change it"):
         cached_scene(scene, PredictionOptions(fov_deg=50.0), tmp_path / "nowhere")
 
 

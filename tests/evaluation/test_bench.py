@@ -20,7 +20,7 @@ from das3r_ns.evaluation.bench import command as bench_command
 from das3r_ns.evaluation.bench.command import Machines
 from das3r_ns.evaluation.bench.prepared import prepare, resized_image
 from das3r_ns.evaluation.bench.published import DAS3R_PSNR, MASKS, POSES, PSNR
-from das3r_ns.evaluation.bench.sets import FRAMES, FrameChoice, find_sequences
+from das3r_ns.evaluation.bench.sets import FRAMES, find_sequences
 from das3r_ns.evaluation.bench.table import BenchTable, Row, read_row
 from das3r_ns.evaluation.bench.training import train
 from das3r_ns.evaluation.bench.worker import run_job
@@ -233,16 +233,6 @@ def test_every_third_frame_of_the_whole_sequence(tmp_path, predictions):
     table = bench(str(tmp_path / "clips"), out=tmp_path / "out", protocol=protocol, predictors=GEOMETRIC)
     assert table.rows[0].values("masks")["frames"] == len(range(0, frames, 3)) > 1
     assert table.notes["frames"] == "the first 50 at most of every 3rd one"
-    assert BenchProtocol(every=2).frames_of("tum-dynamics") == FrameChoice(90, 6)
-    with pytest.raises(ValueError, match="--every must be 1"):
-        BenchProtocol(every=0).frames_of("davis")
-
-
-def test_a_system_that_does_not_say_which_cores_are_ours_is_described(monkeypatch):
-    monkeypatch.delattr("os.sched_getaffinity")  # macOS and Windows have none
-    monkeypatch.delattr("os.sysconf")  # nor has Windows this
-    notes = BenchProtocol().notes("geometric", (), FRAMES["davis"])
-    assert notes["machine"].startswith(f"{os.cpu_count()} CPU cores (")
 
 
 def test_training_never_gives_an_earlier_run(tmp_path, monkeypatch):

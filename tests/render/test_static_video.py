@@ -1,11 +1,14 @@
 """The static video steadier, larger, and with depth and masks beside it."""
 
+import copy
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+import yaml
+from nerfstudio.configs.method_configs import all_methods
 from tiny_run import scene_from_truth, tiny_config, train
 
 from das3r_ns.render import static_video
@@ -13,6 +16,7 @@ from das3r_ns.render.clip import clip_frames
 from das3r_ns.render.companions import DepthRange, mask_image
 from das3r_ns.render.run import load_run
 from das3r_ns.render.static_video import render_static
+from das3r_ns.video.writing import video_writer
 
 FPS = 12.0
 
@@ -87,3 +91,42 @@ def test_the_colours_of_depth_are_those_of_the_whole_clip():
 def test_what_cannot_be_is_said_before_anything_is_loaded(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         render_static(tmp_path / "there_is_no_config.yml", tmp_path / "a.mp4", **options)
+
+
+def test_the_static_video_follows_the_input_at_its_rate(config, tmp_path):
+    video = render_static(config, tmp_path / "static.mp4")
+    assert (video.num_frames, video.fps) == (8, 12.0)
+    assert 0 <= video.unseen < 1
+    with av.open(str(video.path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (128, 48)
+        assert float(stream.average_rate) == 12.0
+        assert sum(1 for _ in container.decode(stream)) == 8
+
+
+def test_an_interrupted_rendering_leaves_the_video_that_was_there(tmp_path):
+    path, image = tmp_path / "static.mp4", np.zeros((48, 64, 3), np.uint8)
+    with video_writer(path, 10.0) as write:
+        write(image)
+    whole = path.read_bytes()
+
+    def interrupted() -> None:
+        with video_writer(path, 10.0) as write:
+            for _ in range(100):  # more than the encoder holds back
+                write(image)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rendering_something_else_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ValueError, match=r"Give the config\.yml"):
+        render_static(tmp_path / "config.yml")
+    other = copy.deepcopy(all_methods["splatfacto"])
+    other.experiment_name = other.timestamp = "x"
+    (tmp_path / "config.yml").write_text(yaml.dump(other))
+    with pytest.raises(ValueError, match="is a run of splatfacto; das3r, das3r-paper"):
+        render_static(tmp_path / "config.yml")
