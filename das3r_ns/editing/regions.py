@@ -141,7 +141,7 @@ def region_at(
     distance, steps = distances_from(cues.features(), at)
     by_edges, strongest = _candidates(distance, steps, marked)
     best = sure[0] if sure else by_edges[strongest]
-    # Candidates that hardly differ from the best are no other level.
+    # Candidates that hardly differ from the best are not a level of their own.
     others = [region for region in (*sure[1:], *by_edges) if _overlap(region, best) < SAME_OVERLAP]
     smaller = sorted((r for r in others if r.sum() < best.sum()), key=lambda r: -int(r.sum()))
     larger = sorted((r for r in others if r.sum() >= best.sum()), key=lambda r: int(r.sum()))

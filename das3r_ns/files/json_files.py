@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 256 << 20
 
 def to_jsonable(value: Any) -> Any:
     """`value` as it reads after a round through JSON: dataclasses and mappings become dicts with names as keys, tuples
-    lists, what is no finite number None (JSON has no word for it), paths and all else their text."""
+    lists, what is not a finite number None (JSON has no word for it), paths and all else their text."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):

@@ -69,7 +69,7 @@ def photometric_loss(
     always agrees.
     """
     filled = torch.lerp(render, image, weight).detach()
-    # The fill follows the render, but is no way for the gradient to change it.
+    # The fill follows the render, but gives the gradient no way to change it.
     similarity = ssim_map(render, filled)
     per_pixel = (1 - ssim_lambda) * (render - image).abs() + ssim_lambda * (1 - similarity)
     return weighted_mean(per_pixel, weight)

@@ -64,7 +64,7 @@ def reader_left() -> bool:
     Python does not complain of it at the end."""
     try:
         output = sys.stdout.fileno()
-    except (OSError, ValueError):  # it is no file: a test's, a notebook's
+    except (OSError, ValueError):  # it is not a file: a test's, a notebook's
         return False
     if hasattr(select, "poll"):  # not on Windows, where a closed pipe is an error of another kind
         poll = select.poll()

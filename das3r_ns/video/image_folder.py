@@ -68,7 +68,7 @@ def list_images(folder: Path) -> list[Path]:
     files = ordered([p for p in folder.iterdir() if not p.name.startswith(".")])
     readable = readable_suffixes()
     images = [p for p in files if p.suffix.lower() in readable and p.is_file()]
-    stems = {_stem(p) for p in images}  # a camera's raw file beside its JPEG is no loss
+    stems = {_stem(p) for p in images}  # a camera's raw file beside its JPEG is not a loss
     unreadable = (HEIF_SUFFIXES | UNREADABLE_SUFFIXES) - readable
     foreign = [p for p in files if p.suffix.lower() in unreadable and _stem(p) not in stems]
     if foreign:
@@ -128,7 +128,7 @@ def split_companions(images: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         # COLMAP's masks: `a.jpg.png` beside `a.jpg`.
         is_companion |= Path(path.stem).suffix.lower() in IMAGE_SUFFIXES and _stem(Path(path.stem)) in stems
         (companions if is_companion else frames).append(path)
-    # `depth_7.png` is no frame either if `rgb_7.png` happens to be missing.
+    # `depth_7.png` is not a frame either if `rgb_7.png` happens to be missing.
     series = {_series(path) for path in companions if set(_words(path)) & ROLE_WORDS}
     strays = [path for path in frames if _series(path) in series]
     frames, twins = _split_twins([path for path in frames if _series(path) not in series])

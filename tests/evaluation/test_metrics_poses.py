@@ -112,7 +112,7 @@ def test_bad_paths_are_refused_with_the_frames_that_are_bad():
         pose_errors(predicted, truth)
     scaled = truth.clone()
     scaled[1, :3, :3] *= 0.5
-    with pytest.raises(ValueError, match="true poses of frames 1 are no rigid motions"):
+    with pytest.raises(ValueError, match="true poses of frames 1 are not rigid motions"):
         pose_errors(_path(CORNERS), scaled)
     with pytest.raises(ValueError, match="too few"):
         pose_errors(truth[:2], truth[:2])

@@ -97,9 +97,9 @@ def read_record3d(path: Path) -> Reconstruction:
 
         data = _member(path, f"rgbd/{i}.jpg")
         try:
-            with open_image(io.BytesIO(data)) as picture:
-                check_pixels(picture.height, picture.width, f"{path}: rgbd/{i}.jpg")
-                return np.asarray(picture.convert("RGB"))
+            with open_image(io.BytesIO(data)) as opened:
+                check_pixels(opened.height, opened.width, f"{path}: rgbd/{i}.jpg")
+                return np.asarray(opened.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path}: rgbd/{i}.jpg is not an image ({error}).") from error
 

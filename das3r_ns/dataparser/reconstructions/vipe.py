@@ -25,7 +25,7 @@ from das3r_ns.dataparser.reconstructions.poses import pinhole
 from das3r_ns.dataparser.reconstructions.types import DepthMap, Reconstruction
 
 NEVER_MOVES = frozenset(("sky",))
-"""Phrases of ViPE's masks that are no objects."""
+"""Phrases of ViPE's masks that are not objects."""
 
 
 def is_results(path: Path) -> bool:

@@ -124,7 +124,7 @@ def _boundary_f_of_frame(predicted: np.ndarray, truth: np.ndarray, disk: np.ndar
 
 def outline(mask: np.ndarray) -> np.ndarray:
     """Outline, one pixel wide, of a boolean mask (h, w): the pixels that differ from the one to the right, below, or
-    below to the right. The image's own edge is no outline. 0 or 1 as uint8."""
+    below to the right. The image's own edge is not an outline. 0 or 1 as uint8."""
     grown = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     here = grown[:-1, :-1]
     differs = (here != grown[:-1, 1:]) | (here != grown[1:, :-1]) | (here != grown[1:, 1:])

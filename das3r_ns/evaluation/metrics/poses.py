@@ -125,7 +125,7 @@ def _check_path(T: Tensor, which: str) -> None:
     bad = torch.nonzero((off > 1e-2) | (last > 1e-6) | (torch.linalg.det(R) < 0))[:, 0].tolist()
     if bad:
         raise ValueError(
-            f"the {which} poses of frames {_few(bad)} are no rigid motions: the upper left 3x3 must be a rotation "
+            f"the {which} poses of frames {_few(bad)} are not rigid motions: the upper left 3x3 must be a rotation "
             "(a scale in it must be divided out) and the last row 0 0 0 1"
         )
 

@@ -70,7 +70,7 @@ def project_backward(
             d00, d01, d11 = np.float64(v_conics[c, n, 0]), 0.5 * v_conics[c, n, 1], np.float64(v_conics[c, n, 2])
             v_u, v_v = np.float64(v_means2d[c, n, 0]), np.float64(v_means2d[c, n, 1])
             v_z = np.float64(v_depths[c, n])
-            # Zero times an infinite or missing opacity is no number; such a Gaussian is not drawn, so it has none.
+            # Zero times an infinite or missing opacity is not a number; such a Gaussian is not drawn, so it has none.
             v_compensation = np.float64(v_compensations[c, n])
             v_compensation = v_compensation if math.isfinite(v_compensation) else 0.0
             if radii[c, n] <= 0 or (

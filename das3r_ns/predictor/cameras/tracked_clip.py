@@ -60,7 +60,7 @@ class TrackedClip:
 
 
 def follow(clip: Clip, flow: CheckedFlow, static_mask: Bool[np.ndarray, "n h w"] | None) -> tuple[Tracks, list[int]]:
-    """Tracks through the frames that show something and are no repeats, and which frames of the clip those are."""
+    """Tracks through the frames that show something and are not repeats, and which frames of the clip those are."""
     lit = np.flatnonzero(~blank(clip.frames)).tolist()
     with stage(f"Following points of {len(clip)} frames", len(clip)) as bar:
         shown = [lit[k] for k in unique_frames(lambda i, j: flow(lit[i], lit[j]), len(lit))]

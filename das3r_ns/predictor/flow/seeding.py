@@ -187,7 +187,7 @@ def _best(a: np.ndarray, b: np.ndarray, ways: list[np.ndarray], returns: list[np
     costs = []
     for k, (way, back) in enumerate(zip(ways, returns)):
         difference = first.astype(np.float32) - look_up(second, way)
-        difference -= cv2.blur(difference, (2 * PATCH_PX + 1,) * 2)  # light that changes is no difference
+        difference -= cv2.blur(difference, (2 * PATCH_PX + 1,) * 2)  # a change of light is not a difference
         trip = np.minimum(_trip_error(way, back) / ROUND_TRIP[0], 1)
         cost = cv2.blur(np.abs(difference) + TRIP_LEVELS * trip, (PATCH_PX, PATCH_PX))
         costs.append(cost * (FIRST_BONUS if k == 0 else 1))

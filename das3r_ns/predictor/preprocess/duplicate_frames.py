@@ -20,7 +20,7 @@ MOVES_PX = 0.5
 def unique_frames(flow: CheckedFlow, num_frames: int) -> list[int]:
     """Frames of a clip without those that repeat what is before them, ascending, the first among them.
 
-    Each is compared with the last that is no repeat, so a camera that creeps is not taken to stand.
+    Each is compared with the last that is not a repeat, so a camera that creeps is not taken to stand.
     """
     length = np.zeros(num_frames)
 

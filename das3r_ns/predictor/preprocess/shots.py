@@ -2,7 +2,7 @@
 
 In: frames and a matcher. Out: `Shots`. Small flow from frame to frame finds where frames may not belong together; only
 there, and where colours change within a second though flow sees no large motion (cross-fades, wipes), are points
-matched. So flashes, blur, a whip pan, a jump in exposure and dropped seconds are no cuts: matches lead across, or what
+matched. So flashes, blur, a whip pan, a jump in exposure and dropped seconds are not cuts: matches lead across, or what
 is seen looks the same, or frames around are lost in blur as well.
 
 Where frames are simply too far apart for anything to be matched (one frame a second), no cut can be told from fast
