@@ -22,7 +22,7 @@ from das3r_ns.model.staticness import StaticnessConfig, StaticnessMaps, divergen
 
 
 class FrameTerms(NamedTuple):
-    """Terms of the loss of one frame, weighted."""
+    """Terms of the loss of one frame, each pixel by its weight, and two values for the log."""
 
     photometric: Float[Tensor, ""]
     staticness: Float[Tensor, ""]

@@ -4,7 +4,7 @@ A predictor is a name, its settings (a dataclass derived from `PredictorSettings
 and whatever `PredictorSettings.build` returns. Two come with the package. Another package adds its own without touching
 a file of ours, by an entry point in the group `das3r_ns.predictors` whose name is the predictor's and whose object is
 the settings class; `ns-train das3r das3r-data --help` then shows them, and `--predictor NAME` takes it.
-`docs/architecture.md` has a complete example. Importing this module imports settings alone, never a predictor.
+`docs/example_predictor.py` is a complete example. Importing this module imports settings alone, never a predictor.
 """
 
 from dataclasses import dataclass, field, make_dataclass, replace

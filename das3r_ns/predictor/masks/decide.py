@@ -1,7 +1,7 @@
-"""What moves: the one function in which every stage that decides `dynamic_prob` stands, in order.
+"""What moves: every stage that decides `dynamic_prob`, in order, in `decide_dynamic_prob` and the functions it calls.
 
 In: cameras, flow, depth and evidence of motion, from any predictor. Out: the probability that each pixel moves. To
-change how a mask is decided, change a stage here; to add a cue, add it to `evidence`.
+change how a mask is decided, change a stage here; where a new cue goes is said in docs/architecture.md.
 
 | stage | what it says | where |
 |---|---|---|
@@ -9,6 +9,7 @@ change how a mask is decided, change a stage here; to add a cue, add it to `evid
 | temporal filter | evidence averaged along the flow, over place and colour, up to edges | `motion_probability` |
 | motion probability | evidence against its threshold; what stands out decides doubt | `motion_probability` |
 | free space | what other frames see through was there, and went | `free_space` |
+| outlines | what flow says behind the outline of a depth from outside may be its neighbour's motion | `outside_depth` |
 | hint | a map that the predictor's own network gave, as far as motion bears it out | here |
 | refiner | where objects end, from what they look like | `refiners` |
 | calibration | a probability of 0.8 means that four fifths of such pixels move | `calibration` |
