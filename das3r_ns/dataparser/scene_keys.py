@@ -49,7 +49,7 @@ class SceneKey(NamedTuple):
     """What a cached scene is found by."""
 
     content: str
-    """`inputs.digest_of_inputs`."""
+    """`input_digest.digest_of_inputs`."""
     options: str
 
 
@@ -69,7 +69,7 @@ def keys_of(data: Path, content: str, options: PredictionOptions, predictor: str
 
     Args:
         data: it is there, and no scene folder.
-        content: `inputs.digest_of_inputs`.
+        content: `input_digest.digest_of_inputs`.
     """
     yield SceneKey(content, digest_of_options(options, predictor))
     former = options_of_0_1_0(options, predictor)

@@ -182,3 +182,12 @@ def test_what_lies_elsewhere_and_what_ends_a_line_stay_in_their_cells(tmp_path):
     assert lines[2].startswith("| a?/??[31m |")
     assert lines[2].count("|") == lines[0].count("|")
     assert "passwd" not in lines[2]
+
+
+def test_every_kind_of_image_and_video_that_is_read_makes_a_clip(tmp_path):
+    for suffix in (".jfif", ".pgm", ".heif", ".avif"):  # of the last two a row says what is missing
+        (tmp_path / f"folder_{suffix[1:]}").mkdir()
+        (tmp_path / f"folder_{suffix[1:]}" / f"0{suffix}").write_bytes(b"")
+    for suffix in (".h264", ".rm", ".3g2", ".MP4"):
+        (tmp_path / f"video_{suffix[1:]}{suffix}").write_bytes(b"")
+    assert len(find_clips(tmp_path)) == 8

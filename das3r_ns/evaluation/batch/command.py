@@ -15,10 +15,15 @@ from das3r_ns.evaluation.bench.launch import run_here, run_on_cluster
 from das3r_ns.files.json_files import write_json
 from das3r_ns.files.whole import write_text_whole
 from das3r_ns.predictor.registry import resolve
+from das3r_ns.video.image_folder import HEIF_SUFFIXES, IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 
 VIDEO_ENDINGS = frozenset((".mp4", ".mov", ".m4v", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".gif"))
-OTHER_VIDEO_ENDINGS = frozenset((".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".mxf", ".ogv"))
-IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".ppm"))
+OTHER_VIDEO_ENDINGS = frozenset((
+    ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".m2v", ".vob", ".mxf", ".ogv", ".3g2", ".f4v", ".dv", ".divx", ".rm",
+    ".rmvb", ".y4m", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".apng",
+))  # fmt: skip
+IMAGE_ENDINGS = IMAGE_SUFFIXES | HEIF_SUFFIXES | UNREADABLE_SUFFIXES
+"""Those that cannot be read here included: such a folder is a row that says what is missing."""
 
 
 def batch(

@@ -50,7 +50,7 @@ def tell_much_moves(background: Background) -> None:
     CONSOLE.print(
         f"[yellow]The cameras explain {100 * cameras.inlier_share:.0f} % of what was followed; the rest moves by "
         f"itself.[/yellow] They are those of what lies behind all else (hidden {background.hidden} times, hiding "
-        f"{background.hides} times). Where this took an object for the room, give masks of what moves."
+        f"{background.hides} times). Where this mistook an object for the background, give masks of what moves."
     )
 
 
