@@ -62,6 +62,7 @@ def _gaussians(steps: int) -> dict[str, dict]:
 das3r = MethodSpecification(
     config=Das3rRunConfig(
         method_name="das3r",
+        budget="normal",
         machine=MachineConfig(device_type=DEVICE),
         max_num_iterations=3000,
         steps_per_save=2000,
@@ -168,6 +169,7 @@ checkpoint restores staticness; the pixel grid is taken at pixel centres."""
 das3r_lite = MethodSpecification(
     config=Das3rRunConfig(
         method_name="das3r-lite",
+        budget="normal",
         machine=MachineConfig(device_type=DEVICE),
         max_num_iterations=800,
         steps_per_save=400,

@@ -32,6 +32,9 @@ from das3r_ns.model.rasterizer import draws_on_cpu
 from das3r_ns.report.command import FILE as REPORT
 from das3r_ns.report.command import write_report
 from das3r_ns.runs.live_edits import LiveEdits
+from das3r_ns.runs.plan import BudgetName
+from das3r_ns.runs.planning import RECORD as PLAN
+from das3r_ns.runs.planning import plan_run
 from das3r_ns.runs.trainer import WholeRunTrainer
 from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
 from das3r_ns.video.ffmpeg import provide_ffmpeg
@@ -117,6 +120,10 @@ class Das3rRunConfig(Das3rTrainerConfig):
     means_lr_per_extent: bool = False
     """Learning rates of the means are given for training cameras of extent 1 and multiplied by the actual extent (1.1
     times the largest distance of a camera from their middle), as published. Off takes them in world units."""
+    budget: BudgetName | int | None = None
+    """How much training: `quick`, `normal` or `best` (300 frames: about 20 s, 2 and 8 minutes on an H200), or a number
+    of steps. Steps, Gaussians and every schedule follow from it and from the clip, except what you set yourself.
+    None takes the settings as they stand."""
     report: bool = True
     """Write report.html into the run's folder after training, as `das3r report` does."""
 
@@ -129,7 +136,6 @@ class Das3rTrainer(WholeRunTrainer):
 
     def __init__(self, config: Das3rRunConfig, local_rank: int = 0, world_size: int = 1) -> None:
         check_device(config)  # again, for those who build a trainer in Python
-        CONSOLE.print(device_line(config))
         super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
@@ -144,6 +150,13 @@ class Das3rTrainer(WholeRunTrainer):
             self.pipeline.live_edits = LiveEdits(self.pipeline)
             if self._start_step > 0:
                 self.pipeline.live_edits.resume(self.pipeline.edited_maps_of_checkpoint)
+
+    def settle(self) -> None:
+        """Plan the training: the clip is known by then. `config.yml` says what came of it."""
+        if self.local_rank == 0 and self.config.budget is not None:
+            plan_run(self.config, self.base_dir)
+            self.config.save_config()
+        CONSOLE.print(device_line(self.config), soft_wrap=True)
 
     def train(self) -> None:
         """Train. Ctrl-C ends in one line, where nerfstudio prints a traceback and reports success."""
@@ -202,9 +215,9 @@ class Das3rTrainer(WholeRunTrainer):
 
 
 def forget_run(folder: Path) -> None:
-    """Remove the folder of a run that never began: one that holds nothing but its `config.yml`."""
+    """Remove the folder of a run that never began: one that holds nothing but its `config.yml` and its plan."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    if {path.name for path in files} <= {"config.yml"}:
+    if {path.name for path in files} <= {"config.yml", PLAN}:
         shutil.rmtree(folder, ignore_errors=True)
         for parent in (folder.parent, folder.parent.parent):  # of the method, of the clip
             with contextlib.suppress(OSError):

@@ -45,6 +45,7 @@ def tiny_config(method: str, scene: Path, out: Path) -> Any:
 
     config = copy.deepcopy(getattr(methods, method.replace("-", "_")).config)
     config.data, config.output_dir, config.vis = scene, out, "tensorboard"
+    config.budget = None
     config.max_num_iterations, config.steps_per_save, config.logging.local_writer.enable = STEPS, 1000, False
     config.logging.profiler, config.report = "none", False
     for group in config.optimizers.values():

@@ -25,6 +25,9 @@ SIMILAR_DEPTH = 0.05
 CELLS_PER_FRAME = 30_000
 """Cells are as small as this allows, which keeps the whole under a few seconds for 150 frames."""
 
+CELLS_TO_MEASURE = 1000
+"""The same where only the amount of surface is asked for."""
+
 CONFIDENT_SHARE = 0.7
 """Share of the pixels (the most confident ones) that may claim a surface first."""
 
@@ -79,10 +82,23 @@ def _usable(scene: Scene, train: list[int], max_dynamic: float) -> Bool[Tensor, 
     return (scene.depth[train] > 0) & (scene.confidence[train] > 0) & (scene.dynamic_prob[train] <= max_dynamic)
 
 
-def _distinct(scene: Scene, train: list[int], usable: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
-    """Usable pixels without those whose surface an earlier visited frame contributes already."""
+def distinct_surface(scene: Scene, frames: list[int]) -> float:
+    """How much static surface the frames show, each part counted once, in images: a camera that stands still shows at
+    most 1. Coarse and quick."""
+    distinct = _distinct(scene, frames, _usable(scene, frames, DYNAMIC_THRESHOLD), CELLS_TO_MEASURE)
+    return float(distinct.sum()) / distinct[0].numel()
+
+
+def _distinct(
+    scene: Scene, train: list[int], usable: Bool[Tensor, "n h w"], cells: int = CELLS_PER_FRAME
+) -> Bool[Tensor, "n h w"]:
+    """Usable pixels without those whose surface an earlier visited frame contributes already.
+
+    Args:
+        cells: at most so many a frame are told apart.
+    """
     n, h, w = usable.shape
-    cell = max(1, math.ceil(math.sqrt(h * w / CELLS_PER_FRAME)))
+    cell = max(1, math.ceil(math.sqrt(h * w / cells)))
     rows, columns = math.ceil(h / cell), math.ceil(w / cell)
     size = (rows * cell, columns * cell)
     # The surest usable pixel of each cell stands for it; cells without one have confidence 0.

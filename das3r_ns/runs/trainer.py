@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.engine.trainer import Trainer
+from nerfstudio.utils import writer
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -68,7 +69,10 @@ class WholeRunTrainer(Trainer):
             for folder in {self.base_dir, (self.config.load_dir or self.checkpoint_dir).parent}:
                 sweep(folder, HALF_WRITTEN)
             check_room(self.checkpoint_dir, MIN_ROOM_BYTES, "a run", ANOTHER_PLACE)
+            self.settle()
             super().setup(test_mode)
+            # Of a resumed run nowhere else: nerfstudio would count the time left from the steps that are still to do.
+            writer.GLOBAL_BUFFER["max_iter"] = self._start_step + self.config.max_num_iterations
             if self.local_rank != 0:
                 return
             sizes = [parameter.numel() * parameter.element_size() for parameter in self.pipeline.parameters()]
@@ -83,6 +87,9 @@ class WholeRunTrainer(Trainer):
             if scene is not None:
                 self.base_dir.mkdir(parents=True, exist_ok=True)
                 record_scene(self.base_dir, Path(scene))
+
+    def settle(self) -> None:
+        """What has to be settled before the pipeline is built: nothing."""
 
     # --- Saving ------------------------------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ def method_config(method: str, scene: Path, out: Path, steps: int | None = None)
     config.machine.device_type = "cuda" if torch.cuda.is_available() else "cpu"
     if steps is not None:
         config.max_num_iterations = steps
+        if isinstance(config, Das3rRunConfig) and config.budget is not None:
+            config.budget = steps  # schedules follow, as those of the baselines do
     return config
 
 
