@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from das3r_ns.predictor.flow.network_config import CELL, LEVELS, FlowNetworkConfig, FlowPredictions, ImageFeatures
@@ -49,9 +49,18 @@ class FlowNetwork(nn.Module):
         return self.encoder((images - mean) / (std + 0.02))
 
     def forward(
-        self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"], updates: int = 6, refinements: int = 2
+        self,
+        first: Float[Tensor, "b 3 h w"],
+        second: Float[Tensor, "b 3 h w"],
+        updates: int = 6,
+        refinements: int = 2,
+        from_matching: Bool[Tensor, "b"] | None = None,
     ) -> FlowPredictions:
-        """Flow from `first` to `second` after every stage (training)."""
+        """Flow from `first` to `second` after every stage (training).
+
+        Args:
+            from_matching: pairs whose updates start with what the matching finds, the others with no motion; None: all.
+        """
         both = self.encode(torch.cat((first, second)))
         half = len(first)
         return self.match(
@@ -60,6 +69,7 @@ class FlowNetwork(nn.Module):
             updates,
             refinements,
             every=True,
+            from_matching=from_matching,
         )
 
     def match(
@@ -70,6 +80,7 @@ class FlowNetwork(nn.Module):
         refinements: int,
         every: bool = False,
         start: Float[Tensor, "b 2 h8 w8"] | None = None,
+        from_matching: Bool[Tensor, "b"] | None = None,
     ) -> FlowPredictions:
         """Flow between images that were encoded before.
 
@@ -78,11 +89,14 @@ class FlowNetwork(nn.Module):
             refinements: at a quarter of the image.
             every: keep the flow after every update and refinement instead of the last alone.
             start: flow (pixels of the image) to begin with instead of what the matching finds.
+            from_matching: as of `forward`, where `start` is left out.
         """
         config = self.config
         pyramid, shares, matched = self.correlate(first.coarse, second.coarse)
         # Coordinates stay in float32: bfloat16 has steps of half a pixel beyond 64.
         flow = (matched if start is None else start) / CELL
+        if start is None and from_matching is not None:
+            flow = flow * from_matching.view(-1, 1, 1, 1)
         hidden, context = torch.tanh(first.context[:, : config.hidden]), torch.relu(first.context[:, config.hidden :])
         upsampled: list[Tensor] = []
         for step in range(updates):

@@ -9,17 +9,25 @@ import torch
 
 from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
 from das3r_ns.predictor.flow.sampling import warp
-from das3r_ns.predictor.training.flow import worlds
+from das3r_ns.predictor.training.flow import painting, worlds
 from das3r_ns.predictor.training.flow.config import FlowDataConfig, FlowOptimConfig, TrainFlowConfig
-from das3r_ns.predictor.training.flow.degradations import compress, degrade
+from das3r_ns.predictor.training.flow.degradations import blur_along, compress, degrade
+from das3r_ns.predictor.training.flow.figures import attach_limbs, draw_figures
 from das3r_ns.predictor.training.flow.gradients import StepGradients
 from das3r_ns.predictor.training.flow.losses import unlikelihood
-from das3r_ns.predictor.training.flow.motion import CameraMotion, ObjectMotion, Surface, move
+from das3r_ns.predictor.training.flow.motion import (
+    CameraMotion,
+    ObjectMotion,
+    Surface,
+    draw_object_motion,
+    move,
+)
 from das3r_ns.predictor.training.flow.shapes import coverage, draw_shapes
 from das3r_ns.predictor.training.flow.textures import make_textures
-from das3r_ns.predictor.training.flow.train import CHECKPOINT, LOG, WEIGHTS, learning_rate, train_flow
+from das3r_ns.predictor.training.flow.train import CHECKPOINT, LOG, WEIGHTS, FlowRun, learning_rate, train_flow
 from das3r_ns.predictor.training.flow.validation import FlowScores, near_outlines
 from das3r_ns.predictor.training.flow.worlds import draw_pairs
+from das3r_ns.predictor.training.loop.engine import make_fabric
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -97,11 +105,11 @@ def test_a_layer_shows_its_texture_turned_shifted_and_with_its_own_channels_and_
     column, row = torch.tensor([0, 3, 2]), torch.tensor([0, 1, 3])
     in_texture = torch.stack((column, row)) + 0.5 - side / 2 - torch.tensor([[0.5], [-1.0]]) * side / 2
     places = torch.stack((in_texture[1], -in_texture[0]))[None, :, None]
-    how = worlds.Paint(
+    how = painting.Paint(
         texture, quarter_turn, torch.tensor([[[[0.5, -1.0]]]]), torch.tensor([[2, 0, 1]]),
         torch.full((1, 1, 1, 1), 0.5), torch.full((1, 1, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.1),
     )  # fmt: skip
-    seen = worlds.paint(places, how)
+    seen = painting.paint(places, how)
     assert seen.shape == (1, 4, 1, 3)
     texels = texture[0, :, row, column].float() / 255
     rgb = texels[[2, 0, 1]]
@@ -128,6 +136,61 @@ def test_shapes_cover_their_middle_and_not_what_is_far():
     assert (covered[:, [0, -1]] == 0).all()
 
 
+def test_limbs_hang_on_their_figure_in_both_images():
+    batch, layers = 20, 4
+    figures, parent = draw_figures(batch, layers, generator())
+    limb = parent >= 0
+    assert 0.2 < limb.float().mean() < 0.5
+    assert not limb[:, 0].any()
+    assert (parent < torch.arange(layers)).all()  # on something behind it
+    root = figures.root.view(batch, layers) - layers * torch.arange(batch)[:, None]
+    assert torch.equal(root[~limb], torch.arange(layers).expand(batch, -1)[~limb])
+    assert torch.equal(root[limb], root.gather(1, parent.clamp_min(0))[limb])
+
+    own = draw_object_motion(batch * layers, (32, 40), generator(1), torch.ones(batch * layers))
+    shapes = draw_shapes(batch * layers, 200, generator(2))
+    centre, moved, joined = attach_limbs(parent, figures, torch.zeros(batch * layers, 2), own, shapes, generator(3))
+
+    def goes(layer: int, place: torch.Tensor) -> torch.Tensor:
+        return moved.matrix[layer] @ (place - centre[layer]) + centre[layer] + moved.shift[layer]
+
+    for b, k in limb.nonzero().tolist():
+        layer, on = b * layers + k, b * layers + int(parent[b, k])
+        # What both move alike is the one point x with A x = c: the joint. It lies on the parent, and beside the limb's
+        # middle by three quarters of the limb's length.
+        A = moved.matrix[layer] - moved.matrix[on]
+        joint = torch.linalg.solve(A, goes(on, torch.zeros(2)) - goes(layer, torch.zeros(2)))
+        if torch.linalg.cond(A) > 50:  # hardly swings
+            continue
+        assert (joint - centre[on]).norm().item() == pytest.approx(0.6 * joined.size[on].item(), rel=0.05, abs=0.1)
+        assert (joint - centre[layer]).norm().item() == pytest.approx(
+            0.75 * joined.size[layer].item(), rel=0.05, abs=0.1
+        )
+        torch.testing.assert_close(moved.bend[layer], own.bend[figures.root[layer]])
+    alone = ~limb.flatten()
+    torch.testing.assert_close(moved.shift[alone], own.shift[alone])
+    torch.testing.assert_close(joined.size[alone], shapes.size[alone])
+
+
+def test_layers_that_move_on_their_own_are_marked(textures, monkeypatch):
+    monkeypatch.setattr(worlds, "draw_figures", lambda b, n, g: (draw_figures(b, n, g)[0], torch.full((b, n), -1)))
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(worlds, "MOVING_SHARE", share)
+        pairs = draw_pairs(2, (64, 72), textures, generator(), degraded=False)
+        assert torch.equal(pairs.moving, (pairs.layer > 0) & (share > 0))
+
+
+def test_motion_blur_is_the_mean_over_the_trail():
+    ramp = torch.arange(40.0).expand(1, 3, 20, 40) / 40
+    trail = torch.zeros(1, 2, 20, 40)
+    trail[:, 0] = 8
+    torch.testing.assert_close(blur_along(ramp, trail)[..., 5:-5], ramp[..., 5:-5])
+    edge = (ramp > 0.5).float()
+    blurred = blur_along(edge, trail)[0, 0, 10]
+    assert ((blurred > 0.02) & (blurred < 0.98)).nonzero().flatten().tolist() == list(range(17, 25))
+    torch.testing.assert_close(blur_along(edge, 0 * trail), edge)
+
+
 def test_compression_by_steps_of_zero_changes_nothing_and_keeps_even_surfaces():
     images = torch.rand(2, 3, 20, 30)
     torch.testing.assert_close(compress(images, torch.tensor([0.0, 2.0]))[0], images[0])
@@ -140,7 +203,8 @@ def test_compression_by_steps_of_zero_changes_nothing_and_keeps_even_surfaces():
 
 def test_degraded_images_keep_size_and_range():
     images = torch.rand(4, 3, 40, 48)
-    for image in degrade(images, images, torch.full((4, 2, 40, 48), 9.0), generator()):
+    trail, moving = torch.full((4, 2, 40, 48), 9.0), torch.ones(4, 40, 48)
+    for image in degrade((images, images), (trail, trail), (moving, moving), generator()):
         assert image.shape == images.shape
         assert image.isfinite().all()
 
@@ -211,6 +275,11 @@ def test_three_steps_train_and_a_resumed_run_is_the_same(tmp_path):
     network = load_flow_network(whole)
     for name, values in network.named_parameters():
         torch.testing.assert_close(values, one["average"][name], atol=2e-3, rtol=2e-3)
+
+    again = config_for(tmp_path / "again", weights=whole)  # another run may start from its weights
+    for name, values in FlowRun(again, make_fabric(again)).network.named_parameters():
+        assert torch.equal(values, network.get_parameter(name))
+        assert values.requires_grad
 
     with pytest.raises(FileExistsError, match="--resume"):
         train_flow(config_for(tmp_path / "whole"))

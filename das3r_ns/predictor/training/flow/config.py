@@ -69,6 +69,9 @@ class TrainFlowConfig:
     """Folder of the run: checkpoint, logs, images, and the weights `flow.safetensors`."""
     data: FlowDataConfig = field(default_factory=FlowDataConfig)
     optim: FlowOptimConfig = field(default_factory=FlowOptimConfig)
+    weights: Path | None = None
+    """Weights of an earlier run (flow.safetensors) to start from instead of random ones. Optimizer and schedule begin
+    anew; to go on with an interrupted run, use `resume`."""
     batch_size: int = 32
     """Pairs that one process takes at once."""
     updates: int = 6

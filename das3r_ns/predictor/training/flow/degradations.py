@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from das3r_ns.predictor.flow.sampling import cells, normalised
 from das3r_ns.predictor.training.flow.draws import Number
+from das3r_ns.predictor.training.flow.motion import smooth_field
 
-BLUR_PX = 15
-"""Side of the largest kernel of motion blur."""
+BLUR_PX, BLUR_TAPS = 18.0, 9
+"""Longest trail of motion blur, and at how many places it is looked up."""
+SPOT_PX = 11
+"""Side of the kernels of soft focus."""
+MAX_SHADING, SHADING_CELLS = 0.5, 10
+"""Moving objects are up to about this much brighter or darker in one image than in the other (log), in patches of a
+tenth of the image."""
 BLOCK = 8
 """Side of the blocks that compression works on."""
 LUMINANCE = (
@@ -30,23 +38,36 @@ LUMINANCE = (
 
 
 def degrade(
-    first: Float[Tensor, "b 3 h w"],
-    second: Float[Tensor, "b 3 h w"],
-    flow: Float[Tensor, "b 2 h w"],
+    images: tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]],
+    trails: Sequence[Float[Tensor, "b 2 h w"]],
+    moving: tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"]],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]:
-    """Both images as a camera might have recorded them; each pair with other settings, some with none."""
-    batch = len(first)
-    first, second = first.clamp(0, 1), second.clamp(0, 1)
+    """Both images as a camera might have recorded them; each pair with other settings, some with none.
+
+    Args:
+        trails: how far what each pixel of an image shows goes between the images, pixels.
+        moving: 1 where it moves on its own, else 0.
+    """
+    first, second = (image.clamp(0, 1) for image in images)
+    batch, _, height, width = first.shape
 
     def uniform(low: Number = 0, high: Number = 1, *more: int) -> Tensor:
         return low + (high - low) * torch.rand(batch, *more, generator=generator, device=first.device)
 
-    # Both images of a pair are blurred along the mean motion: the shutter is open for the same share of a frame.
-    shutter = uniform(0, 0.6) * (uniform() < 0.35)
-    trail = flow.flatten(2).mean(-1) * shutter[:, None]
-    focus = uniform(0.3, 1.4) * (uniform() < 0.4)
-    kernels = _kernels(trail, focus)
+    # What turns and bends shows other folds, lights and sides in the second image.
+    strength = MAX_SHADING * (uniform() ** 2)[:, None, None, None]
+    shaded = []
+    for image, where in zip((first, second), moving, strict=True):
+        shade = smooth_field((batch, 1), (height, width), generator, SHADING_CELLS)
+        shaded.append(image * torch.exp(strength * shade * where[:, None]))
+    # Both images are blurred along the motion of what they show: the shutter is open for the same share of a frame.
+    shutter = uniform(0, 0.6) * (uniform() < 0.4)
+    first, second = (
+        blur_along(image.clamp(0, 1), trail * shutter[:, None, None, None])
+        for image, trail in zip(shaded, trails, strict=True)
+    )
+    kernels = _spots(uniform(0.3, 1.4) * (uniform() < 0.4))
     first, second = _filter(first, kernels), _filter(second, kernels)
 
     # Exposure: mostly the same in both images, sometimes quite another, as after a cloud or into a lamp.
@@ -69,27 +90,31 @@ def degrade(
     return compress(noisy[0], step), compress(noisy[1], step)
 
 
-def _kernels(trail: Float[Tensor, "b 2"], focus: Float[Tensor, "b"]) -> Float[Tensor, "b k k"]:
-    """A line along `trail` (pixels) that is as wide as the spot of focus."""
-    longest = BLUR_PX - 5.0
-    length = trail.norm(dim=-1, keepdim=True)
-    trail = trail * (longest / length.clamp_min(longest))
-    length = trail.norm(dim=-1)[:, None, None]
-    line = torch.arange(BLUR_PX, device=trail.device) - BLUR_PX // 2
-    y, x = line[:, None].float(), line[None].float()
-    direction = (trail / trail.norm(dim=-1, keepdim=True).clamp_min(1e-6))[..., None, None]
-    along = x * direction[:, 0] + y * direction[:, 1]
-    across = torch.where(length > 0, -x * direction[:, 1] + y * direction[:, 0], (x**2 + y**2).sqrt())
-    beyond = (along.abs() - length / 2).clamp_min(0)
-    spot = focus[:, None, None].clamp_min(0.25)
-    distance = torch.where(length > 0, beyond**2 + across**2, x**2 + y**2)
-    kernel = torch.exp(-distance / (2 * spot**2))
+def blur_along(images: Float[Tensor, "b 3 h w"], trail: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Mean of each pixel over its trail (pixels), half of it to either side, up to `BLUR_PX` long."""
+    height, width = images.shape[2:]
+    trail = trail * (BLUR_PX / trail.norm(dim=1, keepdim=True).clamp_min(BLUR_PX))
+    at = cells(height, width, images.device)
+    total = torch.zeros_like(images)
+    for tap in range(BLUR_TAPS):
+        place = (at + (tap / (BLUR_TAPS - 1) - 0.5) * trail).permute(0, 2, 3, 1)
+        total = total + F.grid_sample(
+            images, normalised(place, height, width), padding_mode="border", align_corners=False
+        )
+    return total / BLUR_TAPS
+
+
+def _spots(sigma: Float[Tensor, "b"]) -> Float[Tensor, "b k k"]:
+    """Gaussians (pixels), as of an image that is out of focus."""
+    line = torch.arange(SPOT_PX, device=sigma.device) - SPOT_PX // 2
+    distance = line[:, None] ** 2 + line[None] ** 2
+    kernel = torch.exp(-distance / (2 * sigma.clamp_min(0.25)[:, None, None] ** 2))
     return kernel / kernel.sum((1, 2), keepdim=True)
 
 
 def _filter(images: Float[Tensor, "b 3 h w"], kernels: Float[Tensor, "b k k"]) -> Float[Tensor, "b 3 h w"]:
     b, c, h, w = images.shape
-    padded = F.pad(images, (BLUR_PX // 2,) * 4, mode="reflect").view(1, b * c, h + BLUR_PX - 1, w + BLUR_PX - 1)
+    padded = F.pad(images, (SPOT_PX // 2,) * 4, mode="reflect").view(1, b * c, h + SPOT_PX - 1, w + SPOT_PX - 1)
     weights = kernels.repeat_interleave(c, 0)[:, None]
     return F.conv2d(padded, weights, groups=b * c).view(b, c, h, w)
 

@@ -21,6 +21,9 @@ POWER, SOFTENING_PX = 0.7, 0.1
 sub-pixel accuracy of all others."""
 HIDDEN_WEIGHT = 0.3
 """Pixels that the second image does not show count this much: their flow is a guess from what is around them."""
+MOVING_WEIGHT = 2.5
+"""Pixels that move on their own count this much: they are few, and where a network is in doubt it should not take them
+for what is behind them."""
 MAX_SHARE = 0.8
 """Larger displacements (in widths of the image) do not count: nearly always the pixel has left the image."""
 
@@ -39,12 +42,19 @@ class FlowTrainingStep(nn.Module):
         second: Float[Tensor, "b 3 h w"],
         flow: Float[Tensor, "b 2 h w"],
         visible: Bool[Tensor, "b h w"],
+        moving: Bool[Tensor, "b h w"],
+        from_matching: Bool[Tensor, "b"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The loss, and the mean end-point error of the final flow over visible pixels."""
-        predictions = self.network(first, second, self.updates, self.refinements)
+        """The loss, and the mean end-point error of the final flow over visible pixels.
+
+        Args:
+            moving: pixels that move on their own.
+            from_matching: pairs whose updates start with what the matching finds; the others start with no motion.
+        """
+        predictions = self.network(first, second, self.updates, self.refinements, from_matching)
         counts = (flow.norm(dim=1) < MAX_SHARE * flow.shape[-1]).float()
         seen = visible.float() * counts
-        weight = seen + HIDDEN_WEIGHT * (counts - seen)
+        weight = (seen + HIDDEN_WEIGHT * (counts - seen)) * (1 + (MOVING_WEIGHT - 1) * moving.float())
         quarter, quarter_weight = F.avg_pool2d(flow, 4), F.avg_pool2d(weight[:, None], 4)[:, 0]
         eighth, eighth_seen = F.avg_pool2d(flow, CELL), F.avg_pool2d(seen[:, None], CELL)[:, 0]
         loss = MATCHING_WEIGHT * unlikelihood(predictions.shares, eighth / CELL, eighth_seen)

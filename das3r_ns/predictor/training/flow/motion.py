@@ -49,6 +49,14 @@ class Surface(NamedTuple):
     relief: Float[Tensor, "b h w"]
 
 
+CALM_SHARE, CALM_PX = 0.35, 4.0
+"""Pairs in which the camera moves by no more than so many pixels: then what moves is what objects do."""
+BEND_SHARE = 0.6
+"""Moving objects that bend."""
+BEND_CELLS = (5, 14)
+"""Parts of the image over which they bend, for half of them each: as a whole, and within themselves."""
+
+
 def smooth_field(shape: tuple[int, ...], size: tuple[int, int], generator: torch.Generator, cells: int) -> Tensor:
     """Random fields (b, c, h, w) with values from about -1 to 1 that vary over a `cells`-th of the image."""
     grid = uniform((*shape, cells + 1, cells + 2), generator, -1, 1)
@@ -61,6 +69,8 @@ def draw_camera(batch: int, size: tuple[int, int], generator: torch.Generator) -
     width = size[1]
     focal = width * log_uniform((batch,), generator, 0.6, 2.0)
     amount = log_uniform((batch,), generator, 0.7, 0.3 * width) * (uniform((batch,), generator) > 0.08)
+    calm = uniform((batch,), generator, 0, 1) ** 2 * CALM_PX
+    amount = torch.where(uniform((batch,), generator) < CALM_SHARE, calm, amount)
     share = uniform((batch,), generator)  # of turning
     share = torch.where(uniform((batch,), generator) < 0.2, torch.ones_like(share), share)
     share = torch.where(uniform((batch,), generator) < 0.25, 0.1 * share, share)
@@ -111,10 +121,15 @@ def draw_object_motion(
     shear = uniform((batch,), generator, -1, 1) ** 3 * 0.3 * moving
     cos, sin = turned.cos() * scale, turned.sin() * scale
     matrix = torch.stack((cos, -sin + shear, sin, cos), -1).reshape(-1, 2, 2)
-    bends = moving * (uniform((batch,), generator) < 0.4)
-    bend = smooth_field((batch, 2), size, generator, 5) * (
-        log_uniform((batch,), generator, 0.3, 0.03 * width) * bends
-    ).view(-1, 1, 1, 1)
+    bends = moving * (uniform((batch,), generator) < BEND_SHARE)
+    counts = (batch // 2, batch - batch // 2)
+    # The finer the bending, the less of it, or what bends would fold over.
+    fields = [
+        smooth_field((count, 2), size, generator, cells)
+        * log_uniform((count,), generator, 0.3, 0.2 * width / cells).view(-1, 1, 1, 1)
+        for count, cells in zip(counts, BEND_CELLS, strict=True)
+    ]
+    bend = torch.cat(fields)[uniform((batch,), generator).argsort()] * bends.view(-1, 1, 1, 1)
     return ObjectMotion(matrix, shift, bend)
 
 

@@ -25,7 +25,7 @@ from rich import get_console
 from rich.pretty import pprint
 from torch import Tensor
 
-from das3r_ns.predictor.flow.network import FlowNetwork
+from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
 from das3r_ns.predictor.training.flow.config import FlowOptimConfig, TrainFlowConfig
 from das3r_ns.predictor.training.flow.gradients import StepGradients
 from das3r_ns.predictor.training.flow.losses import FlowTrainingStep
@@ -43,6 +43,8 @@ CHECKPOINT, WEIGHTS, LOG = "last.ckpt", "flow.safetensors", "log.jsonl"
 """What a run leaves in its folder, beside `images` and `tensorboard`."""
 FORMAT = 1
 MOSAIC_ROWS = 10
+FROM_MATCHING_SHARE = 0.5
+"""Pairs whose updates start with what the matching finds; the others start with no motion, and find their own way."""
 
 
 def train_flow(config: Annotated[TrainFlowConfig, tyro.conf.arg(name="")]) -> Path:
@@ -81,7 +83,8 @@ class FlowRun:
                 (config.out / "config.json").write_text(record + "\n", encoding="utf-8")
             self.writer = summary_writer(config.out / "tensorboard")
         torch.manual_seed(config.seed)  # the same start weights in all processes
-        self.network = FlowNetwork()
+        self.network = FlowNetwork() if config.weights is None else load_flow_network(config.weights)
+        self.network.train().requires_grad_()
         self.step = FlowTrainingStep(self.network, config.updates, config.refinements).to(fabric.device)
         if fabric.device.type == "cuda":
             self.step.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -219,8 +222,11 @@ class FlowRun:
         """Loss of a batch that is drawn for it; loss and end-point error to log."""
         config = self.config
         pairs = draw_pairs(config.batch_size, config.data.size, self.textures, generator, fused=config.compile)
+        chance = torch.rand(config.batch_size, generator=generator, device=generator.device)
         with self.fabric.autocast():
-            loss, error = self.step(pairs.first, pairs.second, pairs.flow, pairs.visible)
+            loss, error = self.step(
+                pairs.first, pairs.second, pairs.flow, pairs.visible, pairs.moving, chance < FROM_MATCHING_SHARE
+            )
         return loss, torch.stack((loss.detach(), error))
 
     def _check(self, loss: float) -> None:

@@ -1,25 +1,26 @@
 """Pairs of images with exact flow, drawn on the device that trains: layers that move and cover each other.
 
 A world is a background, a room of planes or a surface with relief, and up to `LAYERS` shapes in front of it, near ones
-over far ones; half of them move on their own. Textures and outlines live in the second image; what the first shows at x
-is what the second shows at x + flow(x), so the flow is exact however the layers bend.
+over far ones; most of them move on their own, some are limbs of others (`figures`). Textures and outlines live in the
+second image; what the first shows at x is what the second shows at x + flow(x), so the flow is exact however the layers
+bend.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from das3r_ns.predictor.training.flow.degradations import degrade
 from das3r_ns.predictor.training.flow.draws import Number
+from das3r_ns.predictor.training.flow.figures import attach_limbs, draw_figures
 from das3r_ns.predictor.training.flow.motion import (
     CameraMotion,
     ObjectMotion,
@@ -29,14 +30,14 @@ from das3r_ns.predictor.training.flow.motion import (
     draw_surface,
     move,
 )
+from das3r_ns.predictor.training.flow.painting import paint, paint_both
 from das3r_ns.predictor.training.flow.shapes import coverage, draw_shapes
 
 LAYERS = 7
 """Most shapes in front of the background."""
-
-
-TEXTURE_SIDE = 512
-"""Textures of this side are shown at 0.45 to 1.3 texels a pixel, larger and smaller ones in proportion."""
+MOVING_SHARE = 0.8
+"""Shapes that move on their own. Real objects that matter do; too many at rest teach a network that in doubt a pixel
+moves with what is around it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class FlowPairs:
     """Pixels of the first image that the second shows too: neither covered nor out of view."""
     layer: UInt8[Tensor, "b h w"]
     """What each pixel of the first image belongs to: 0 the background, then from far to near."""
+    moving: Bool[Tensor, "b h w"]
+    """Pixels of the first image whose layer moves on its own."""
 
 
 def draw_pairs(
@@ -83,19 +86,32 @@ def draw_pairs(
     # Half of the backgrounds are far behind the layers, half reach as near as they do.
     surface = draw_surface(batch, size, generator, near=uniform(0.05, 1), room=True)
     moved = kernels.move(places, camera, surface, None, here)
-    first, second = _paint(moved, places, textures, generator, kernels)
+    first, second = paint_both(moved, places, textures, generator, kernels.paint)
     first, second = first[:, :3], second[:, :3]
-    flow = moved - places
+    flow_behind = moved - places
 
     # All shapes of all pairs are drawn as one batch, pair by pair from far to near: layer by layer, the launching of
     # thousands of small kernels would take longer than the training step.
     layers = _draw_layers(places, camera, textures, generator, kernels)
-    first, second, flow, layer, layer_in_second = kernels.stack(first, second, flow, layers)
+    first, second, flow, layer, layer_in_second = kernels.stack(first, second, flow_behind, layers)
 
     visible = _visible(flow, layer, layer_in_second)
+    # How far the middle of each layer goes, the background's first.
+    travel = torch.cat((flow_behind.flatten(2).mean(-1)[:, None], layers.travel.view(batch, LAYERS, 2)), 1)
+    moves = F.pad(layers.moves.view(batch, LAYERS), (1, 0))
+    moving = _of_layer(moves[..., None], layer)[:, 0]
     if degraded:
-        first, second = degrade(first, second, flow, generator)
-    return FlowPairs(first.clamp(0, 1), second.clamp(0, 1), flow, visible, layer)
+        trails = [_of_layer(travel, shown) for shown in (layer, layer_in_second)]
+        moving_in_second = _of_layer(moves[..., None], layer_in_second)[:, 0]
+        first, second = degrade((first, second), trails, (moving, moving_in_second), generator)
+    return FlowPairs(first.clamp(0, 1), second.clamp(0, 1), flow, visible, layer, moving > 0.5)
+
+
+def _of_layer(values: Float[Tensor, "b layers c"], layer: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
+    """What is true of the layer that each pixel shows."""
+    _, height, width = layer.shape
+    at = layer.long().flatten(1)[:, None].expand(-1, values.shape[2], -1)
+    return values.transpose(1, 2).gather(2, at).unflatten(2, (height, width))
 
 
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
@@ -128,6 +144,10 @@ class _Layers(NamedTuple):
     covers_second: Float[Tensor, "n h w"]
     """How much of each pixel they cover."""
     flow: Float[Tensor, "n 2 h w"]
+    travel: Float[Tensor, "n 2"]
+    """How far their middles go."""
+    moves: Float[Tensor, "n"]
+    """1 for those that move on their own."""
 
 
 def _draw_layers(
@@ -150,19 +170,25 @@ def _draw_layers(
     places = places.repeat_interleave(LAYERS, 0)
     camera = CameraMotion(*(values.repeat_interleave(LAYERS, 0) for values in camera))
     near = 0.15 + 0.85 * rank / LAYERS * uniform(0.7, 1)
+    figures, parent = draw_figures(batch, LAYERS, generator)
     surface = draw_surface(number, (height, width), generator, near, room=False)
-    own = draw_object_motion(number, (height, width), generator, (uniform() < 0.55).float())
+    surface = Surface(surface.planes[figures.root], surface.relief[figures.root])
+    moves = (uniform() < MOVING_SHARE).float()
+    own = draw_object_motion(number, (height, width), generator, moves)
     centre = torch.stack((uniform(-0.45, 0.45) * width, uniform(-0.45, 0.45) * height), -1)
-    moved = kernels.move(places, camera, surface, own, centre)
     shapes = draw_shapes(number, width, generator)
+    centre, own, shapes = attach_limbs(parent, figures, centre, own, shapes, generator)
+    moved = kernels.move(places, camera, surface, own, centre)
     shapes = shapes._replace(centre=_where_centre_goes(centre, camera, surface, own))
-    first, second = _paint(moved, places, textures, generator, kernels)
+    first, second = paint_both(moved, places, textures, generator, kernels.paint, figures.look)
     return _Layers(
         first[:, :3],
         second[:, :3],
         kernels.coverage(shapes, moved, first[:, 3] * 2 - 1) * there,
         kernels.coverage(shapes, places, second[:, 3] * 2 - 1) * there,
         moved - places,
+        shapes.centre - centre,
+        torch.maximum(moves, (parent >= 0).float().flatten()),
     )
 
 
@@ -200,69 +226,6 @@ def stack(
         layer = torch.where(alpha_first > 0.5, number, layer).to(torch.uint8)
         layer_in_second = torch.where(alpha_second > 0.5, number, layer_in_second).to(torch.uint8)
     return first, second, flow, layer, layer_in_second
-
-
-class Paint(NamedTuple):
-    """How each layer's texture is seen."""
-
-    texture: UInt8[Tensor, "b 4 t t"]
-    matrix: Float[Tensor, "b 2 2"]
-    """Texels a pixel, turned."""
-    shift: Float[Tensor, "b 1 1 2"]
-    """In half sides of the texture."""
-    order: Int[Tensor, "b 3"]
-    """Which channel stands for which."""
-    saturation: Float[Tensor, "b 1 1 1"]
-    contrast: Float[Tensor, "b 1 1 1"]
-    offset: Float[Tensor, "b 3 1 1"]
-
-
-def _paint(
-    in_first: Float[Tensor, "b 2 h w"],
-    in_second: Float[Tensor, "b 2 h w"],
-    textures: UInt8[Tensor, "n 4 t t"],
-    generator: torch.Generator,
-    kernels: Kernels,
-) -> tuple[Float[Tensor, "b 4 h w"], Float[Tensor, "b 4 h w"]]:
-    """What a layer looks like over both images, in a texture of its own; places are of the second image, pixels."""
-    batch, height = len(in_first), in_first.shape[2]
-    device, side = textures.device, textures.shape[-1]
-
-    def uniform(low: Number, high: Number, *more: int) -> Tensor:
-        return low + (high - low) * torch.rand(batch, *more, generator=generator, device=device)
-
-    chosen = textures[torch.randint(len(textures), (batch,), generator=generator, device=device)]
-    texels = torch.exp(uniform(math.log(0.45), math.log(1.3))) * side / TEXTURE_SIDE
-    angle = uniform(0, 2 * math.pi)
-    matrix = (torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1) * texels[:, None]).view(-1, 2, 2)
-    shift = uniform(-1, 1, 1, 1, 2)
-    # Other colours: channels change places and mix with grey; contrast falls, for some to next to nothing.
-    order = torch.rand(batch, 3, generator=generator, device=device).argsort(1)
-    saturation = uniform(0, 1.1, 1, 1, 1)
-    contrast = torch.where(uniform(0, 1) < 0.15, uniform(0.03, 0.4), uniform(0.5, 1.2))[:, None, None, None]
-    offset = uniform(-0.2, 0.2, 1, 1, 1) + uniform(-0.1, 0.1, 3, 1, 1)
-    how = Paint(chosen, matrix, shift, order, saturation, contrast, offset)
-    first, second = kernels.paint(torch.cat((in_first, in_second), 2), how).split((height, height), 2)
-    return first, second
-
-
-def paint(places: Float[Tensor, "b 2 h w"], how: Paint) -> Float[Tensor, "b 4 h w"]:
-    """Colour and height of the texture at places in pixels."""
-    side = how.texture.shape[-1]
-    x, y = places.unbind(1)
-    m = how.matrix[..., None, None]
-    at = torch.stack((m[:, 0, 0] * x + m[:, 0, 1] * y, m[:, 1, 0] * x + m[:, 1, 1] * y), -1) * (2 / side) + how.shift
-    texture = how.texture.float() / 255
-    # Channels change places in the texture, which has fewer pixels than the layer.
-    order = torch.cat((how.order, torch.full_like(how.order[:, :1], 3)), 1)
-    texture = texture.gather(1, order[..., None, None].expand_as(texture))
-    seen = F.grid_sample(texture, at, padding_mode="reflection", align_corners=False)
-    rgb = seen[:, :3]
-    grey = rgb.mean(1, keepdim=True)
-    rgb = grey + (rgb - grey) * how.saturation
-    middle = rgb.mean((2, 3), keepdim=True)
-    rgb = middle + (rgb - middle) * how.contrast + how.offset
-    return torch.cat((rgb.clamp(0, 1), seen[:, 3:]), 1)
 
 
 def _visible(
