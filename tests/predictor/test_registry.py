@@ -66,7 +66,7 @@ def test_its_settings_stand_in_the_help_and_in_a_saved_run(site):
             pass
         """,
     )
-    assert "still 3.0 dis" in said
+    assert "still 3.0 auto" in said
     assert "--still.distance" in said
     assert "z-depth of every pixel" in said
 

@@ -31,6 +31,7 @@ def flow_between(clip: Clip, estimator: FlowEstimator, config: GeometricPredicto
 
 
 def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
+    """For settings whose `auto` is resolved."""
     if config.flow == "dis":
         return DisFlow()
     if config.flow == "learned":

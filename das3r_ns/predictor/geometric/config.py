@@ -24,9 +24,10 @@ class GeometricPredictorConfig(PredictorSettings):
     """Cameras."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How evidence of motion becomes `dynamic_prob`, and what refines it."""
-    flow: Literal["dis", "learned", "raft"] = "dis"
+    flow: Literal["auto", "dis", "learned", "raft"] = "auto"
     """Optical flow: OpenCV's DIS, the network of `das3r train-flow`, or torchvision's RAFT; the networks run on a GPU
-    when there is one (seconds a pair without)."""
+    when there is one (seconds a pair without). auto: the one whose weights are named below, else DIS, whose masks were
+    measured better."""
     flow_weights: Path | None = None
     """File of `das3r train-flow`, for `flow` learned."""
     raft_weights: Path | None = None
@@ -55,6 +56,11 @@ class GeometricPredictorConfig(PredictorSettings):
             ValueError: a value makes no sense; the message names its option.
         """
         masks, mapping = self.masks, self.mapping
+        if self.flow == "auto" and self.flow_weights is not None and self.raft_weights is not None:
+            raise ValueError(
+                "--geometric.flow-weights and --geometric.raft-weights are weights of two networks; say which with "
+                "--geometric.flow learned or raft"
+            )
         if self.flow == "learned" and self.flow_weights is None:
             raise ValueError("--geometric.flow learned needs --geometric.flow-weights, a file of `das3r train-flow`")
         found = {
@@ -82,8 +88,14 @@ class GeometricPredictorConfig(PredictorSettings):
         return replace(
             self,
             matching=resolve_matcher(self.matching),
+            flow=self._resolve_flow(),
             masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)),
         )
+
+    def _resolve_flow(self) -> Literal["dis", "learned", "raft"]:
+        if self.flow != "auto":
+            return self.flow
+        return "learned" if self.flow_weights is not None else "raft" if self.raft_weights is not None else "dis"
 
     def cache_key(self) -> dict[str, Any]:
         """See `PredictorSettings`. Scenes that were predicted before there was a choice of matching are found again."""

@@ -7,11 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from das3r_ns.files.json_files import to_jsonable
 from das3r_ns.predictor.flow import learned
 from das3r_ns.predictor.flow.estimator import FlowBothWays
 from das3r_ns.predictor.flow.learned import LearnedFlow
 from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
 from das3r_ns.predictor.geometric.config import GeometricPredictorConfig
+from das3r_ns.predictor.geometric.predictor import GeometricPredictor
+from das3r_ns.predictor.masks.config import MaskConfig
 from das3r_ns.predictor.training.flow.train import save_flow_weights
 
 
@@ -107,6 +110,40 @@ def test_wrong_weights_are_said(tmp_path):
 def test_learned_flow_without_weights_is_refused_before_the_long_work():
     with pytest.raises(ValueError, match="flow-weights"):
         GeometricPredictorConfig(flow="learned").check()
+
+
+def test_auto_takes_the_network_whose_weights_are_named_and_the_scene_says_which(weights):
+    def resolved(**settings: object) -> str:
+        return GeometricPredictorConfig(**settings).resolve_auto().flow  # type: ignore[arg-type]
+
+    assert resolved() == "dis"
+    assert resolved(flow_weights=weights) == "learned"
+    assert resolved(raft_weights=weights) == "raft"
+    assert resolved(flow="dis", flow_weights=weights) == "dis"
+    predictor = GeometricPredictor(GeometricPredictorConfig(flow_weights=weights, masks=MaskConfig(refiner="none")))
+    assert isinstance(predictor._estimator, LearnedFlow)
+    recorded = to_jsonable(predictor.config)  # what the scene's provenance holds
+    assert (recorded["flow"], recorded["flow_weights"]) == ("learned", str(weights))
+    with pytest.raises(ValueError, match="say which with"):
+        GeometricPredictorConfig(flow_weights=weights, raft_weights=weights).check()
+    # Scenes that were predicted before there was auto are found again.
+    assert GeometricPredictorConfig().cache_key() == GeometricPredictorConfig(flow="dis").cache_key()
+
+
+def test_images_beyond_the_largest_side_take_the_memory_of_that_side(weights, monkeypatch):
+    asked = []
+    flow = LearnedFlow(weights, "cpu", 1, 1)
+
+    def record(pair: torch.Tensor) -> torch.Tensor:
+        asked.append(tuple(pair.shape))
+        return torch.full((2, 2, *pair.shape[2:]), 3.0)
+
+    monkeypatch.setattr(flow, "_flow", record)
+    for height, width in ((1080, 1920), (1920, 1080), (1024, 576)):
+        there, _ = flow.both(image(0, height, width), image(1, height, width))
+        assert there.shape == (height, width, 2)
+        np.testing.assert_allclose(there, 3 * max(height, width) / 1024, rtol=1e-3)
+    assert asked == [(2, 3, 576, 1024), (2, 3, 1024, 576), (2, 3, 1024, 576)]
 
 
 @pytest.mark.gpu
