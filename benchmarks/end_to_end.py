@@ -9,6 +9,8 @@ no compiled code, as on a new machine; `warm` compiled code, nothing of the clip
 (training alone). Runs of the two versions take turns, for other work on the machine changes with time: of the columns,
 the ratio is the one to look at, and that of processor time where the machine is shared.
 
+What follows ` -- ` is given to the measured command, such as `-- --max-num-iterations 100`.
+
 CLIP is a video or a folder of images. Of a folder, `--num-frames` takes so many: there and back where it has fewer.
 """
 
@@ -18,6 +20,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -58,8 +61,6 @@ class Options:
     """Rounds of `warm` and `scene`."""
     together: int = 0
     """So many predictions side by side, after the others; compared with as many `warm` ones in turn."""
-    arguments: tuple[str, ...] = ()
-    """More of the command's own, such as --max-num-iterations 100."""
     out: Path | None = None
     """JSON file of all that was measured, written after every run."""
 
@@ -85,10 +86,10 @@ class Measured:
 
 
 class Version:
-    """One state of the code, and the caches it fills."""
+    """One state of the code, the caches it fills, and more arguments of its command."""
 
-    def __init__(self, name: str, code: Path, place: Path) -> None:
-        self.name, self.code, self.place = name, code, place
+    def __init__(self, name: str, code: Path, place: Path, arguments: list[str]) -> None:
+        self.name, self.code, self.place, self.arguments = name, code, place, arguments
         self.place.mkdir()
         self._runs = 0
         self.fresh_caches: Path | None = None
@@ -123,7 +124,7 @@ class Version:
         if self.fresh_caches is not None:
             environment |= {variable: str(self.fresh_caches / variable) for variable in COMPILED}
         with (folder / f"{name}.log").open("wb") as log:
-            command = [sys.executable, str(PROBE), str(folder / f"{name}.json"), *words, *options.arguments]
+            command = [sys.executable, str(PROBE), str(folder / f"{name}.json"), *words, *self.arguments]
             return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     def measure(self, options: Options, data: Path, caches: str, folder: Path) -> Measured:
@@ -158,15 +159,16 @@ class Version:
         return time.monotonic() - start
 
 
-def main(options: Options) -> None:
+def main(options: Options, arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="das3r-end-to-end-") as temporary:
         place = Path(temporary)
         data = options.data.resolve()
         if data.is_dir() and options.num_frames is not None:
             data = there_and_back(data, options.num_frames, place / "images")
-        versions = [Version("this", ROOT, place / "this")]
+        versions = [Version("this", ROOT, place / "this", arguments)]
         if options.baseline is not None:
-            versions.append(Version(options.baseline, _code_of(options.baseline, place), place / "baseline"))
+            code = _code_of(options.baseline, place)
+            versions.append(Version(options.baseline, code, place / "baseline", arguments))
         done: list[Measured] = []
         side_by_side: dict[str, float] = {}
         folders: dict[str, Path] = {}
@@ -254,4 +256,5 @@ def _tables(done: list[Measured], side_by_side: dict[str, float], together: int)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    own, _, more = " ".join(map(shlex.quote, sys.argv[1:])).partition(" -- ")
+    main(tyro.cli(Options, args=shlex.split(own)), shlex.split(more))
