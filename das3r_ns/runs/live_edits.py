@@ -17,6 +17,7 @@ from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from das3r_ns.dataparser.frame_store import FrameStore
 from das3r_ns.scene.edited_masks import edited_masks
 from das3r_ns.scene.edits import EditedFrames, EditStamp, describe_edits, stamp_of_edits
 from das3r_ns.scene.reading import SceneFiles
@@ -136,7 +137,10 @@ class LiveEdits:
                 if names[i] == masks[frame]:
                     continue
                 names[i] = masks[frame]
-                if cached in manager.__dict__ and "mask" in manager.__dict__[cached][i]:  # else it is read when needed
-                    data = manager.__dict__[cached][i]
+                store = manager.__dict__.get(cached)  # of nerfstudio's cached property: nothing is read for this
+                if isinstance(store, FrameStore):
+                    store.forget(i)
+                elif store is not None and "mask" in store[i]:
+                    data = store[i]
                     keep = cv2.imread(str(masks[frame]), cv2.IMREAD_GRAYSCALE) > 0
                     data["mask"] = torch.from_numpy(keep)[..., None].to(data["mask"])

@@ -120,7 +120,8 @@ def make_plan(
     named = budget if isinstance(budget, str) else "normal"
     if max_gaussians is None:
         wanted = clip.surface * clip.pixels / (PIXELS_PER_GAUSSIAN * own.max_gaussians)
-        growth = min(max(wanted, 1.0), MAX_GROWTH["gpu" if on_gpu else "cpu"])
+        # A short clip keeps the method's own ceiling, however large its images: that is what its figures are of.
+        growth = max(1.0, min(wanted, clip.frames / REFERENCE_FRAMES, MAX_GROWTH["gpu" if on_gpu else "cpu"]))
         gaussians = round(own.max_gaussians * max(1.0, GAUSSIANS[named] * growth))
         if on_gpu and gpu_bytes is not None:
             fitting = int(GAUSSIAN_MEMORY_SHARE * gpu_bytes / BYTES_PER_GAUSSIAN)
