@@ -144,6 +144,84 @@ def mirrored(clip: SyntheticClip) -> Changed:
     return Changed(replace(clip, **images, T_world_camera=flip @ clip.T_world_camera @ flip))
 
 
+def night(clip: SyntheticClip, light: float = 0.1, electrons: float = 400.0) -> Changed:
+    """A tenth of the light, brightened again by the camera: shot noise in every pixel, shadows without detail."""
+    rng = np.random.default_rng(0)
+    linear = (clip.frames.numpy() / 255.0) ** 2.2 * light
+    caught = rng.poisson(linear * electrons) / electrons + rng.normal(0, 2 / electrons, linear.shape)
+    shown = np.clip(caught * 0.5 / light, 0, 1) ** (1 / 2.2)
+    return Changed(replace(clip, frames=torch.from_numpy(np.round(255 * shown).astype(np.uint8))))
+
+
+def zoomed(clip: SyntheticClip, by: float = 1.15) -> Changed:
+    """A lens that zooms in slowly. The focal length of the truth is that of the first frame."""
+    return _warped(clip, np.linspace(1, by, len(clip)), np.zeros((len(clip), 2)))
+
+
+def stabilised(clip: SyntheticClip, crop: float = 1.12, reach: float = 0.04) -> Changed:
+    """Cropped, and shifted within the crop from frame to frame, as phones do against shake: the principal point wanders
+    by up to `reach` of the width."""
+    at = np.arange(len(clip))
+    shift = np.stack((np.sin(0.9 * at) + 0.5 * np.sin(0.31 * at), np.cos(0.7 * at + 1)), axis=1) / 1.5
+    changed = _warped(clip, np.full(len(clip), crop), reach * clip.frames.shape[2] * shift)
+    K = clip.K.clone()
+    K[:2, :2] *= crop
+    return replace(changed, clip=replace(changed.clip, K=K))
+
+
+def dropped(clip: SyntheticClip, share: float = 0.2) -> Changed:
+    """Without a stretch in the middle, as where a recorder could not keep up."""
+    first = round(len(clip) * (0.5 - share / 2))
+    kept = [i for i in range(len(clip)) if not first <= i < first + round(len(clip) * share)]
+    return _only(clip, kept)
+
+
+def repeated(clip: SyntheticClip, every: int = 4) -> Changed:
+    """Every fourth frame twice, as 24 frames a second are made 30."""
+    return _only(clip, sorted([*range(len(clip)), *range(0, len(clip), every)]))
+
+
+def whip_pan(clip: SyntheticClip, turn: float = 0.5, frames: int = 4) -> Changed:
+    """Shaken aside for a moment in the middle, by half of the width and back, with the blur of it. Nothing of the
+    scene is seen at the sides meanwhile."""
+    count, width = len(clip), clip.frames.shape[2]
+    shift = np.zeros((count, 2))
+    first = count // 2 - frames // 2
+    shift[first : first + frames, 0] = turn * width * np.sin(np.pi * (np.arange(frames) + 1) / (frames + 1))
+    changed = _warped(clip, np.ones(count), shift).clip
+    images = changed.frames.numpy().copy()
+    for i in range(first - 1, first + frames + 1):
+        length = max(1, round(abs(shift[i + 1, 0] - shift[i - 1, 0]) / 4))
+        images[i] = cv2.blur(images[i], (length, 1))
+    return Changed(replace(changed, frames=torch.from_numpy(images)))
+
+
+def _only(clip: SyntheticClip, kept: list[int]) -> Changed:
+    return Changed(replace(clip, **{name: getattr(clip, name)[kept] for name in (*IMAGES, "T_world_camera")}))
+
+
+def _warped(clip: SyntheticClip, scale: np.ndarray, shift: np.ndarray) -> Changed:
+    """Each frame enlarged around its middle, then shifted (pixels); what comes in from outside repeats the border."""
+    height, width = clip.frames.shape[1:3]
+    middle = np.array([width, height]) / 2 - 0.5
+    images: dict[str, torch.Tensor] = {}
+    for name in IMAGES:
+        maps = getattr(clip, name).numpy()
+        smooth = cv2.INTER_CUBIC if name in ("frames", "clean") else cv2.INTER_NEAREST
+        warped = [
+            cv2.warpAffine(
+                one.astype(np.uint8) if one.dtype == bool else one,
+                np.hstack((s * np.eye(2), ((1 - s) * middle + d)[:, None])),
+                (width, height),
+                flags=smooth,
+                borderMode=cv2.BORDER_REPLICATE,
+            ).astype(maps.dtype)
+            for one, s, d in zip(maps, scale, shift)
+        ]
+        images[name] = torch.from_numpy(np.stack(warped))
+    return Changed(replace(clip, **images))
+
+
 def _hull(words: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Words and what lies between them."""
     outline = cv2.convexHull(np.argwhere(words)[:, ::-1].astype(np.int32))

@@ -30,14 +30,20 @@ from clip_edits import (
     backwards,
     caption,
     compressed,
+    dropped,
     fade_in,
     flicker,
     letterbox,
     logo,
     mirrored,
+    night,
     pillarbox,
+    repeated,
+    stabilised,
     subtitles,
     watermark,
+    whip_pan,
+    zoomed,
 )
 from depth import depth_errors
 from jaxtyping import Bool
@@ -105,6 +111,13 @@ KINDS = {
     "movers wait": Kind(replace(USUAL, movers_wait=0.5)),
     "slow": Kind(replace(USUAL, path_share=0.2, num_frames=50)),
     "fast": Kind(replace(USUAL, num_frames=13)),
+    "night": Kind(USUAL, night),
+    "stabilised": Kind(USUAL, stabilised),
+    "zooms by 15 %": Kind(USUAL, zoomed),
+    "zooms by 5 %": Kind(USUAL, partial(zoomed, by=1.05)),
+    "a second dropped": Kind(USUAL, dropped),
+    "frames repeated": Kind(USUAL, repeated),
+    "whip pan": Kind(USUAL, whip_pan),
     "motion blur": Kind(replace(USUAL, shutter=0.8, num_frames=24)),
 }
 

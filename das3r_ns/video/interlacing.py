@@ -40,6 +40,10 @@ INTERLACED_SHARE = 0.25
 two of five frames are woven from two images."""
 
 
+MIN_CHANGE = 0.15
+"""Of the detail of a pixel, by which it changes where the camera moves: about a quarter of a pixel of motion."""
+
+
 class InterlaceDetector:
     """Looks at pairs of consecutive frames until it is sure, at what moves in them.
 
@@ -143,11 +147,19 @@ def _misfit(rows: Float[np.ndarray, "h w"], distance: int) -> Float[np.ndarray, 
 
 
 def deinterlaced(frames: Iterable[av.VideoFrame], order: FieldOrder) -> Iterator[av.VideoFrame]:
-    """Rebuild a full image from the first field of each frame (FFmpeg's bwdif: rows of the other field where nothing
-    moves, interpolated where something does), with the frame's own time.
+    """Rebuild a full image from the first field of each frame, with the frame's own time.
+
+    Where the camera stands still, rows of the other field are kept where nothing moves and interpolated where something
+    does (FFmpeg's bwdif). Where it moves, they come from the first field alone: motion below a pixel passes for none
+    there, and each row that is kept shows the scene half a frame later.
 
     The frames may change in size or format on the way.
     """
+    return _from_one_field(_woven(frames, order), order)
+
+
+def _woven(frames: Iterable[av.VideoFrame], order: FieldOrder) -> Iterator[av.VideoFrame]:
+    """Through bwdif."""
     graph, shape = None, None
     for frame in frames:
         if frame.pts is None:
@@ -162,6 +174,63 @@ def deinterlaced(frames: Iterable[av.VideoFrame], order: FieldOrder) -> Iterator
         yield from _pulled(graph)
     if graph is not None:
         yield from _flushed(graph)
+
+
+def _from_one_field(frames: Iterable[av.VideoFrame], order: FieldOrder) -> Iterator[av.VideoFrame]:
+    """Frames whose second field's rows are interpolated from the first's, where the camera moves from the frame before
+    or to the frame after."""
+    first = slice(0 if order == "tff" else 1, None, 2)
+    held: tuple[av.VideoFrame, Integer[np.ndarray, "h w"] | None, bool] | None = None
+    for frame in frames:
+        rows = luma_rows(frame)
+        rows = None if rows is None else rows[first].copy()
+        moves = False
+        if held is not None:
+            before, rows_before, moved = held
+            moves = camera_moves(rows_before, rows)
+            yield _interpolated(before, order) if moved or moves else before
+        held = frame, rows, moves
+    if held is not None:
+        yield _interpolated(held[0], order) if held[2] else held[0]
+
+
+def camera_moves(first: Integer[np.ndarray, "h w"] | None, second: Integer[np.ndarray, "h2 w2"] | None) -> bool:
+    """Whether most detail of a field changes until the same field of the next frame. What stands still changes by noise
+    alone, and an object that moves changes its own part of the image."""
+    if first is None or second is None or first.shape != second.shape or len(first) < 5:
+        return False
+    scale = np.float32(1.0 if first.dtype == np.uint8 else 255.0 / max(int(first.max()), int(second.max()), 255))
+    a, b = first.astype(np.float32) * scale, second.astype(np.float32) * scale
+    detail = _misfit(a, 1)
+    detailed = detail > MOVING_LEVELS
+    if detailed.mean() < MIN_MOVING:
+        return False
+    change = np.abs(a - b)[2:-2]
+    return bool((change > MIN_CHANGE * detail)[detailed].mean() > 0.5)
+
+
+def _interpolated(frame: av.VideoFrame, order: FieldOrder) -> av.VideoFrame:
+    """The frame with the rows of its second field interpolated (cubic) from those of its first, in place."""
+    bits = frame.format.components[0].bits
+    dtype = np.dtype("<u2" if bits > 8 else "u1")
+    high_bits = bits == 8 or frame.format.name.startswith("p0")  # the value fills its number from the top
+    largest = np.iinfo(dtype).max if high_bits else (1 << bits) - 1
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), dtype).reshape(-1, plane.line_size // dtype.itemsize)[: plane.height]
+        filled = rows.copy()
+        kept = rows[0 if order == "tff" else 1 :: 2].astype(np.int32)
+        missing = slice(1 if order == "tff" else 0, None, 2)
+        count = len(rows[missing])
+        padded = np.pad(kept, ((2, 2), (0, 0)), mode="edge")
+        # Of the four rows around, the second lies above the missing one: kept row i for the top field, i - 1 else.
+        start = 1 if order == "tff" else 0
+        around = [padded[start + k : start + k + count] for k in range(4)]
+        between = (9 * (around[1] + around[2]) - around[0] - around[3] + 8) >> 4
+        filled[missing] = np.clip(between, 0, largest)
+        whole = np.frombuffer(memoryview(plane), dtype).copy()
+        whole[: filled.size] = filled.ravel()
+        plane.update(whole.tobytes())
+    return frame
 
 
 def _graph(frame: av.VideoFrame, order: FieldOrder) -> av.filter.Graph:
