@@ -116,7 +116,9 @@ class U2NetP(nn.Module):
         Raises:
             ValueError: the file holds another network.
         """
-        graph = cv2.dnn.readNetFromONNX(str(file))
+        # OpenCV 5 fuses layers of a network and then gives no weights, unless its older engine is asked for.
+        classic = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
+        graph = cv2.dnn.readNetFromONNX(str(file), **classic)
         layers = [graph.getLayer(name) for name in graph.getLayerNames()]
         stored = [layer.blobs for layer in layers if layer.type == "Convolution"]  # in the order of their use
         network = cls()
