@@ -7,6 +7,7 @@ and of neighbours the surest pixel stays.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ CELLS_PER_FRAME = 30_000
 
 CELLS_TO_MEASURE = 1000
 """The same where only the amount of surface is asked for."""
+
+READERS = 4
+"""Threads that read images."""
 
 CONFIDENT_SHARE = 0.7
 """Share of the pixels (the most confident ones) that may claim a surface first."""
@@ -207,15 +211,19 @@ def _colours(
     h, w = scene.map_size
     rgb = np.empty((len(frame), 3), np.uint8)
     ends = torch.searchsorted(frame, torch.arange(len(train) + 1)).tolist()
-    for i, number in enumerate(train):
-        of_frame = slice(ends[i], ends[i + 1])
+
+    def take(i: int) -> None:
+        of_frame, path = slice(ends[i], ends[i + 1]), str(images[train[i]])
         if of_frame.start == of_frame.stop:
-            continue
-        image = cv2.imread(str(images[number]), cv2.IMREAD_COLOR)
+            return
+        image = cv2.imread(path, cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError(f"{images[number]} is missing or not an image. Restore it, or predict the scene again.")
+            raise ValueError(f"{path} is missing or not an image. Restore it, or predict the scene again.")
         small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
         rgb[of_frame] = small[row[of_frame].numpy(), column[of_frame].numpy()][:, ::-1]
+
+    with ThreadPoolExecutor(READERS) as pool:  # a large image takes 30 ms to decode, outside of Python
+        list(pool.map(take, range(len(train))))
     return torch.from_numpy(rgb)
 
 
