@@ -23,7 +23,7 @@ from das3r_ns.dataparser.scene_summary import quality_lines, summary
 from das3r_ns.files.hashing import digest_of_file
 from das3r_ns.files.json_files import read_json_object, to_jsonable
 from das3r_ns.predictor.registry import PREDICTORS, PROBLEMS, build_predictor, meant_by, resolve, settings_of
-from das3r_ns.runtime.progress import recorded_seconds
+from das3r_ns.runtime.progress import recorded_seconds, timed
 from das3r_ns.runtime.shared_cores import share_cores
 from das3r_ns.scene import Scene, is_scene_folder, write_scene
 
@@ -100,18 +100,22 @@ def predict_scene(
     Raises:
         as `cached_scene`.
     """
-    predictor, _ = build_predictor(options)
-    if options.prompt is not None:  # what is missing is said before a frame is read
-        from das3r_ns.predictor.masks.prompts.build import check_prompt
+    with recorded_seconds() as seconds:
+        with timed("Loading the predictor"):
+            predictor, _ = build_predictor(options)
+            if options.prompt is not None:  # what is missing is said before a frame is read
+                from das3r_ns.predictor.masks.prompts.build import check_prompt
 
-        check_prompt(options.prompt.weights)
-    clip, priors = read_inputs(data, options)
-    clip, priors, shot = choose_shot(clip, priors, options.video, options.geometric.matching)
-    check_free_space(folder.parent, clip)
-    meant, _ = resolve(options)
-    digests = _digests_of_weights(options, meant)
-    with recorded_seconds() as seconds, share_cores():
-        scene = predictor(clip, priors)
+                check_prompt(options.prompt.weights)
+        with timed("Reading the inputs"):
+            clip, priors = read_inputs(data, options)
+        with timed("Telling shots apart"):
+            clip, priors, shot = choose_shot(clip, priors, options.video, options.geometric.matching)
+        check_free_space(folder.parent, clip)
+        meant, _ = resolve(options)
+        digests = _digests_of_weights(options, meant)
+        with share_cores(), timed("Prediction, the rest"):
+            scene = predictor(clip, priors)
     assert len(scene) == len(clip), f"{predictor.name} gave {len(scene)} frames for {len(clip)}"
     assert scene.image_size == clip.size, f"{predictor.name} changed the size of the frames"
     provenance = {

@@ -97,7 +97,7 @@ def choose_shot(
             f"shot{'' if len(shots) == 1 else 's'}{_listed(clip, shots)}."
         )
     if len(shots) == 1:
-        return clip, priors, None
+        return replace(clip, one_shot=True), priors, None
     number = max(range(len(shots)), key=lambda k: len(shots[k])) if video.shot is None else video.shot - 1
     frames = list(shots[number])
     if len(frames) < MIN_SHOT_FRAMES:
@@ -116,7 +116,7 @@ def choose_shot(
         dynamic_mask=None if mask is None else mask[frames],
         mask_given=None if given is None else given[frames],
     )
-    return clip.take(frames), part, {"number": number + 1, "of": len(shots)}
+    return replace(clip.take(frames), one_shot=True), part, {"number": number + 1, "of": len(shots)}
 
 
 def _listed(clip: Clip, shots: tuple[tuple[int, ...], ...]) -> str:

@@ -6,6 +6,30 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import event
+
+from das3r_ns.runtime.progress import CONSOLE
+
+
+class _Teller(event.Listener):
+    """Says in one line that something has to be compiled, the first time that the cache on disk lacks it."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_start(self, event: event.Event) -> None:
+        dispatcher = (event.data or {}).get("dispatcher")
+        if self.told or dispatcher is None or not dispatcher.py_func.__module__.startswith("das3r_ns."):
+            return
+        self.told = True
+        CONSOLE.print("Compiling pixel loops for this machine, which is done once and takes some 20 seconds in all.")
+
+    def on_end(self, event: event.Event) -> None:
+        """Nothing to say."""
+
+
+_TELLER = _Teller()
+event.register("numba:compile", _TELLER)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

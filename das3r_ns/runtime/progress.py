@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -23,26 +24,49 @@ CONSOLE = Console(width=120)
 """Where the predictors print. As wide as nerfstudio's."""
 
 
-_seconds: ContextVar[dict[str, float] | None] = ContextVar("_seconds", default=None)
+@dataclass
+class _Record:
+    """Seconds by stage, and how many of the running stages' went to stages inside them, the innermost last."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    inside: list[float] = field(default_factory=list)
+
+
+_record: ContextVar[_Record | None] = ContextVar("_record", default=None)
 
 
 @contextmanager
 def recorded_seconds() -> Iterator[dict[str, float]]:
-    """Seconds that each stage took within the `with` block, by its description without numbers, and in `total`."""
-    seconds: dict[str, float] = {}
-    token, start = _seconds.set(seconds), perf_counter()
+    """Seconds that each stage took within the `with` block, by its description without numbers and without the seconds
+    of stages inside it, and in `total`."""
+    record, start = _Record(), perf_counter()
+    token = _record.set(record)
     try:
-        yield seconds
+        yield record.seconds
     finally:
-        _seconds.reset(token)
-        seconds["total"] = round(perf_counter() - start, 2)
+        _record.reset(token)
+        for name, seconds in record.seconds.items():
+            record.seconds[name] = round(seconds, 2)
+        record.seconds["total"] = round(perf_counter() - start, 2)
 
 
-def _record(description: str, seconds: float) -> None:
-    records = _seconds.get()
-    if records is not None:
+@contextmanager
+def timed(description: str) -> Iterator[None]:
+    """A stage without a bar: for what takes less than two seconds, and for what lies between the stages of a whole."""
+    record = _record.get()
+    if record is None:
+        yield
+        return
+    start = perf_counter()
+    record.inside.append(0.0)
+    try:
+        yield
+    finally:
+        seconds, inside = perf_counter() - start, record.inside.pop()
+        if record.inside:
+            record.inside[-1] += seconds
         name = " ".join(word for word in description.split() if not word.isdigit())
-        records[name] = round(records.get(name, 0.0) + seconds, 2)
+        record.seconds[name] = record.seconds.get(name, 0.0) + seconds - inside
 
 
 class Stage:
@@ -64,13 +88,11 @@ def stage(description: str, total: int | None, unit: str = "frames") -> Iterator
     """A bar for the time of a `with` block. `total` None is work of unknown length."""
     count = (MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()) if total is not None else ()
     columns: tuple[Any, ...] = (TextColumn("[bold]{task.description}"), BarColumn(), *count, TimeElapsedColumn())
-    start = perf_counter()
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=CONSOLE) as progress:
+    with timed(description), Progress(*columns, TextColumn("{task.fields[note]}"), console=CONSOLE) as progress:
         task = progress.add_task(description, total=total, note="")
         yield Stage(progress, task)
         if total is None:
             progress.update(task, total=1, completed=1)
-    _record(description, perf_counter() - start)
 
 
 def tracked(

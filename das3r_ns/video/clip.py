@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from rich.progress import track
 from torch import Tensor
 
 from das3r_ns.files.hashing import digest_of_file
-from das3r_ns.runtime.progress import CONSOLE
+from das3r_ns.runtime.parallel import parallel_for
+from das3r_ns.runtime.progress import CONSOLE, stage
 from das3r_ns.video import images
 from das3r_ns.video.bit_depth import FULL_WHITE, shared_white
 from das3r_ns.video.config import FRAMES_OF_AUTO, MIN_SIDE, VideoConfig
@@ -44,6 +44,8 @@ class Clip:
     alpha: UInt8[Tensor, "n h w"] | None = None
     """How opaque each pixel is (255 fully), where the frames have transparency and `VideoConfig.alpha` takes it as a
     mask. `frames` then holds the colours as they are stored below it."""
+    one_shot: bool = False
+    """Whether shots were told apart already, and these frames are of one."""
 
     def __len__(self) -> int:
         return self.frames.shape[0]
@@ -106,16 +108,22 @@ def read_images(paths: list[Path], config: VideoConfig, source: Path, upright: b
             f"The 16-bit images of {source} hold values up to {largest}: {white} is taken for white.",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-    transparent = 0.0
+    transparent_of = np.zeros(len(paths))
     frames = np.empty((len(paths), *target, 3), np.uint8)
     alpha = None if config.alpha == "over-white" else np.full((len(paths), *target), 255, np.uint8)
-    for i, path in enumerate(track(paths, description=f"Reading {len(paths)} images")):
-        frame = images.read_frame(path, target, upright, white, "over-white" if alpha is None else "ignored")
-        frames[i] = frame.rgb
-        transparent += frame.transparent / len(paths)
-        if alpha is not None:
-            opaque = images.read_opacity(path, target, upright)
-            alpha[i] = 255 if opaque is None else opaque
+    with stage(f"Reading {len(paths)} images", len(paths), "images") as bar:
+
+        def read(i: int) -> None:
+            frame = images.read_frame(paths[i], target, upright, white, "over-white" if alpha is None else "ignored")
+            frames[i] = frame.rgb
+            transparent_of[i] = frame.transparent
+            if alpha is not None:
+                opaque = images.read_opacity(paths[i], target, upright)
+                alpha[i] = 255 if opaque is None else opaque
+            bar.advance()
+
+        parallel_for(read, len(paths))
+    transparent = float(transparent_of.mean())
     if transparent > MIN_TOLD_TRANSPARENCY:
         CONSOLE.print(transparency_note(transparent, source), markup=False, highlight=False, soft_wrap=True)
     check_frames(frames, source)

@@ -25,6 +25,7 @@ from das3r_ns.dataparser.options import PredictionOptions
 from das3r_ns.dataparser.parser import Das3rDataParserConfig
 from das3r_ns.dataparser.predict import predict
 from das3r_ns.files import hashing as digests
+from das3r_ns.runtime import progress
 from das3r_ns.scene import is_scene_folder, read_scene
 from das3r_ns.video.config import VideoConfig
 
@@ -362,3 +363,26 @@ def test_what_was_moved_aside_goes_once_the_new_scene_has_come(tmp_path):
 def test_the_scene_says_which_input_it_is_of(tmp_path, shots, predictor):
     said = json.loads((cached_scene(shots, PredictionOptions(), tmp_path) / "predictor.json").read_text())
     assert said["input_digest"] == digest_of_inputs(shots, PredictionOptions())
+
+
+def test_seconds_of_the_stages_make_up_the_whole(tmp_path, shots, predictor, monkeypatch):
+    """From the predictor's import to the last map: what is in no stage cannot be seen to be slow."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "perf_counter", lambda: now[0])
+
+    def slow(function, seconds):
+        def slower(*args):
+            now[0] += seconds
+            return function(*args)
+
+        return slower
+
+    for name, seconds in (("build_predictor", 3), ("read_inputs", 5), ("choose_shot", 7), ("check_free_space", 1)):
+        monkeypatch.setattr(cache, name, slow(getattr(cache, name), seconds))
+    monkeypatch.setattr(FakePredictor, "__call__", slow(FakePredictor.__call__, 84))
+    folder = cached_scene(shots, PredictionOptions(), tmp_path / "cache")
+    stages = read_scene(folder).provenance["seconds"]
+    total = stages.pop("total")
+    assert total == 100
+    assert 95 <= sum(stages.values()) <= 100
+    assert stages["Telling shots apart"] == 7

@@ -132,7 +132,8 @@ def find_cameras(
     _collect_candidates(opinions, by_flow, found.ample_parallax)
     best = best_of(opinions.candidates)
     if best.inlier_share < SURE_SHARE and (bent is None or not bent.zooms):
-        best = best_of_other_starts(tracked.tracks, clip.size, best, tracked.focal)
+        with stage("Trying other focal lengths", None):
+            best = best_of_other_starts(tracked.tracks, clip.size, best, tracked.focal)
         opinions.candidates.append(best)
     best = loops.close(without_runaways(best))
     quality = _assess(tracked, best)

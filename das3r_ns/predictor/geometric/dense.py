@@ -25,8 +25,8 @@ from das3r_ns.predictor.masks.evidence import Evidence
 from das3r_ns.predictor.masks.prompts.objects import PromptedObjects
 from das3r_ns.predictor.masks.refiners.base import Refiner
 from das3r_ns.runtime.memory import return_freed_memory
-from das3r_ns.runtime.parallel import parallel_for
-from das3r_ns.runtime.progress import stage, tracked
+from das3r_ns.runtime.parallel import parallel_for, thread_count
+from das3r_ns.runtime.progress import stage
 
 MAX_DEPTH_RATIO = 100.0
 """Depths beyond this many times the median are cut there: their parallax is noise."""
@@ -166,19 +166,21 @@ def _fuse_frames(
     reach = max(offsets, default=0)
     before: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def as_it_was(j: int) -> tuple[np.ndarray, np.ndarray]:
+    def keep_as_it_was(j: int) -> None:
         if j not in before:
             inverse = np.where(depth[j] > 0, 1 / np.maximum(depth[j], 1e-12), 0).astype(np.float32)
             before[j] = inverse, confidence[j].copy()
-        return before[j]
 
-    for i in tracked(range(len(posed)), f"One depth from {len(posed)} frames", len(posed)):
+    def posed_around(i: int) -> list[int]:
         around = [i + sign * offset for offset in offsets for sign in (-1, 1)]
-        others = [j for j in around if 0 <= j < len(posed) and posed.pose_known[j]]
+        return [j for j in around if 0 <= j < len(posed) and posed.pose_known[j]]
+
+    def fuse(i: int) -> None:
+        others = posed_around(i)
         if not others:
-            continue
-        inverse, weight = as_it_was(i)
-        maps = [as_it_was(j) for j in others]
+            return
+        inverse, weight = before[i]
+        maps = [before[j] for j in others]
         fused, agreeing = fuse_inverse_depth(
             inverse,
             weight,
@@ -188,7 +190,18 @@ def _fuse_frames(
         )
         depth[i] = np.where(fused > 0, 1 / np.maximum(fused, 1e-12), 0)
         confidence[i] = weight * agreeing
-        before.pop(i - reach, None)
+
+    n, block = len(posed), 2 * thread_count()
+    with stage(f"One depth from {n} frames", n) as bar:
+        for first in range(0, n, block):
+            now = range(first, min(first + block, n))
+            for i in now:
+                for j in (i, *posed_around(i)):
+                    keep_as_it_was(j)
+            parallel_for(lambda k, first=first: fuse(first + k), len(now))
+            bar.advance(len(now))
+            for j in [j for j in before if j < now.stop - reach]:
+                del before[j]
 
 
 def on_a_sphere(maps: Maps, K_maps: Float64[np.ndarray, "n 3 3"]) -> Maps:

@@ -41,7 +41,7 @@ from das3r_ns.predictor.preprocess.shots import check_one_shot
 from das3r_ns.predictor.seed_points import no_points, seed_points
 from das3r_ns.runtime.memory import return_freed_memory
 from das3r_ns.runtime.parallel import parallel_for
-from das3r_ns.runtime.progress import CONSOLE, stage
+from das3r_ns.runtime.progress import CONSOLE, stage, timed
 from das3r_ns.scene import PointCloud, RadialLens, Scene
 from das3r_ns.video.clip import Clip
 
@@ -81,7 +81,8 @@ class GeometricPredictor:
         warning = check_memory(len(clip), clip.size, self.config)
         if warning is not None:
             CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
-        over = find_overlays(clip.frames) if self.config.laid_over else None
+        with timed("Looking for overlays"):
+            over = find_overlays(clip.frames) if self.config.laid_over else None
         if over is None:
             return self._predict(clip, priors, prompted)
         CONSOLE.print(f"Over the scene lie {over}. What they cover is left out, as what moves is.")
@@ -98,7 +99,8 @@ class GeometricPredictor:
         flow = flow_between(clip, self._estimator, self.config)
         if priors.T_world_camera is None:
             _check_shots(clip, flow)
-        filmed, cameras = self._undistorted(_Filmed(clip, flow, priors, _at_map_size(overlay_mask, flow.map_size)))
+        with timed("Cameras, the rest"):
+            filmed, cameras = self._undistorted(_Filmed(clip, flow, priors, _at_map_size(overlay_mask, flow.map_size)))
         clip, flow, priors, overlay_mask = filmed.clip, filmed.flow, filmed.priors, filmed.overlay_mask
         return_freed_memory()
         T_world_camera = torch.from_numpy(cameras.T_world_camera)
@@ -107,7 +109,8 @@ class GeometricPredictor:
         K = self._intrinsics(clip, priors, cameras)
         K_maps = geometry.rescale_intrinsics(K.double(), clip.size, flow.map_size).numpy()
         posed = PosedFlow(flow, T_world_camera.numpy(), K_maps, cameras.registered, cameras.background_verified)
-        maps = self._maps(clip, posed, priors, overlay_mask, prompted)
+        with timed("Maps, the rest"):
+            maps = self._maps(clip, posed, priors, overlay_mask, prompted)
         if not cameras.parallax:
             maps = on_a_sphere(maps, K_maps)
         elif not (maps.confidence > 0).any():
@@ -144,7 +147,8 @@ class GeometricPredictor:
                 **({} if prompted is None else {"prompt": prompted.record}),
             },
         )
-        dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
+        with timed("Seed points"):
+            dense = seed_points(scene, clip.frames, self.config.max_points - len(xyz))
         return _with_points(scene, dense, xyz.float(), torch.from_numpy(cameras.colours))
 
     def cameras(self, clip: Clip, priors: UserPriors = UserPriors()) -> CameraPath:  # noqa: B008  (frozen)
@@ -239,8 +243,9 @@ class GeometricPredictor:
 
 
 def _check_shots(clip: Clip, flow: FlowBetweenFrames) -> None:
-    if flow.matcher is not None:
-        check_one_shot(clip, flow.matcher)
+    if flow.matcher is not None and not clip.one_shot:
+        with timed("Telling shots apart"):
+            check_one_shot(clip, flow.matcher)
 
 
 def _keep(dynamic_mask: torch.Tensor | None) -> Bool[np.ndarray, "n h w"] | None:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int64, UInt8
 
+from das3r_ns.runtime.parallel import parallel_for
+
 FRAMES_A_CELL = 5
 CELLS_ACROSS = 16
 """Cells over the longer side of the image."""
@@ -34,31 +36,41 @@ class AppearanceGrid:
         self._shape = (times, rows, columns, LIGHTNESS_CELLS, HUE_CELLS, HUE_CELLS)
         self._row = np.linspace(0, rows - 1, size[0])
         self._column = np.linspace(0, columns - 1, size[1])
-        self._mean = np.zeros(self._shape, np.float32)
+        self._mean = np.zeros((1, *self._shape), np.float32)
 
     def fill(
         self,
-        values: Float[np.ndarray, "n h w"],
+        values: Float[np.ndarray, "n h w c"],
         image: Callable[[int], UInt8[np.ndarray, "h w 3"]],
     ) -> None:
-        """Take the means of `values` over the RGB images of all frames."""
-        total, count = np.zeros(self._shape, np.float32), np.zeros(self._shape, np.float32)
+        """Take the means of `values` over the RGB images of all frames, each channel for itself."""
+        channels = values.shape[-1]
+        sums = np.zeros((channels + 1, *self._shape), np.float32)  # the last is the number of pixels
         slab = int(np.prod(self._shape[1:]))
         place = np.rint(self._row).astype(int)[:, None], np.rint(self._column).astype(int)[None]
-        for i in range(len(values)):
-            cell = np.ravel_multi_index((*np.broadcast_arrays(*place), *_colour_cells(image(i))), self._shape[1:])
-            time = self._time(i)
-            total[time] += np.bincount(cell.ravel(), values[i].ravel(), slab).reshape(self._shape[1:])
-            count[time] += np.bincount(cell.ravel(), minlength=slab).reshape(self._shape[1:])
-        for axis in range(len(self._shape)):
-            _blur(total, axis)
-            _blur(count, axis)
-        self._mean = total / np.maximum(count, 1e-6)
 
-    def look_up(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-        """The mean at every pixel of frame `index`: interpolated in place, nearest in time and colour."""
-        slab = self._mean[self._time(index)]
+        def add(time: int) -> None:
+            for i in range(len(values)):
+                if self._time(i) != time:
+                    continue
+                cells = (*np.broadcast_arrays(*place), *_colour_cells(image(i)))
+                cell = np.ravel_multi_index(cells, self._shape[1:]).ravel()
+                for c in range(channels):
+                    sums[c, time] += np.bincount(cell, values[i, ..., c].ravel(), slab).reshape(self._shape[1:])
+                sums[channels, time] += np.bincount(cell, minlength=slab).reshape(self._shape[1:])
+
+        parallel_for(add, self._shape[0])
+        parallel_for(lambda c: _blurred(sums[c]), channels + 1)
+        self._mean = sums[:channels] / np.maximum(sums[channels], 1e-6)
+
+    def look_up(self, index: int, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "c h w"]:
+        """The means at every pixel of frame `index`: interpolated in place, nearest in time and colour."""
         colour = _colour_cells(image)
+        return np.stack([self._interpolated(mean[self._time(index)], colour) for mean in self._mean])
+
+    def _interpolated(
+        self, slab: Float32[np.ndarray, "r c l a b"], colour: tuple[Int64[np.ndarray, "h w"], ...]
+    ) -> Float32[np.ndarray, "h w"]:
         row = np.minimum(self._row.astype(int), slab.shape[0] - 2)[:, None]
         column = np.minimum(self._column.astype(int), slab.shape[1] - 2)[None]
         down, right = (self._row[:, None] - row).astype(np.float32), (self._column[None] - column).astype(np.float32)
@@ -85,6 +97,11 @@ def _colour_cells(image: UInt8[np.ndarray, "h w 3"]) -> tuple[Int64[np.ndarray, 
     )
     counts = (LIGHTNESS_CELLS, HUE_CELLS, HUE_CELLS)
     return tuple(np.clip(np.rint(c), 0, n - 1).astype(np.int64) for c, n in zip(scaled, counts))
+
+
+def _blurred(grid: np.ndarray) -> None:
+    for axis in range(grid.ndim):
+        _blur(grid, axis)
 
 
 def _blur(grid: np.ndarray, axis: int) -> None:

@@ -192,7 +192,7 @@ def _from_motion(
 ) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n"]]:
     """Probability of motion, and how far it is in doubt in each frame."""
     n = len(evidence)
-    with stage(f"Dynamic maps of {n} frames", n) as bar:
+    with stage(f"Dynamic maps of {n} frames", 2 * n, "steps") as bar:
         pool_evidence(evidence, inputs.map_image, inputs.posed.flow, config, bar.advance)
     dynamic = motion_probability(evidence, config, inputs.posed.background_verified)
     doubt = np.zeros(n, np.float32) if inputs.posed.background_verified else camera_doubt(evidence, config)[:, 0, 0]

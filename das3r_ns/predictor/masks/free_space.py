@@ -85,14 +85,18 @@ def add_free_space_violations(
     if not votes[..., 0].any():
         return
     del colour
-    filter_along_flow(votes, posed.flow, config.memory)
-    for i in range(n):
+
+    def spread(i: int) -> None:
         guide, reach = lab(image(i)) / 100, config.reach * max(size)
         gone, stays = (np.ascontiguousarray(votes[i, ..., c], np.float32) for c in (0, 1))
         if reach > 0:
             gone, stays = (smooth_within_edges(v, guide, reach, config.contrast) for v in (gone, stays))
         share = gone / (gone + stays + np.float32(UNCERTAIN_WEIGHT))
         np.maximum(dynamic[i], 1 / (1 + np.exp(STEEPNESS * (0.5 - share))), out=dynamic[i])
+
+    with stage(f"Free space over time of {n} frames", n) as bar:
+        filter_along_flow(votes, posed.flow, config.memory, bar.advance)
+        parallel_for(spread, n)
 
 
 def blurred_lab(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:

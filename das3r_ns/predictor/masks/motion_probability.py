@@ -31,6 +31,7 @@ from das3r_ns.predictor.masks.saliency_cues import (
     trust,
 )
 from das3r_ns.predictor.masks.temporal import filter_along_flow
+from das3r_ns.runtime.parallel import parallel_for
 
 OWN_BLUR_PX = 1.5
 """Standard deviation of the blur, map pixels, that takes out the noise of what single pixels show themselves."""
@@ -61,22 +62,22 @@ def pool_evidence(
 
     Args:
         image: RGB frame at map resolution.
-        on_frame: called after each frame.
+        on_frame: called twice a frame.
     """
     # Weighted means: residuals times weights are averaged, weights as well, and divided at the end.
     evidence.residual[:] *= evidence.weight
     filter_along_flow(evidence.values, flow, config.memory, on_frame)
     height, width = evidence.residual.shape[1:]
-    weighted_grid, weight_grid = (AppearanceGrid(len(evidence), (height, width)) for _ in range(2))
+    grid = AppearanceGrid(len(evidence), (height, width))
     if config.appearance > 0:
-        weighted_grid.fill(evidence.residual, image)
-        weight_grid.fill(evidence.weight, image)
-    for i in range(len(evidence)):
+        grid.fill(evidence.values[..., :2], image)
+
+    def spread(i: int) -> None:
         frame = image(i)
         own = (evidence.residual[i].astype(np.float32), evidence.weight[i].astype(np.float32))
         around = own
         if config.appearance > 0:
-            alike = (weighted_grid.look_up(i, frame), weight_grid.look_up(i, frame))
+            alike = grid.look_up(i, frame)
             around = tuple((1 - config.appearance) * o + config.appearance * a for o, a in zip(own, alike))
         if config.reach > 0:
             guide, reach_px = lab(frame) / 100, config.reach * max(height, width)
@@ -87,6 +88,9 @@ def pool_evidence(
             share = config.own * own[1] / (config.own * own[1] + WELL_MEASURED)
             residual += share * (steady - residual)
         evidence.residual[i] = residual
+        on_frame()
+
+    parallel_for(spread, len(evidence))
 
 
 def _divided(weighted: Float32[np.ndarray, "h w"], weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:

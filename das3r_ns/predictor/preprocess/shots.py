@@ -23,6 +23,7 @@ from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.matches import Matches
 from das3r_ns.predictor.flow.seeding import found
 from das3r_ns.predictor.preprocess.likeness import colour_histogram, colours_differ, sharpness, small_copy
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.video.clip import Clip
 
 LOST_SHARE = 0.65
@@ -264,12 +265,16 @@ def _steps(small: list[np.ndarray]) -> tuple[Float64[np.ndarray, "n"], Float64[n
     n = len(small)
     share, moved = np.ones(n), np.zeros(n)
     flow, side = DisFlow(), max(small[0].shape[:2])
-    for k in range(1, n):
+
+    def measure(before: int) -> None:
+        k = before + 1
         forward, backward = flow(small[k - 1], small[k]), flow(small[k], small[k - 1])
         fine = found(forward, backward)
         share[k] = fine.mean()
         length = np.sqrt(np.square(forward).sum(axis=-1))
         moved[k] = np.median(length[fine > 0]) / side if share[k] >= LOST_SHARE / 2 else np.nan
+
+    parallel_for(measure, n - 1)
     return share, moved
 
 

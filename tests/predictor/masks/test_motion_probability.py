@@ -301,13 +301,15 @@ def test_the_grid_gives_each_colour_its_own_mean():
     image = np.zeros((36, 64, 3), np.uint8)
     image[:, :32] = (200, 30, 30)
     image[:, 32:] = (30, 30, 200)
-    values = np.zeros((3, 36, 64), np.float32)
-    values[:, ::2, :32] = 1.0  # every second row of the red half
+    values = np.zeros((3, 36, 64, 2), np.float32)
+    values[:, ::2, :32, 0] = 1.0  # every second row of the red half
+    values[..., 1] = 0.25
     grid = AppearanceGrid(3, (36, 64))
     grid.fill(values, lambda i: image)
     found = grid.look_up(1, image)
-    np.testing.assert_allclose(found[4:-4, :32], 0.5, atol=0.1)
-    np.testing.assert_allclose(found[:, 32:], 0.0, atol=1e-6)
+    np.testing.assert_allclose(found[0, 4:-4, :32], 0.5, atol=0.1)
+    np.testing.assert_allclose(found[0, :, 32:], 0.0, atol=1e-6)
+    np.testing.assert_allclose(found[1], 0.25, atol=1e-6)
 
 
 def test_pooling_fills_the_object_and_removes_specks():

