@@ -109,7 +109,8 @@ class _Given:
         Args:
             name: dotted, from the top of the settings; keys of dicts like fields.
         """
-        return name in self._named or _value(self._config, name) != _value(self._default, name)
+        short = name.removeprefix("pipeline.datamanager.dataparser.")  # as options after `das3r-data` are named
+        return bool({name, short} & self._named) or _value(self._config, name) != _value(self._default, name)
 
 
 def apply_plan(config: Das3rRunConfig, plan: TrainingPlan, given: Callable[[str], bool]) -> None:

@@ -118,12 +118,15 @@ def test_every_schedule_is_stretched_with_the_steps(scene, tmp_path):
 def test_what_the_user_sets_wins(scene, tmp_path, monkeypatch):
     config = settings("das3r-lite", scene, tmp_path)
     config.budget, config.pipeline.model.stop_split_at = 2400, 500
+    config.pipeline.model.max_gaussians = 100_000  # with which the plan would start from more points
     config.optimizers["means"]["optimizer"].lr = 1e-3
     words = ["ns-train", "das3r-lite", "--pipeline.model.warmup-length", "100", "--steps-per-save=400"]
+    words += ["das3r-data", "--max-points", "40000"]
     monkeypatch.setattr(sys, "argv", words)  # the method's own value, said explicitly
     plan_run(config, tmp_path)
     model = config.pipeline.model
     assert (model.stop_split_at, model.warmup_length, model.resolution_schedule) == (500, 100, 600)
+    assert config.pipeline.datamanager.dataparser.max_points == 40_000
     assert config.optimizers["means"]["optimizer"].lr == 1e-3
     monkeypatch.setattr(sys, "argv", ["ns-train", "das3r-lite", "--max-num-iterations", "800"])
     config = settings("das3r-lite", scene, tmp_path)
@@ -142,6 +145,8 @@ def test_no_budget_leaves_the_settings_as_they_stand(scene, tmp_path):
 
 
 def test_a_training_follows_its_plan_and_a_resumed_one_goes_on_with_it(scene, tmp_path, capsys):
+    from nerfstudio.utils import writer  # in a circle with its configs, which have to come first
+
     def budgeted(out, steps):
         config = tiny_config("das3r-lite", scene, tmp_path / out)
         config.max_num_iterations = methods.das3r_lite.config.max_num_iterations
@@ -162,6 +167,7 @@ def test_a_training_follows_its_plan_and_a_resumed_one_goes_on_with_it(scene, tm
     again.load_dir = trainer.checkpoint_dir
     path, losses, _ = train(again)
     assert len(losses) == 2
+    assert writer.GLOBAL_BUFFER["max_iter"] == 6, "nerfstudio would tell the time left from the two steps alone"
     assert yaml.load(path.read_text(), Loader=yaml.Loader).max_num_iterations == 6
 
 
