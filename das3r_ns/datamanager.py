@@ -36,6 +36,16 @@ class Das3rDatamanagerConfig(SavedConfig, FullImageDatamanagerConfig):
     cpu_cache_gib: float | None = None
     """Main memory for decoded images that the GPU has no room for, GiB. None: a quarter of what is free."""
 
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: a size makes no sense.
+        """
+        for name in ("gpu_cache_gib", "cpu_cache_gib"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"--pipeline.datamanager.{name.replace('_', '-')} must not be negative, got {value}")
+
 
 class Das3rDatamanager(FullImageDatamanager):
     """See `Das3rDatamanagerConfig`."""
@@ -43,10 +53,7 @@ class Das3rDatamanager(FullImageDatamanager):
     config: Das3rDatamanagerConfig
 
     def __init__(self, config: Das3rDatamanagerConfig, *args: Any, **kwargs: Any) -> None:
-        for name in ("gpu_cache_gib", "cpu_cache_gib"):
-            value = getattr(config, name, None)
-            if value is not None and value < 0:
-                raise ValueError(f"--pipeline.datamanager.{name.replace('_', '-')} must not be negative, got {value}")
+        config.check()
         # Above 500 frames nerfstudio turns "gpu" into "cpu", whatever their size; here their size decides.
         asked, config.cache_images = config.cache_images, "cpu"
         super().__init__(config, *args, **kwargs)

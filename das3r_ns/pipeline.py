@@ -24,6 +24,7 @@ from nerfstudio.utils.misc import step_check
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from das3r_ns.datamanager import Das3rDatamanagerConfig
 from das3r_ns.dataparser.trainer import Das3rTrainerConfig, check_device
 from das3r_ns.files.saved_config import SavedConfig
 from das3r_ns.machine.checks import prepare_kernels
@@ -32,7 +33,7 @@ from das3r_ns.model.rasterizer import draws_on_cpu
 from das3r_ns.report.command import FILE as REPORT
 from das3r_ns.report.command import write_report
 from das3r_ns.runs.live_edits import LiveEdits
-from das3r_ns.runs.plan import BudgetName
+from das3r_ns.runs.plan import BudgetName, check_budget
 from das3r_ns.runs.planning import RECORD as PLAN
 from das3r_ns.runs.planning import plan_run
 from das3r_ns.runs.trainer import WholeRunTrainer
@@ -126,6 +127,13 @@ class Das3rRunConfig(Das3rTrainerConfig):
     None takes the settings as they stand."""
     report: bool = True
     """Write report.html into the run's folder after training, as `das3r report` does."""
+
+    def set_timestamp(self) -> None:
+        """See that the run can be done before anything is predicted or written."""
+        check_budget(self.budget)
+        if isinstance(self.pipeline.datamanager, Das3rDatamanagerConfig):
+            self.pipeline.datamanager.check()
+        super().set_timestamp()
 
 
 class Das3rTrainer(WholeRunTrainer):

@@ -98,6 +98,16 @@ class TrainingPlan:
         )
 
 
+def check_budget(budget: object) -> None:
+    """
+    Raises:
+        ValueError: it is neither a name nor a number of steps.
+    """
+    steps = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1
+    if budget is not None and not steps and budget not in STEPS_PER_FRAME:
+        raise ValueError(f"--budget must be quick, normal, best or a number of steps of 1 or more, got {budget}.")
+
+
 def make_plan(
     clip: ClipMeasures,
     budget: BudgetName | int,
@@ -117,6 +127,7 @@ def make_plan(
     Raises:
         ValueError: fewer than one step.
     """
+    check_budget(budget)
     named = budget if isinstance(budget, str) else "normal"
     if max_gaussians is None:
         wanted = clip.surface * clip.pixels / (PIXELS_PER_GAUSSIAN * own.max_gaussians)
@@ -130,8 +141,6 @@ def make_plan(
         gaussians = max_gaussians
     step_ms = step_milliseconds(gaussians, clip.pixels, on_gpu)
     steps = budget if isinstance(budget, int) else _steps(clip, budget, own, step_ms, on_gpu)
-    if steps < 1:
-        raise ValueError(f"--budget must be quick, normal, best or a number of steps of 1 or more, got {steps}.")
     stretch = steps / own.steps
     # Log-linear between the method's own steps (1) and those that the published rates are made for (a third).
     slope = math.log(MIN_RATE) / math.log(LONG_TRAINING_STEPS / 3000)

@@ -136,6 +136,22 @@ def test_what_the_user_sets_wins(scene, tmp_path, monkeypatch):
     assert config.max_num_iterations == plan.steps == 800
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("budget", 0, "--budget must be quick, normal, best or a number of steps of 1 or more, got 0"),
+        ("budget", "fast", "got fast"),
+        ("gpu_cache_gib", -1.0, "--pipeline.datamanager.gpu-cache-gib must not be negative, got -1"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_done(scene, tmp_path, name, value, said):
+    config = settings("das3r-lite", scene, tmp_path)
+    setattr(config.pipeline.datamanager if "cache" in name else config, name, value)
+    with pytest.raises(ValueError, match=said):
+        config.set_timestamp()
+    assert not config.output_dir.exists()
+
+
 def test_no_budget_leaves_the_settings_as_they_stand(scene, tmp_path):
     config = settings("das3r-paper", scene, tmp_path)
     before = copy.deepcopy(config)
