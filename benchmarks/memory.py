@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +27,12 @@ import tyro
 from das3r_ns.synthetic import SyntheticConfig, make_clip
 
 GIB = 2**30
+BETWEEN = """
+import os, resource, subprocess, sys
+log = int(sys.argv[1])
+code = subprocess.call(sys.argv[2:], stdout=log, stderr=log)
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 @dataclass
@@ -94,13 +101,19 @@ def write_synthetic(folder: Path, n: int, height: int, width: int) -> None:
 
 
 def run(command: list[str], threads: int, log: Path) -> tuple[int, int]:
-    """Exit status of a command and its peak of resident memory in bytes."""
+    """Exit status of a command and its peak of resident memory in bytes.
+
+    The peak that Linux keeps of a process begins with the peak of the one that started it, here of one that has drawn
+    a clip: a small process between the two starts the command.
+    """
     settings = {**os.environ, "OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
     with log.open("wb") as file:
-        output = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_DUP2, file.fileno(), 2)]
-        process = os.posix_spawn(command[0], command, settings, file_actions=output)
-        _, status, used = os.wait4(process, 0)
-    return os.waitstatus_to_exitcode(status), used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        answer = subprocess.run(
+            [sys.executable, "-S", "-c", BETWEEN, str(file.fileno()), *command],
+            env=settings, pass_fds=[file.fileno()], stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+    code, peak = map(int, answer.stdout.split())
+    return code, peak * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
