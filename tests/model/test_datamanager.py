@@ -143,3 +143,18 @@ def test_images_beyond_the_memory_are_streamed_and_training_sees_the_same(tmp_pa
     settings.gpu_cache_gib = -1.0
     with pytest.raises(ValueError, match="gpu-cache-gib must not be negative"):
         settings.setup(device="cpu")
+
+
+@pytest.mark.gpu
+def test_frames_that_pass_through_pinned_memory_reach_the_gpu_unmixed():
+    images = Images(frames=40)
+    frames = FrameStore(images, "uint8", torch.device("cuda"), 2 * FRAME_BYTES, 5 * FRAME_BYTES)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
+    for _ in range(3):
+        shown = []
+        for at, frame in enumerate(order):
+            shown.append(frames[frame]["image"])
+            frames.prefetch(order[at + 1 :])
+        assert [int(image.unique()) for image in shown] == order, "a buffer was written over before it was sent"
+    assert len(frames._kept) == 2
+    assert len(frames._decoded) == 5
