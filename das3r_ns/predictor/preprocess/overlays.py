@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 from torch import Tensor
 
 from das3r_ns.predictor.base import UserPriors
+from das3r_ns.runtime.parallel import parallel_for
 from das3r_ns.scene import Scene
 from das3r_ns.video.clip import Clip
 
@@ -194,7 +195,12 @@ def _signs(frames: UInt8[Tensor, "n h w 3"]) -> Bool[np.ndarray, "h w"]:
     chosen = np.unique(np.linspace(0, n - 1, min(n, MAX_SAMPLED_FRAMES)).round().astype(int))
     scale = min(1.0, LONGEST_SIDE_PX / max(height, width))
     size = (round(width * scale), round(height * scale))
-    gradient = np.stack([_gradient(frames[int(i)].numpy(), size) for i in chosen])
+    gradient = np.empty((len(chosen), size[1], size[0], 6), np.float32)
+
+    def look(k: int) -> None:
+        gradient[k] = _gradient(frames[int(chosen[k])].numpy(), size)
+
+    parallel_for(look, len(chosen))
     usual = gradient.mean(axis=0)
     strength = np.square(usual).sum(axis=-1)
     stays = strength > MIN_EDGE_GRADIENT**2
@@ -215,8 +221,10 @@ def _signs(frames: UInt8[Tensor, "n h w 3"]) -> Bool[np.ndarray, "h w"]:
         hull = cv2.convexHull(np.argwhere(part)[:, ::-1].astype(np.int32))
         filled = cv2.fillConvexPoly(np.zeros_like(found), hull, (1,))
         found = np.maximum(found, filled if np.mean(filled) < MAX_SIGN_SHARE else part.astype(np.uint8))
+    if edge_pixels == 0:
+        return none
     edges = np.square(gradient).sum(axis=-1) > MIN_EDGE_GRADIENT**2
-    if edge_pixels == 0 or edge_pixels > MAX_STILL_EDGES_SHARE * edges.sum() / len(chosen):
+    if edge_pixels > MAX_STILL_EDGES_SHARE * edges.sum() / len(chosen):
         return none
     found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)
     around = round(MARGIN_PX / scale)
@@ -269,12 +277,12 @@ def _bars(frames: UInt8[Tensor, "n h w 3"], signs: Bool[np.ndarray, "h w"]) -> t
     found = []
     for axis in (0, 1):
         values, other = (bright, signs) if axis == 0 else (bright.transpose(0, 2, 1), signs.T)
-        values = np.where(other, np.where(other, 255, values).min(axis=2, keepdims=True), values)
-        low, high = (_of_row(values, share) for share in (1 - MAX_OUTLIER_SHARE, MAX_OUTLIER_SHARE))
-        level = np.quantile(high, 1 - MAX_OUTLIER_SHARE, axis=0)
-        even = np.quantile(high.astype(float) - low, 1 - MAX_OUTLIER_SHARE, axis=0) <= MAX_BAR_CONTRAST
-        dark = (level <= MAX_BAR_LEVEL) & even & (other.mean(axis=1) < MAX_TEXT_SHARE)
-        length = len(dark)
+        length = values.shape[1]
+        if not _dark_rows(values[:, [0, -1]], other[[0, -1]])[0].any():  # as of nearly every clip
+            found.append((0, length))
+            continue
+        values = _without_signs(values, other)
+        dark, level = _dark_rows(values, other)
         first, last = (int(np.argmin(d)) if not d.all() else 0 for d in (dark, dark[::-1]))
         brightest = np.median(values.max(axis=0), axis=1)  # of half of a row, at some time
         if first and brightest[first + MARGIN_PX] <= level[:first].max() + MIN_STEP_LEVELS:
@@ -284,6 +292,22 @@ def _bars(frames: UInt8[Tensor, "n h w 3"], signs: Bool[np.ndarray, "h w"]) -> t
         first, last = (bar + MARGIN_PX if bar else 0 for bar in (first, last))
         found.append((first, length - last) if length - first - last >= MIN_INSIDE_PX else (0, length))
     return found[0], found[1]
+
+
+def _without_signs(values: UInt8[np.ndarray, "n h w"], signs: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "n h w"]:
+    """Signs as dark as the darkest beside them in their row."""
+    return np.where(signs, np.where(signs, 255, values).min(axis=2, keepdims=True), values)
+
+
+def _dark_rows(
+    values: UInt8[np.ndarray, "n h w"], signs: Bool[np.ndarray, "h w"]
+) -> tuple[Bool[np.ndarray, "h"], Float64[np.ndarray, "h"]]:
+    """Which rows look like those of a bar, and how bright each is."""
+    values = _without_signs(values, signs)
+    low, high = (_of_row(values, share) for share in (1 - MAX_OUTLIER_SHARE, MAX_OUTLIER_SHARE))
+    level = np.quantile(high, 1 - MAX_OUTLIER_SHARE, axis=0)
+    even = np.quantile(high.astype(float) - low, 1 - MAX_OUTLIER_SHARE, axis=0) <= MAX_BAR_CONTRAST
+    return (level <= MAX_BAR_LEVEL) & even & (signs.mean(axis=1) < MAX_TEXT_SHARE), level
 
 
 def _of_row(values: UInt8[np.ndarray, "n h w"], beyond: float) -> UInt8[np.ndarray, "n h"]:
