@@ -15,7 +15,7 @@ from jaxtyping import Float64
 
 from das3r_ns.predictor.base import UserPriors
 from das3r_ns.predictor.flow.matcher_choice import MatcherName
-from das3r_ns.video.clip import Clip, read_clip
+from das3r_ns.video.clip import Clip, chosen_images, read_clip
 from das3r_ns.video.config import FRAMES_OF_AUTO, VideoConfig
 
 USUAL_FRAMES = FRAMES_OF_AUTO
@@ -41,6 +41,8 @@ def with_frame_budget(data: Path, video: VideoConfig) -> VideoConfig:
     if video.max_frames != "auto":
         return video
     usual = replace(video, max_frames=USUAL_FRAMES)
+    if data.is_dir() and len(chosen_images(data, replace(video, max_frames=None))) <= USUAL_FRAMES:
+        return usual
     look = read_clip(data, replace(video, max_frames=LOOK_FRAMES, longest_side=LOOK_SIDE_PX))
     if len(look) <= USUAL_FRAMES:
         return usual

@@ -187,7 +187,7 @@ def digest(path: Path, config: VideoConfig) -> str:
     if path.is_dir():
         # Which frames "auto" reads depends on what they show: all of them could be read.
         read = replace(config, max_frames=None) if config.max_frames == "auto" else config
-        for image in _chosen_images(path, read):
+        for image in chosen_images(path, read):
             total.update(f"{image.name}\0{digest_of_file(image)}\0".encode())
     else:
         total.update(digest_of_file(path).encode())
@@ -214,7 +214,12 @@ def _read_folder(folder: Path, config: VideoConfig, upright: bool) -> Clip:
     )
 
 
-def _chosen_images(folder: Path, config: VideoConfig) -> list[Path]:
+def chosen_images(folder: Path, config: VideoConfig) -> list[Path]:
+    """Images of a folder that `read_clip` reads.
+
+    Raises:
+        ValueError: there are none, or some are of a kind that cannot be read.
+    """
     paths = list_images(folder)
     return [paths[i] for i in choose_frames(_times_of_images(paths, config), config)]
 

@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fakes import write_images
 
 from das3r_ns.dataparser import clip_choice
 from das3r_ns.dataparser.clip_choice import choose_shot, frames_needed, with_frame_budget
 from das3r_ns.predictor.base import UserPriors
 from das3r_ns.predictor.preprocess import shots
-from das3r_ns.video.clip import Clip, digest
+from das3r_ns.video.clip import Clip, digest, read_clip
 from das3r_ns.video.config import VideoConfig
 
 
@@ -112,3 +113,15 @@ def test_a_shot_too_short_to_be_posed_is_an_error_that_names_it(two_shots: Clip,
     monkeypatch.setattr(clip_choice, "MIN_SHOT_FRAMES", 10)
     with pytest.raises(ValueError, match=r"shot 2 of 2 has 8 frames, and at least 10 are needed \(1: 0.00 to"):
         choose_shot(two_shots, UserPriors(), VideoConfig(shot=2), "sift")
+
+
+@pytest.mark.parametrize(("count", "looks"), [(4, 0), (5, 1)])
+def test_no_image_is_decoded_to_learn_that_there_are_few(tmp_path, monkeypatch, count, looks):
+    folder = write_images(tmp_path / "shots", count)
+    reads = []
+    monkeypatch.setattr(clip_choice, "USUAL_FRAMES", 4)
+    monkeypatch.setattr(clip_choice, "read_clip", lambda path, video: reads.append(video) or read_clip(path, video))
+    assert with_frame_budget(folder, VideoConfig()).max_frames == 4
+    assert len(reads) == looks
+    assert with_frame_budget(folder, VideoConfig(every=2)).max_frames == 4
+    assert len(reads) == looks  # every second of five is three
