@@ -5,8 +5,9 @@
 
 SCENE is a scene folder of the whole clip (`das3r predict`); it is copied and stays as it is. `--spoil` takes half of
 what moves out of a third of the frames. The clicks are those of somebody who looks at the frame that is worst and
-clicks into the middle of the largest region that is wrong, "through the whole clip": the usual protocol of interactive
-segmentation. Each is what the page in the browser asks its server for.
+clicks into the middle of the largest region that is wrong, "through the whole clip" (the usual protocol of interactive
+segmentation), who takes back what made it worse, and stops where nothing is plainly wrong. Each is what the page in the
+browser asks its server for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from das3r_ns.predictor.masks.config import RefinerName
 from das3r_ns.predictor.masks.refiners.build import build_refiner
 from das3r_ns.scene import Scene, image_paths, read_scene, write_scene
 from das3r_ns.video.images import read_image
+
+PLAINLY_WRONG = 0.15
+"""Region that is wrong, as a share of what moves in the frame, below which nobody clicks."""
 
 Spoil = Literal["none", "scattered", "block", "everywhere"]
 
@@ -70,14 +74,21 @@ def main(options: Options) -> None:
         with EditSession(folder, build_refiner(options.refiner)) as session:
             for _ in range(options.clicks):
                 moving = _shown(session, truth)
-                frame, at, missed = next_click(moving, truth)
+                frame, at, missed, share = next_click(moving, truth)
+                if share < PLAINLY_WRONG:
+                    print(f"Nothing is plainly wrong: {share:.0%} of what moves in the worst frame.")
+                    break
                 start = time.perf_counter()
                 try:
                     said = session.click(frame, at, missed, whole_clip=True, level=options.level).text
                 except ValueError as error:
                     said = str(error)
+                seconds, now = time.perf_counter() - start, _shown(session, truth)
                 what = f"{'moving' if missed else 'static'} at {at[0]:.2f} {at[1]:.2f} of frame {frame + 1}: {said}"
-                _row(what, _shown(session, truth).float(), truth, time.perf_counter() - start)
+                _row(what, now.float(), truth, seconds)
+                if jaccard(now, truth).mean() < jaccard(moving, truth).mean():
+                    print("Worse, and undone.")
+                    session.undo()
         kept = read_scene(folder).dynamic_prob
         _row("as stored", kept, truth, 0.0)
 
@@ -95,8 +106,11 @@ def spoil(masks: Tensor, how: Spoil) -> Tensor:
     return spoiled
 
 
-def next_click(moving: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> tuple[int, tuple[float, float], bool]:
-    """Frame, place as shares of width and height, and whether something that moves was missed there."""
+def next_click(
+    moving: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]
+) -> tuple[int, tuple[float, float], bool, float]:
+    """Frame, place as shares of width and height, whether something that moves was missed there, and the size of what
+    is wrong there as a share of what moves in the frame."""
     frame = int(jaccard(moving, truth).nan_to_num(1.0).argmin())
     best: tuple[float, tuple[float, float], bool] = (-1.0, (0.5, 0.5), True)
     for missed in (True, False):
@@ -109,7 +123,7 @@ def next_click(moving: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> t
             row, column = np.unravel_index(inside.argmax(), inside.shape)
             at = ((column + 0.5) / inside.shape[1], (row + 0.5) / inside.shape[0])
             best = (float(stats[k, cv2.CC_STAT_AREA]), (float(at[0]), float(at[1])), missed)
-    return frame, best[1], best[2]
+    return frame, best[1], best[2], best[0] / max(int(truth[frame].sum()), 1)
 
 
 def _true_masks(folder: Path, n: int, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:

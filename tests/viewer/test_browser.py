@@ -1,4 +1,5 @@
-"""The panel in a real browser: the first view, frames, layers, the cut, and an export after the slider moved.
+"""The panel in a real browser: the first view, frames, layers, the cut, an export after the slider moved, and the other
+results.
 
 Chromium without a window, driven by Selenium; skipped where either is missing (Debian: `chromium`, `chromium-driver`).
 """
@@ -16,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import html5lib
 import numpy as np
 import pytest
 import torch
 from plyfile import PlyData
-from tiny_run import scene_from_truth, tiny_config, train
+from tiny_run import FRAMES, scene_from_truth, tiny_config, train
 
 from das3r_ns.runs.loading import load_run
 from das3r_ns.runs.staticness_cut import FILE
+from das3r_ns.video.clip import read_clip
+from das3r_ns.video.config import VideoConfig
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -87,7 +91,12 @@ def address(run) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(address) -> Iterator[Any]:
+def downloads(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def page(address, downloads) -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     for argument in (
         *("--headless=new", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader"),
@@ -95,6 +104,7 @@ def page(address) -> Iterator[Any]:
     ):
         options.add_argument(argument)
     options.binary_location = CHROMIUM
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     driver.get(address)
     yield driver
@@ -183,3 +193,16 @@ def test_an_export_after_the_slider_moved_holds_what_is_shown(run, page):
     assert 0 < count < len(staticness)
     press(page, "Cut of the method")
     wait_for("the cut to be forgotten", lambda: not (run.parent / FILE).exists())
+
+
+def test_static_video_and_report_are_written_and_reach_the_browser(run, page, downloads):
+    if not page.find_elements("xpath", "//button[.='Static video']"):
+        press(page, "Results")  # the test before left it open
+    for label, name in (("Static video", "static.mp4"), ("Report", "report.html")):
+        press(page, label)
+        path = run.parent / "viewer" / name
+        wait_for(f"{label} in the panel", lambda path=path: page.find_elements("xpath", f"//*[text()='{path}']"))
+        wait_for(f"{name} in the browser", (downloads / name).is_file)
+        assert (downloads / name).read_bytes() == path.read_bytes()
+    assert len(read_clip(run.parent / "viewer" / "static.mp4", VideoConfig(max_frames=None))) == FRAMES
+    html5lib.HTMLParser(strict=True).parse((downloads / "report.html").read_text(encoding="utf-8"))
