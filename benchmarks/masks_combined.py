@@ -4,7 +4,8 @@
     python benchmarks/masks_combined.py --data ../shared/clips/davis/dog --every 5 --refiner none
 
 The ground truth of every tenth frame stands for masks that somebody drew. Compared with what is predicted alone, and
-with the drawn masks alone (nothing moves in the other frames, or what moved in the nearest drawn one).
+with the drawn masks alone (nothing moves in the other frames, or what moved in the nearest drawn one). For `intersect`
+they are drawn roughly around what moves, as one would by hand; for `subtract` they mark all that lies outside of that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from das3r_ns.predictor.geometric.predictor import GeometricPredictor
 from das3r_ns.predictor.masks.config import MaskConfig, RefinerName
 from das3r_ns.video.clip import read_clip
 from das3r_ns.video.config import VideoConfig
+
+ROUGHLY_SHARE = 0.03
+"""Of the longer side: how far outside the object a line runs that is drawn around it."""
 
 MODES: tuple[UserMaskMode, ...] = ("replace", "add", "subtract", "intersect")
 
@@ -69,8 +73,17 @@ def main(options: Options) -> None:
     row("drawn ones, held until the next", truth[nearest])
     row("predicted alone", predictor(clip).dynamic_prob)
     priors = UserPriors(dynamic_mask=drawn, mask_given=given)
+    rough = _drawn_around(truth) & given[:, None, None]
+    drawn_as = {"subtract": (~rough & given[:, None, None]).float(), "intersect": rough.float()}
     for mode in options.modes:
-        row(f"predicted, drawn ones {mode}", predictor(clip, replace(priors, mask_mode=mode)).dynamic_prob)
+        said = replace(priors, dynamic_mask=drawn_as.get(mode, drawn), mask_mode=mode)
+        row(f"predicted, drawn ones {mode}", predictor(clip, said).dynamic_prob)
+
+
+def _drawn_around(truth: Tensor) -> Tensor:
+    reach = round(ROUGHLY_SHARE * max(truth.shape[1:]))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return torch.from_numpy(np.stack([cv2.dilate(mask.astype(np.uint8), disc) for mask in truth.numpy()])) > 0
 
 
 if __name__ == "__main__":
