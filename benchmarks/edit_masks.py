@@ -2,6 +2,7 @@
 
     python benchmarks/edit_masks.py SCENE CLIPS/composited/kitchen-dog/dynamic_masks --spoil scattered
     python benchmarks/edit_masks.py SCENE CLIPS/composited/kitchen-dog/dynamic_masks --spoil block --begin truth
+    python benchmarks/edit_masks.py SCENE CLIPS/davis/parkour/dynamic_masks --spoil none --correct false --clicks 1
 
 SCENE is a scene folder of the whole clip (`das3r predict`); it is copied and stays as it is. `--spoil` takes half of
 what moves out of a third of the frames. The clicks are those of somebody who looks at the frame that is worst and
@@ -55,6 +56,8 @@ class Options:
     """At most."""
     refiner: RefinerName = "none"
     """Draws the outlines of what is followed, as `das3r edit --refiner`."""
+    correct: Literal["all", "missed", "false"] = "all"
+    """What is clicked: all that is wrong, what was missed, or what was falsely marked."""
     level: int = 0
     """Of the clicks, as `[` and `]` choose it in the page."""
 
@@ -74,7 +77,7 @@ def main(options: Options) -> None:
         with EditSession(folder, build_refiner(options.refiner)) as session:
             for _ in range(options.clicks):
                 moving = _shown(session, truth)
-                frame, at, missed, share = next_click(moving, truth)
+                frame, at, missed, share = next_click(moving, truth, options.correct)
                 if share < PLAINLY_WRONG:
                     print(f"Nothing is plainly wrong: {share:.0%} of what moves in the worst frame.")
                     break
@@ -107,13 +110,16 @@ def spoil(masks: Tensor, how: Spoil) -> Tensor:
 
 
 def next_click(
-    moving: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]
+    moving: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"], correct: Literal["all", "missed", "false"] = "all"
 ) -> tuple[int, tuple[float, float], bool, float]:
     """Frame, place as shares of width and height, whether something that moves was missed there, and the size of what
     is wrong there as a share of what moves in the frame."""
+    kinds = {"all": (True, False), "missed": (True,), "false": (False,)}[correct]
     frame = int(jaccard(moving, truth).nan_to_num(1.0).argmin())
+    if correct != "all":
+        frame = int(((truth & ~moving) if correct == "missed" else (moving & ~truth)).sum(dim=(1, 2)).argmax())
     best: tuple[float, tuple[float, float], bool] = (-1.0, (0.5, 0.5), True)
-    for missed in (True, False):
+    for missed in kinds:
         wrong = (truth[frame] & ~moving[frame]) if missed else (moving[frame] & ~truth[frame])
         count, labels, stats, _ = cv2.connectedComponentsWithStats(wrong.numpy().astype(np.uint8))
         for k in range(1, count):
