@@ -2,13 +2,14 @@
 
     python benchmarks/edit_masks.py SCENE CLIPS/composited/kitchen-dog/dynamic_masks --spoil scattered
     python benchmarks/edit_masks.py SCENE CLIPS/composited/kitchen-dog/dynamic_masks --spoil block --begin truth
-    python benchmarks/edit_masks.py SCENE CLIPS/davis/parkour/dynamic_masks --spoil none --correct false --clicks 1
+    python benchmarks/edit_masks.py SCENE CLIPS/davis/parkour/dynamic_masks --spoil none --correct false --clicks 1 \
+        --false-box 0.5 0.45 0.8 0.75
 
 SCENE is a scene folder of the whole clip (`das3r predict`); it is copied and stays as it is. `--spoil` takes half of
-what moves out of a third of the frames. The clicks are those of somebody who looks at the frame that is worst and
-clicks into the middle of the largest region that is wrong, "through the whole clip" (the usual protocol of interactive
-segmentation), who takes back what made it worse, and stops where nothing is plainly wrong. Each is what the page in the
-browser asks its server for.
+what moves out of a third of the frames; `--false-box` marks a surface as moving wherever it is seen. The clicks are
+those of somebody who looks at the frame that is worst and clicks into the middle of the largest region that is wrong,
+"through the whole clip" (the usual protocol of interactive segmentation), who takes back what made it worse, and stops
+where nothing is plainly wrong. Each is what the page in the browser asks its server for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import tyro
 from jaxtyping import Bool
 from torch import Tensor
 
+from das3r_ns import geometry
 from das3r_ns.editing.session import EditSession
 from das3r_ns.evaluation.metrics.masks import jaccard, share_marked
 from das3r_ns.predictor.masks.config import RefinerName
@@ -36,6 +38,9 @@ from das3r_ns.video.images import read_image
 
 PLAINLY_WRONG = 0.15
 """Region that is wrong, as a share of what moves in the frame, below which nobody clicks."""
+
+SAME_DEPTH = 0.1
+"""Relative difference up to which a frame's depth is that of the surface."""
 
 Spoil = Literal["none", "scattered", "block", "everywhere"]
 
@@ -52,6 +57,8 @@ class Options:
     """Masks that are spoiled."""
     spoil: Spoil = "scattered"
     """Frames that lose the left half of what moves: every third, the middle third, all, or none."""
+    false_box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom of a surface in the middle frame, as shares of the image, that is falsely marked."""
     clicks: int = 5
     """At most."""
     refiner: RefinerName = "none"
@@ -67,7 +74,10 @@ def main(options: Options) -> None:
     scene = read_scene(options.scene)
     truth = _true_masks(options.truth, len(scene), scene.image_size)
     begin = _at_maps(truth, scene) if options.begin == "truth" else scene.dynamic_prob
-    spoiled = replace(scene, dynamic_prob=spoil(begin, options.spoil))
+    masks = spoil(begin, options.spoil)
+    if options.false_box is not None:
+        masks = torch.maximum(masks, surface_in_all_frames(scene, options.false_box).float())
+    spoiled = replace(scene, dynamic_prob=masks)
     frames = torch.stack([torch.from_numpy(read_image(path)) for path in image_paths(options.scene)])
     with tempfile.TemporaryDirectory() as place:
         folder = write_scene(spoiled, frames, Path(place) / "scene")
@@ -107,6 +117,33 @@ def spoil(masks: Tensor, how: Spoil) -> Tensor:
         if len(columns):
             spoiled[i, :, : int(columns.median())] = 0
     return spoiled
+
+
+def surface_in_all_frames(scene: Scene, box: tuple[float, float, float, float]) -> Bool[Tensor, "n h w"]:
+    """What the middle frame shows in a box, apart from what moves, wherever another frame sees it: a mask that is wrong
+    in the whole clip, as ragged as depth is."""
+    n, height, width = scene.dynamic_prob.shape
+    middle = n // 2
+    left, top, right, bottom = box
+    chosen = torch.zeros(height, width, dtype=torch.bool)
+    chosen[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = True
+    chosen &= (scene.dynamic_prob[middle] < 0.5) & (scene.depth[middle] > 0)
+    K = geometry.rescale_intrinsics(scene.K, scene.image_size, (height, width))
+    in_camera = geometry.unproject(scene.depth[middle : middle + 1], K[middle : middle + 1])[0][chosen]
+    world = geometry.transform(scene.T_world_camera[middle], in_camera)
+    found = torch.zeros(n, height, width, dtype=torch.bool)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    for i in range(n):
+        x, y, z = geometry.transform(torch.linalg.inv(scene.T_world_camera[i]), world).unbind(-1)
+        column = (K[i, 0, 0] * x / z + K[i, 0, 2]).long()
+        row = (K[i, 1, 1] * y / z + K[i, 1, 2]).long()
+        inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        row, column, z = row[inside], column[inside], z[inside]
+        seen = (scene.depth[i, row, column] / z - 1).abs() < SAME_DEPTH  # else something is before it
+        marked = np.zeros((height, width), np.uint8)
+        marked[row[seen], column[seen]] = 1
+        found[i] = torch.from_numpy(cv2.morphologyEx(marked, cv2.MORPH_CLOSE, disc)) > 0
+    return found
 
 
 def next_click(

@@ -60,6 +60,7 @@ def main(
         scene = _forgetful_scene(clip, Path(folder) / "scene")
         config: Any = copy.deepcopy(getattr(methods, method.replace("-", "_")).config)
         config.data, config.output_dir, config.vis = scene, Path(folder) / "out", "tensorboard"
+        config.report = False
         rows: list[tuple[float, float, int, float]] = []
         start, spent, last = (0.0, 0.0), (0.0, 0.0), 0.0
         taken_s: tuple[float, float] | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
+from scipy.ndimage import distance_transform_edt
 
 from das3r_ns.editing.cutout import cut_out, dilate, erode, largest_part, parts_of
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
@@ -48,6 +49,8 @@ OTHER_SHARE = 0.05
 MIN_SPEED_PX = 0.8
 """Motion of the object that the camera does not explain, map pixels a frame, from which what stands still beside it is
 told from it."""
+BESIDE_BANDS = 4
+"""How many bands around what moves something that moves as well is a part of it."""
 STILL_SPEED = (0.35, 0.7)
 """Of the object's speed, and map pixels a frame: what is slower than both stands still."""
 
@@ -130,26 +133,36 @@ def carry_false_region(
     region: Bool[np.ndarray, "h w"],
     moving: Moving,
     on_frame: Callable[[], None] = lambda: None,
+    speed: Callable[[int], Float32[np.ndarray, "h w"] | None] = lambda i: None,
 ) -> Carried:
     """What is wrongly marked as moving around a place, in every frame. Arguments as of `carry_object`."""
     carried = Carried({frame: region}, frame, frame)
     band = max(2, round(BAND_SHARE * max(region.shape)))
     lost = []
     for step in (-1, 1):
-        place, other = region, moving(frame) & ~dilate(region, 1)
+        # What else is marked: first as something that came from beside the place, then as what moves next to that.
+        place, other, beside = region, moving(frame) & ~dilate(region, 1), np.zeros_like(region)
         before, reason = frame, ""
         for i in _way(frame, step, num_frames):
-            place, _ = _followed(place, before, i, flow)
-            other, _ = _followed(other, before, i, flow)
+            marked, own = moving(i), speed(i)
+            # What comes out from behind it leads back into it, but not there and back, and stands still.
+            other = marked & _followed(other, before, i, flow)[0] & _seen(i, before, flow)
+            other &= ~_standing_still(own, other & dilate(place, BESIDE_BANDS * band))
+            beside = marked & _moving_beside(own, other, _followed(beside, before, i, flow)[0], band)
+            apart = other | beside
+            # The place goes on behind what comes before it, as its surroundings do.
+            back = _filled_from_around(flow(i, before), dilate(apart, BESIDE_BANDS * band))
+            place = sample(place.astype(np.float32), back) > 0.5
             if place.sum() < MIN_AREA_PX:
                 reason = f"left the image at frame {i + 1}"
                 break
-            marked = moving(i)
-            false = _false_part(marked, place, other & marked, band)
+            false = _false_part(marked, place, apart, band)
             if false.any():
                 carried.layers[i] = false
-            other = marked & ~false
-            place = (place & ~other) | false
+            # The margin that stays marked around what comes before the place is no part of it, or it would grow into
+            # the place by as much in every frame.
+            other = marked & ~false & (other | ~dilate(place, band))
+            place |= false
             carried.first, carried.last, before = min(carried.first, i), max(carried.last, i), i
             on_frame()
         lost.append(reason)
@@ -165,10 +178,40 @@ def _followed(
     region: Bool[np.ndarray, "h w"], source: int, target: int, flow: FlowBetweenFrames
 ) -> tuple[Bool[np.ndarray, "h w"], float]:
     """Where flow brings a region in the next frame, and the share of it that flow leads there and back."""
+    place = sample(region.astype(np.float32), flow(target, source)) > 0.5
+    return place, float(_seen(target, source, flow)[place].mean()) if place.any() else 0.0
+
+
+def _seen(target: int, source: int, flow: FlowBetweenFrames) -> Bool[np.ndarray, "h w"]:
+    """Pixels of `target` that flow leads to `source` and back."""
     back, error = flow.checked(target, source)
-    place = sample(region.astype(np.float32), back) > 0.5
-    seen = error < SEEN_PX[0] + SEEN_PX[1] * np.linalg.norm(back, axis=-1)
-    return place, float(seen[place].mean()) if place.any() else 0.0
+    return error < SEEN_PX[0] + SEEN_PX[1] * np.linalg.norm(back, axis=-1)
+
+
+def _moving_beside(
+    speed: Float32[np.ndarray, "h w"] | None,
+    other: Bool[np.ndarray, "h w"],
+    before: Bool[np.ndarray, "h w"],
+    band: int,
+) -> Bool[np.ndarray, "h w"]:
+    """What moves by itself near something that does, such as a limb that comes out from behind a body.
+
+    Args:
+        before: what did so in the frame before, carried along: it stays for as long as it moves.
+    """
+    if speed is None or not other.any():
+        return before & ~other
+    return (before | dilate(other, BESIDE_BANDS * band)) & (cv2.medianBlur(speed, 5) > MIN_SPEED_PX) & ~other
+
+
+def _filled_from_around(
+    flow: Float32[np.ndarray, "h w 2"], covered: Bool[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w 2"]:
+    """Flow of what lies behind the covered pixels: that of the nearest one that is not covered."""
+    if not covered.any() or covered.all():
+        return flow
+    nearest = distance_transform_edt(covered, return_distances=False, return_indices=True)
+    return flow[tuple(nearest)]
 
 
 def _standing_still(

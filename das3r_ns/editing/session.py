@@ -245,7 +245,7 @@ class EditSession:
 
         clip, masks = self.clip, self.masks
         if not moving:
-            return carry_false_region(clip.flow, n, frame, region, masks.moving, on_frame)
+            return carry_false_region(clip.flow, n, frame, region, masks.moving, on_frame, clip.speed)
         carried = carry_object(clip.map_image, clip.flow, n, frame, region, masks.moving, on_frame, clip.speed)
         if self._refiner is not None:
             self.progress.text = "Refining outlines"
