@@ -210,8 +210,8 @@ def _filled_from_around(
     """Flow of what lies behind the covered pixels: that of the nearest one that is not covered."""
     if not covered.any() or covered.all():
         return flow
-    nearest = distance_transform_edt(covered, return_distances=False, return_indices=True)
-    return flow[tuple(nearest)]
+    rows, columns = np.asarray(distance_transform_edt(covered, return_distances=False, return_indices=True))
+    return flow[rows, columns]
 
 
 def _standing_still(
