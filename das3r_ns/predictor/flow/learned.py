@@ -22,14 +22,11 @@ from das3r_ns.predictor.flow.network import FlowNetwork, load_flow_network
 from das3r_ns.predictor.flow.network_config import CELL, MIN_SIDE, ImageFeatures
 from das3r_ns.predictor.flow.recorded import RecordedFlow
 
-UPDATES, REFINEMENTS = 6, 2
-"""As in training."""
+UPDATES, REFINEMENTS = 8, 2
+"""Two updates more than in training, for the way from no motion to a large one."""
 MAX_SIDE_PX = 1024
 """Larger images are reduced to this longer side: correlations grow with the square of the number of pixels, 0.3 GB here
 and 4 GB at twice the side."""
-
-MAX_CORRECTION_PX = 6.0
-"""Flow found at the whole size counts where it is this near to that found at half the size."""
 
 
 class LearnedFlow:
@@ -73,8 +70,7 @@ class LearnedFlow:
             reduced = (max(round(size[1] * factor), 1), max(round(size[0] * factor), 1))
             a, b = (cv2.resize(image, reduced, interpolation=cv2.INTER_AREA) for image in (a, b))
         height, width = a.shape[:2]
-        multiple = 2 * CELL  # `flow_both_ways` halves
-        pad = (0, max(-width % multiple, MIN_SIDE - width), 0, max(-height % multiple, MIN_SIDE - height))
+        pad = (0, max(-width % CELL, MIN_SIDE - width), 0, max(-height % CELL, MIN_SIDE - height))
         with self._one_at_a_time, torch.inference_mode():
             pair = torch.from_numpy(np.stack((a, b))).to(self._device).permute(0, 3, 1, 2).float() / 255
             flow = self._run(F.pad(pair, pad, mode="replicate"))
@@ -96,24 +92,18 @@ def flow_both_ways(
 ) -> Float[Tensor, "2 2 H W"]:
     """Flow in pixels from the first image to the second and back.
 
+    The updates start with no motion, at the whole size: started at half the size they lose objects of few cells
+    (docs/training.md has figures).
+
     Args:
         pair: RGB from 0 to 1; sides are multiples of 8 and at least `MIN_SIDE`.
     """
-    halved = None
-    if min(pair.shape[2:]) >= 2 * MIN_SIDE and not any(side % (2 * CELL) for side in pair.shape[2:]):
-        halved = 2 * flow_both_ways(network, updates, refinements, F.avg_pool2d(pair, 2))
-    start = None if halved is None else F.avg_pool2d(halved, CELL // 2)
     # Half precision keeps three digits more than bfloat16, which training uses for its range.
     with torch.autocast(pair.device.type, torch.float16, enabled=pair.device.type == "cuda", cache_enabled=False):
         there = network.encode(pair.contiguous(memory_format=torch.channels_last))
         back = ImageFeatures(*(values.flip(0) for values in there))
-        flow = network.match(there, back, updates, refinements, start=start).final[-1].float()
-    if halved is None:
-        return flow
-    # What moves far is found at half the size or not at all; the whole size is there for the last pixels.
-    enlarged = F.interpolate(halved, scale_factor=2, mode="bilinear", align_corners=False)
-    near = (flow - enlarged).norm(dim=1, keepdim=True) < MAX_CORRECTION_PX
-    return torch.where(near, flow, enlarged)
+        no_motion = torch.zeros(2, 2, *there.coarse.shape[2:], device=pair.device)
+        return network.match(there, back, updates, refinements, start=no_motion).final[-1].float()
 
 
 def _fused(network: FlowNetwork) -> FlowNetwork:

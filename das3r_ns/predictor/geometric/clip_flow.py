@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from das3r_ns.predictor.flow.best_of import BestOfFlow
 from das3r_ns.predictor.flow.clip_flow import FlowBetweenFrames
 from das3r_ns.predictor.flow.dis import DisFlow
 from das3r_ns.predictor.flow.estimator import FlowEstimator
@@ -34,11 +35,12 @@ def _flow_estimator(config: GeometricPredictorConfig) -> FlowEstimator:
     """For settings whose `auto` is resolved."""
     if config.flow == "dis":
         return DisFlow()
-    if config.flow == "learned":
+    if config.flow in ("learned", "best"):
         from das3r_ns.predictor.flow.learned import LearnedFlow
 
         assert config.flow_weights is not None  # `check`
-        return LearnedFlow(config.flow_weights)
+        learned = LearnedFlow(config.flow_weights)
+        return learned if config.flow == "learned" else BestOfFlow((DisFlow(), learned))
     from das3r_ns.predictor.flow.raft import RaftFlow  # torchvision is slow to import
 
     return RaftFlow(config.raft_weights)

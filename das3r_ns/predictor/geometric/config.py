@@ -24,12 +24,12 @@ class GeometricPredictorConfig(PredictorSettings):
     """Cameras."""
     masks: MaskConfig = field(default_factory=MaskConfig)
     """How evidence of motion becomes `dynamic_prob`, and what refines it."""
-    flow: Literal["auto", "dis", "learned", "raft"] = "auto"
-    """Optical flow: OpenCV's DIS, the network of `das3r train-flow`, or torchvision's RAFT; the networks run on a GPU
-    when there is one (seconds a pair without). auto: the one whose weights are named below, else DIS, whose masks were
-    measured better."""
+    flow: Literal["auto", "dis", "learned", "best", "raft"] = "auto"
+    """Optical flow: `dis`, OpenCV's DIS; `learned`, the network of `das3r train-flow`; `best`, of both the better in
+    each pixel; `raft`, torchvision's RAFT. The networks run on a GPU when there is one (seconds a pair without). auto:
+    `best` where `flow_weights` are named, `raft` where `raft_weights` are, else `dis`."""
     flow_weights: Path | None = None
-    """File of `das3r train-flow`, for `flow` learned."""
+    """File of `das3r train-flow`, for `flow` learned and best."""
     raft_weights: Path | None = None
     """File of torchvision's `raft_large` or `raft_small`, for `flow` raft. None takes what torchvision keeps on this
     machine, else fetches `raft_large` (21 MB)."""
@@ -59,10 +59,12 @@ class GeometricPredictorConfig(PredictorSettings):
         if self.flow == "auto" and self.flow_weights is not None and self.raft_weights is not None:
             raise ValueError(
                 "--geometric.flow-weights and --geometric.raft-weights are weights of two networks; say which with "
-                "--geometric.flow learned or raft"
+                "--geometric.flow best or raft"
             )
-        if self.flow == "learned" and self.flow_weights is None:
-            raise ValueError("--geometric.flow learned needs --geometric.flow-weights, a file of `das3r train-flow`")
+        if self.flow in ("learned", "best") and self.flow_weights is None:
+            raise ValueError(
+                f"--geometric.flow {self.flow} needs --geometric.flow-weights, a file of `das3r train-flow`"
+            )
         found = {
             "map-longest-side": (self.map_longest_side, self.map_longest_side >= 1, "1 or more"),
             "offsets": (self.offsets, bool(self.offsets) and min(self.offsets) >= 1, "distances of 1 or more frames"),
@@ -92,10 +94,10 @@ class GeometricPredictorConfig(PredictorSettings):
             masks=replace(self.masks, refiner=resolve_auto(self.masks.refiner)),
         )
 
-    def _resolve_flow(self) -> Literal["dis", "learned", "raft"]:
+    def _resolve_flow(self) -> Literal["dis", "learned", "best", "raft"]:
         if self.flow != "auto":
             return self.flow
-        return "learned" if self.flow_weights is not None else "raft" if self.raft_weights is not None else "dis"
+        return "best" if self.flow_weights is not None else "raft" if self.raft_weights is not None else "dis"
 
     def cache_key(self) -> dict[str, Any]:
         """See `PredictorSettings`. Scenes that were predicted before there was a choice of matching are found again."""
