@@ -18,8 +18,9 @@ class _Teller(event.Listener):
         self.told = False
 
     def on_start(self, event: event.Event) -> None:
-        dispatcher = (event.data or {}).get("dispatcher")
-        if self.told or dispatcher is None or not dispatcher.py_func.__module__.startswith("das3r_ns."):
+        function = getattr((event.data or {}).get("dispatcher"), "py_func", None)
+        module = getattr(function, "__module__", None) or ""  # other packages compile what has no module
+        if self.told or not module.startswith("das3r_ns."):
             return
         self.told = True
         CONSOLE.print("Compiling pixel loops for this machine, which is done once and takes some 20 seconds in all.")
