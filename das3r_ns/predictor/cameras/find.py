@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from das3r_ns.predictor.base import PredictionError
-from das3r_ns.predictor.cameras.camera_doubts import tell_doubts, tell_much_moves, tell_no_parallax
+from das3r_ns.predictor.cameras.camera_doubts import tell_doubts, tell_much_moves, tell_no_parallax, undecided_focal
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
 from das3r_ns.predictor.cameras.focal_starts import best_of_other_starts
@@ -147,6 +147,8 @@ def find_cameras(
             )
             return replace(tracked.path(best, quality, bent), parallax=False)
     tell_doubts(best, clip)
+    if focal_px is None and (doubt := undecided_focal(best, opinions.candidates)) is not None:
+        quality = replace(quality, doubts=(*quality.doubts, doubt))
     return tracked.path(best, quality, bent)
 
 

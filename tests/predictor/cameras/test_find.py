@@ -13,6 +13,7 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.cameras import find as cameras
 from das3r_ns.predictor.cameras import second_opinions
+from das3r_ns.predictor.cameras.camera_doubts import undecided_focal
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
@@ -355,3 +356,13 @@ def test_short_and_long_clips(n):
 def test_features_are_saved_where_nearly_all_is_explained_by_a_usual_lens(focal_px, inlier_share, posed, known, beyond):
     flow = replace(estimate(inlier_share, 0.2), focal_px=float(focal_px), pose_known=torch.tensor([True] * 3 + [posed]))
     assert cameras._beyond_doubt(flow, (480, 640), FocalKnowledge(known=known)) is beyond
+
+
+def test_another_focal_length_that_explains_nearly_as_much_is_a_doubt():
+    taken, usual = replace(estimate(0.77, 0.1), focal_px=990.0), replace(estimate(0.72, 0.1), focal_px=560.0)
+    doubt = undecided_focal(taken, [usual, taken])
+    assert doubt is not None
+    assert "560 instead of 990 px" in doubt
+    assert "72 and 77 %" in doubt
+    assert undecided_focal(taken, [replace(usual, focal_px=900.0), taken]) is None  # about the same lens
+    assert undecided_focal(taken, [replace(usual, inlier_share=0.5), taken]) is None  # explains much less
