@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,8 @@ from das3r_ns import __version__, geometry
 from das3r_ns.files.json_files import write_json
 from das3r_ns.files.names import MAX_NAME_BYTES, short_name
 from das3r_ns.files.whole import telling_of_full_disk
+from das3r_ns.runtime.parallel import parallel_for
+from das3r_ns.runtime.progress import stage
 from das3r_ns.scene.types import DYNAMIC_THRESHOLD, FORMAT_VERSION, PointCloud, Scene, frame_name
 
 
@@ -164,9 +165,10 @@ def _write_maps(scene: Scene, frames: Tensor, folder: Path) -> None:
         np.save(folder / "depth" / f"{name}.npy", scene.depth[i].numpy().astype(np.float32))
         confidence = scene.confidence[i].numpy().clip(0, np.finfo(np.float16).max)  # else it would become infinite
         np.save(folder / "confidence" / f"{name}.npy", confidence.astype(np.float16))
+        bar.advance()
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(len(scene))))
+    with stage(f"Writing {len(scene)} frames", len(scene)) as bar:
+        parallel_for(write, len(scene))
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

@@ -81,7 +81,7 @@ class GeometricPredictor:
         warning = check_memory(len(clip), clip.size, self.config)
         if warning is not None:
             CONSOLE.print(warning, markup=False, highlight=False, soft_wrap=True)
-        with timed("Looking for overlays"):
+        with stage("Looking for overlays", None):
             over = find_overlays(clip.frames) if self.config.laid_over else None
         if over is None:
             return self._predict(clip, priors, prompted)

@@ -24,6 +24,7 @@ from das3r_ns.predictor.flow.matches import Matches
 from das3r_ns.predictor.flow.seeding import found
 from das3r_ns.predictor.preprocess.likeness import colour_histogram, colours_differ, sharpness, small_copy
 from das3r_ns.runtime.parallel import parallel_for
+from das3r_ns.runtime.progress import stage
 from das3r_ns.video.clip import Clip
 
 LOST_SHARE = 0.65
@@ -273,8 +274,10 @@ def _steps(small: list[np.ndarray]) -> tuple[Float64[np.ndarray, "n"], Float64[n
         share[k] = fine.mean()
         length = np.sqrt(np.square(forward).sum(axis=-1))
         moved[k] = np.median(length[fine > 0]) / side if share[k] >= LOST_SHARE / 2 else np.nan
+        bar.advance()
 
-    parallel_for(measure, n - 1)
+    with stage(f"Motion between {n} frames", n - 1, "steps") as bar:
+        parallel_for(measure, n - 1)
     return share, moved
 
 
