@@ -104,7 +104,12 @@ def page(address, downloads) -> Iterator[Any]:
     ):
         options.add_argument(argument)
     options.binary_location = CHROMIUM
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    # The second download of a page would wait for somebody to allow it.
+    prefs = {
+        "download.default_directory": str(downloads),
+        "profile.default_content_setting_values.automatic_downloads": 1,
+    }
+    options.add_experimental_option("prefs", prefs)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     driver.get(address)
     yield driver
