@@ -138,9 +138,13 @@ class Version:
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
+        written = folder / "run.json"
+        found = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {"checkpoint_s": None}
         if process.returncode != 0:
-            sys.exit(f"{self.name} failed ({process.returncode}):\n{(folder / 'run.log').read_text()[-3000:]}")
-        found = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            said = f"{self.name} failed ({process.returncode}):\n{(folder / 'run.log').read_text()[-3000:]}"
+            if found["checkpoint_s"] is None:
+                sys.exit(said)
+            print(f"{said}\nWhat it took until the checkpoint was saved stands.")
         stages = {**found["stages"], "Python's end": wall - sum(found["stages"].values())}
         scene = next(folder.rglob("predictor.json"), None)
         recorded = {} if scene is None else json.loads(scene.read_text(encoding="utf-8"))["seconds"]
