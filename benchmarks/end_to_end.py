@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from end_to_end_probe import STARTED
@@ -139,7 +139,9 @@ class Version:
         wall = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         written = folder / "run.json"
-        found = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {"checkpoint_s": None}
+        found: dict[str, Any] = (
+            json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {"checkpoint_s": None}
+        )
         if process.returncode != 0:
             said = f"{self.name} failed ({process.returncode}):\n{(folder / 'run.log').read_text()[-3000:]}"
             if found["checkpoint_s"] is None:
