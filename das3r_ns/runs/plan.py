@@ -162,7 +162,7 @@ def make_plan(
 
 def step_milliseconds(gaussians: int, pixels: int, on_gpu: bool) -> float:
     """About how long a step takes: a straight line through the table of `benchmarks/model_step.py` (H100, 0.1 to 3
-    million Gaussians, 480p to 1080p), or through a few trainings of `das3r-lite` on two cores."""
+    million Gaussians, 480p to 1080p). On a CPU the line is a guess, which no training was fitted to."""
     if on_gpu:
         return max(5.0, 2.5 + 4.0 * pixels / 1e6 + 4.0 * gaussians / 1e6)
     return 60.0 + 1.3 * pixels / 1e3 + 2.0 * gaussians / 1e3

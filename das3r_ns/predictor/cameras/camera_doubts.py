@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from das3r_ns.predictor.cameras.motion_model import MotionEvidence
 from das3r_ns.predictor.cameras.sfm import Background, CameraEstimate
@@ -16,29 +15,6 @@ DOUBTFUL_INLIER_SHARE = 0.5
 """With a smaller inlier share the user is told, as by the quality record (`quality.MIN_EXPLAINED_SHARE`)."""
 MIN_PLACED_SHARE = 0.9
 """Share of the frames. When fewer have a pose of their own the user is told what would help."""
-
-MIN_RIVAL_INLIER_SHARE = 0.9
-"""Of the inlier share of the cameras that were taken: others that explain less are no rivals."""
-MAX_RIVAL_FOCAL_RATIO = 1.3
-"""Between the focal lengths of cameras that explain about as much. Cameras of a narrow lens can explain an object that
-keeps its course as a part of the scene, so what explains a little more need not be right."""
-
-
-def undecided_focal(cameras: CameraEstimate, candidates: Sequence[CameraEstimate]) -> str | None:
-    """A doubt where other cameras explain nearly as much with quite another focal length; None where none do."""
-    rivals = [
-        other
-        for other in candidates
-        if other.inlier_share >= MIN_RIVAL_INLIER_SHARE * cameras.inlier_share
-        and abs(math.log(other.focal_px / cameras.focal_px)) > math.log(MAX_RIVAL_FOCAL_RATIO)
-    ]
-    if not rivals:
-        return None
-    rival = max(rivals, key=lambda other: other.inlier_share)
-    return (
-        f"a focal length of {rival.focal_px:.0f} instead of {cameras.focal_px:.0f} px explains nearly as much "
-        f"({100 * rival.inlier_share:.0f} and {100 * cameras.inlier_share:.0f} % of what was followed)"
-    )
 
 
 def tell_doubts(cameras: CameraEstimate, clip: Clip) -> None:

@@ -13,7 +13,6 @@ Time grows with the number of frames; the mapper, whose own grows faster, is giv
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -22,9 +21,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from das3r_ns.predictor.base import PredictionError
-from das3r_ns.predictor.cameras.camera_doubts import tell_doubts, tell_much_moves, tell_no_parallax, undecided_focal
+from das3r_ns.predictor.cameras.camera_doubts import tell_doubts, tell_much_moves, tell_no_parallax
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features
+from das3r_ns.predictor.cameras.focal_choice import has_usual_lens, undecided_focal, usual_lens_first
 from das3r_ns.predictor.cameras.focal_starts import best_of_other_starts
 from das3r_ns.predictor.cameras.keyframes import select_keyframes
 from das3r_ns.predictor.cameras.lens_choice import choose_lens
@@ -66,9 +66,6 @@ CONVINCING_INLIER_SHARE = 0.82
 
 MIN_LOOP_FRAMES = 100
 """Frames. Twice as far as points are followed: before that there is no drift to speak of."""
-
-USUAL_FIELD_OF_VIEW_DEG = (40.0, 85.0)
-"""Field of view over the longer side of phones and camcorders that do not zoom. Others are looked at twice."""
 
 DIVIDED_INLIER_SHARE = 0.6
 """With a smaller inlier share several objects may move, each for itself, and cameras may follow the wrong one."""
@@ -135,6 +132,7 @@ def find_cameras(
         with stage("Trying other focal lengths", None):
             best = best_of_other_starts(tracked.tracks, clip.size, best, tracked.focal)
         opinions.candidates.append(best)
+    best = usual_lens_first(best, opinions.candidates, clip.size, tracked.focal)
     best = loops.close(without_runaways(best))
     quality = _assess(tracked, best)
     if not quality.sound:
@@ -283,8 +281,7 @@ def best_of(candidates: list[CameraEstimate]) -> CameraEstimate:
 def _beyond_doubt(by_flow: CameraEstimate, size: tuple[int, int], focal: FocalKnowledge) -> bool:
     """Whether features, which take longest, can be saved. With little parallax a wrong focal length and a wrong path
     explain nearly as much as the right ones: then the field of view gives it away."""
-    angle = math.degrees(2 * math.atan(max(size) / (2 * by_flow.focal_px)))
-    usual = focal.known is not None or USUAL_FIELD_OF_VIEW_DEG[0] <= angle <= USUAL_FIELD_OF_VIEW_DEG[1]
+    usual = focal.known is not None or has_usual_lens(by_flow, size)
     return usual and by_flow.inlier_share > CONVINCING_INLIER_SHARE and bool(by_flow.pose_known.all())
 
 

@@ -13,11 +13,11 @@ from das3r_ns.evaluation.metrics.poses import pose_errors
 from das3r_ns.predictor.base import PredictionError, UserPriors
 from das3r_ns.predictor.cameras import find as cameras
 from das3r_ns.predictor.cameras import second_opinions
-from das3r_ns.predictor.cameras.camera_doubts import undecided_focal
 from das3r_ns.predictor.cameras.colmap import CameraPath
 from das3r_ns.predictor.cameras.colmap_features import Features, extract_features
 from das3r_ns.predictor.cameras.config import FeatureConfig
 from das3r_ns.predictor.cameras.find import best_of, find_cameras
+from das3r_ns.predictor.cameras.focal_choice import undecided_focal, usual_lens_first
 from das3r_ns.predictor.cameras.keyframes import select_keyframes
 from das3r_ns.predictor.cameras.sfm import CameraEstimate, FocalKnowledge, Tracks
 from das3r_ns.predictor.flow.checked import CheckedFlow
@@ -366,3 +366,16 @@ def test_another_focal_length_that_explains_nearly_as_much_is_a_doubt():
     assert "72 and 77 %" in doubt
     assert undecided_focal(taken, [replace(usual, focal_px=900.0), taken]) is None  # about the same lens
     assert undecided_focal(taken, [replace(usual, inlier_share=0.5), taken]) is None  # explains much less
+
+
+def test_of_two_lenses_that_explain_about_alike_the_usual_one_is_taken():
+    size, free = (288, 512), FocalKnowledge()
+    narrow, usual = replace(estimate(0.77, 0.1), focal_px=993.0), replace(estimate(0.73, 0.1), focal_px=297.0)
+    wider = replace(estimate(0.72, 0.1), focal_px=400.0)
+    assert usual_lens_first(narrow, [wider, usual, narrow], size, free) is usual  # explains most of the usual ones
+    assert usual_lens_first(narrow, [narrow], size, free) is narrow
+    assert usual_lens_first(narrow, [narrow, usual], size, FocalKnowledge(known=993.0)) is narrow
+    assert usual_lens_first(narrow, [narrow, replace(usual, inlier_share=0.6)], size, free) is narrow  # explains less
+    assert usual_lens_first(wider, [replace(usual, focal_px=300.0, inlier_share=0.72), wider], size, free) is wider
+    barely = replace(narrow, focal_px=720.0)  # 39 degrees, against 43
+    assert usual_lens_first(barely, [replace(usual, focal_px=650.0), barely], size, free) is barely  # one lens
