@@ -88,7 +88,8 @@ def test_ctrl_c_ends_in_one_line_with_exit_code_130(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr(sys, "argv", ["ns-train", "das3r"])
     trainer = Das3rTrainer.__new__(Das3rTrainer)
     trainer.base_dir, trainer.checkpoint_dir = tmp_path / "run", tmp_path / "run" / "nerfstudio_models"
-    trainer.config = SimpleNamespace(method_name="das3r", load_dir=None)
+    trainer.local_rank = 0
+    trainer.config = SimpleNamespace(method_name="das3r", load_dir=None, budget=None)
 
     def loop(**_) -> None:
         getattr(trainer, where)()
