@@ -85,11 +85,11 @@ def test_ctrl_c_ends_in_one_line_with_exit_code_130(monkeypatch, capsys, tmp_pat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, where, interrupted)
+    monkeypatch.setattr(Das3rTrainer, "settle", lambda self: None)  # plans for a clip
     monkeypatch.setattr(sys, "argv", ["ns-train", "das3r"])
     trainer = Das3rTrainer.__new__(Das3rTrainer)
     trainer.base_dir, trainer.checkpoint_dir = tmp_path / "run", tmp_path / "run" / "nerfstudio_models"
-    trainer.local_rank = 0
-    trainer.config = SimpleNamespace(method_name="das3r", load_dir=None, budget=None)
+    trainer.config = SimpleNamespace(method_name="das3r", load_dir=None)
 
     def loop(**_) -> None:
         getattr(trainer, where)()
