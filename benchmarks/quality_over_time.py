@@ -17,11 +17,8 @@ the seconds are sums of that, and the table says so. Finished trainings are not 
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import fcntl
 import json
-import os
 import subprocess
 import sys
 import time
@@ -35,14 +32,12 @@ import torch
 import tyro
 from gsplat.strategy import MCMCStrategy
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from training_clock import TrainingClock
 
 from das3r_ns.evaluation.bench.baselines import SplatfactoBaseline
 
 Method = Literal["das3r", "splatfacto", "splatfacto-big", "splatfacto-mcmc", "splatfacto-fitted"]
 DAVIS = ("dog", "camel", "blackswan", "car-shadow", "libby")
-SAMPLE_EVERY, SAMPLE_WARM, SAMPLE_STEPS = 400, 3, 12
-"""With `--parallel`: steps between two samples of the time that a step takes alone, steps that are not timed, and
-those that are."""
 FIRST_STEP_MS = {"das3r": 6.0, "splatfacto-fitted": 14.0}
 """What a step is taken to last before anything was measured."""
 OPACITY_REG = SCALE_REG = 0.01
@@ -187,7 +182,7 @@ def _train_once(
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     trainer.save_checkpoint = lambda step: None
-    clock, left = _Clock(job["locks"]), sorted(marks)
+    clock, left = TrainingClock(job["locks"]), sorted(marks)
     look = _Look(job, trainer)
     iterate, stopped = trainer.train_iteration, []
 
@@ -317,107 +312,6 @@ class _Look:
             Path(self._job["scene"]).name, self._job["method"] + "".join(f" {m}" for m in self._job["model"]), mark,
             seconds, steps, of_steps, int(model.means.shape[0]), **known, memory_gib=memory,
         )  # fmt: skip
-
-
-class _Clock:
-    """Seconds of training: of this process alone, or, sharing the GPU, from samples of what steps take alone."""
-
-    def __init__(self, locks: str | None) -> None:
-        self.seconds, self._since, self._step_s, self._uncounted = 0.0, time.perf_counter(), 0.0, 0
-        self._locks: tuple[int, int] | None = None
-        if locks is not None:
-            Path(locks).mkdir(exist_ok=True)
-            gate, gpu = (os.open(f"{locks}/{name}", os.O_RDWR | os.O_CREAT) for name in ("gate", "gpu"))
-            self._locks = gate, gpu
-
-    def now(self) -> float:
-        """Seconds of training so far."""
-        if self._locks is None:
-            now = time.perf_counter()
-            self.seconds, self._since = self.seconds + now - self._since, now
-        return self.seconds
-
-    def end(self) -> None:
-        """The last step is done."""
-        _synchronize()
-        self.now()
-        if self._locks is not None:
-            for lock in self._locks:
-                os.close(lock)  # which also gives up what it holds
-
-    def may_stop(self, step: int) -> bool:
-        """Whether no sample is under way, in which the GPU is this process's alone."""
-        return self._locks is None or _phase(step) >= SAMPLE_WARM + SAMPLE_STEPS
-
-    def stopped(self) -> Any:
-        """Something that is not training."""
-        return _Stopped(self)
-
-    def step(self, step: int) -> Any:
-        """One step."""
-        return contextlib.nullcontext() if self._locks is None else _Shared(self, self._locks, _phase(step))
-
-    def count(self, seconds: float | None = None) -> None:
-        """Count a step as the last sample says, or as this one does; steps before the first wait for it."""
-        if seconds is not None:
-            self._step_s, self._uncounted = seconds, self._uncounted * (self._step_s == 0)
-        if self._step_s == 0:
-            self._uncounted += 1
-        else:
-            self.seconds += (self._uncounted + 1) * self._step_s
-            self._uncounted = 0
-
-
-def _phase(step: int) -> int:
-    """Place of a step between two samples; the first sample comes at step 100, when all is warm."""
-    return (step - 100) % SAMPLE_EVERY
-
-
-class _Stopped:
-    def __init__(self, clock: _Clock) -> None:
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        _synchronize()
-        self._clock.now()
-
-    def __exit__(self, *error: object) -> None:
-        self._clock._since = time.perf_counter()
-
-
-class _Shared:
-    """A step of a process that shares the GPU: beside others, or within a sample alone."""
-
-    def __init__(self, clock: _Clock, locks: tuple[int, int], phase: int) -> None:
-        self._clock, (self._gate, self._gpu), self._phase = clock, locks, phase
-
-    def __enter__(self) -> None:
-        if self._phase == 0:  # whoever holds the gate lets no step of another begin
-            fcntl.flock(self._gate, fcntl.LOCK_EX)
-            fcntl.flock(self._gpu, fcntl.LOCK_EX)
-        elif self._phase == SAMPLE_WARM:
-            _synchronize()
-            self._clock._since = time.perf_counter()
-        elif self._phase >= SAMPLE_WARM + SAMPLE_STEPS:
-            fcntl.flock(self._gate, fcntl.LOCK_SH)
-            fcntl.flock(self._gpu, fcntl.LOCK_SH)
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
-
-    def __exit__(self, *error: object) -> None:
-        if self._phase == SAMPLE_WARM + SAMPLE_STEPS - 1:
-            _synchronize()
-            self._clock.count((time.perf_counter() - self._clock._since) / SAMPLE_STEPS)
-        else:
-            self._clock.count()
-        if self._phase >= SAMPLE_WARM + SAMPLE_STEPS - 1:
-            _synchronize()  # else its kernels would run into another's sample
-            fcntl.flock(self._gpu, fcntl.LOCK_UN)
-            fcntl.flock(self._gate, fcntl.LOCK_UN)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 # --- The table -------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from das3r_ns.runs.plan import BudgetName, check_budget
 from das3r_ns.runs.planning import RECORD as PLAN
 from das3r_ns.runs.planning import plan_run
 from das3r_ns.runs.trainer import WholeRunTrainer
-from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name
+from das3r_ns.runtime.failures import ended_by_ctrl_c, program_name, sentence_of
 from das3r_ns.video.ffmpeg import provide_ffmpeg
 from das3r_ns.viewer.panel import ClipPanel
 
@@ -122,8 +122,8 @@ class Das3rRunConfig(Das3rTrainerConfig):
     """Learning rates of the means are given for training cameras of extent 1 and multiplied by the actual extent (1.1
     times the largest distance of a camera from their middle), as published. Off takes them in world units."""
     budget: BudgetName | int | None = None
-    """How much training: `quick`, `normal` or `best` (300 frames: about 20 s, 2 and 8 minutes on an H200), or a number
-    of steps. Steps, Gaussians and every schedule follow from it and from the clip, except what you set yourself.
+    """How much training: `quick`, `normal` or `best` (planned for 20 s, 2 and 8 minutes of 300 frames on an H200), or a
+    number of steps. Steps, Gaussians and every schedule follow from it and from the clip, except what you set yourself.
     None takes the settings as they stand."""
     report: bool = True
     """Write report.html into the run's folder after training, as `das3r report` does."""
@@ -182,8 +182,8 @@ class Das3rTrainer(WholeRunTrainer):
             self.record_training()
             if self.config.report and dataset.metadata.get("scene_folder") is not None:
                 write_report(self.base_dir / REPORT, pipeline=self.pipeline, run=self.base_dir, lock=self.train_lock)
-        except (OSError, ValueError, RuntimeError) as error:  # the training itself is done and saved
-            CONSOLE.print(f"No report was written: {error}", style="bold red", soft_wrap=True)
+        except Exception as error:  # whatever it is: the training itself is done and saved
+            CONSOLE.print(f"No report was written: {sentence_of(error)}", style="bold red", soft_wrap=True)
 
     def _train_complete_viewer(self) -> None:
         """Keep the viewer open after training until Ctrl-C, which then is the ordinary end."""

@@ -162,10 +162,11 @@ def make_plan(
 
 def step_milliseconds(gaussians: int, pixels: int, on_gpu: bool) -> float:
     """About how long a step takes: a straight line through the table of `benchmarks/model_step.py` (H100, 0.1 to 3
-    million Gaussians, 480p to 1080p). On a CPU the line is a guess, which no training was fitted to."""
+    million Gaussians, 480p to 1080p). On a CPU through four trainings of `das3r-lite` on two cores: 55, 72, 103 and 127
+    ms (320x180 and 512x288, 20 000 and 80 000 Gaussians at most)."""
     if on_gpu:
         return max(5.0, 2.5 + 4.0 * pixels / 1e6 + 4.0 * gaussians / 1e6)
-    return 60.0 + 1.3 * pixels / 1e3 + 2.0 * gaussians / 1e3
+    return 18.0 + 0.54 * pixels / 1e3 + 0.34 * gaussians / 1e3
 
 
 def _steps(clip: ClipMeasures, budget: BudgetName, own: MethodSteps, step_ms: float, on_gpu: bool) -> int:

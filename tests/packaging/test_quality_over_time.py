@@ -1,6 +1,6 @@
 """The table and the clock of the benchmark of quality over time."""
 
-import importlib.util
+import importlib
 import sys
 import threading
 import time
@@ -8,18 +8,24 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "quality_over_time.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks_found():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("quality_over_time", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["quality_over_time"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["quality_over_time"]
+    return importlib.import_module("quality_over_time")
+
+
+@pytest.fixture(scope="module")
+def clocks():
+    return importlib.import_module("training_clock")
 
 
 def test_means_are_over_the_clips_that_every_method_has(bench):
@@ -36,8 +42,8 @@ def test_means_are_over_the_clips_that_every_method_has(bench):
     assert "3 trainings at a time" in bench.table(rows, 3)
 
 
-def test_steps_before_the_first_sample_are_counted_by_it(bench, tmp_path):
-    clock = bench._Clock(str(tmp_path / "locks"))
+def test_steps_before_the_first_sample_are_counted_by_it(clocks, tmp_path):
+    clock = clocks.TrainingClock(str(tmp_path / "locks"))
     for _ in range(3):
         clock.count()
     assert clock.now() == 0.0
@@ -46,14 +52,14 @@ def test_steps_before_the_first_sample_are_counted_by_it(bench, tmp_path):
     clock.count()
     clock.count(0.1)
     assert clock.now() == pytest.approx(2.6)
-    assert bench._phase(100) == bench._phase(500) == 0
+    assert clocks.phase_of(100) == clocks.phase_of(500) == 0
     assert not clock.may_stop(100)
-    assert clock.may_stop(100 + bench.SAMPLE_WARM + bench.SAMPLE_STEPS)
+    assert clock.may_stop(100 + clocks.SAMPLE_WARM + clocks.SAMPLE_STEPS)
     clock.end()
 
 
-def test_nobody_steps_while_another_samples(bench, tmp_path):
-    one, other = (bench._Clock(str(tmp_path / "locks")) for _ in range(2))
+def test_nobody_steps_while_another_samples(clocks, tmp_path):
+    one, other = (clocks.TrainingClock(str(tmp_path / "locks")) for _ in range(2))
     stepped = threading.Event()
 
     def step():
@@ -67,12 +73,12 @@ def test_nobody_steps_while_another_samples(bench, tmp_path):
     beside = threading.Thread(target=step)
     beside.start()
     assert not stepped.wait(0.2)
-    for number in range(101, 100 + bench.SAMPLE_WARM + bench.SAMPLE_STEPS):
+    for number in range(101, 100 + clocks.SAMPLE_WARM + clocks.SAMPLE_STEPS):
         with one.step(number):
             time.sleep(0.002)
     assert stepped.wait(5)
     beside.join()
-    assert one.now() == pytest.approx(0.002 * 15, rel=1.0)
+    assert one.now() > 0.002 * clocks.SAMPLE_STEPS  # what was slept through; a busy machine adds to it
     one.end()
     with other.step(100):  # what a clock held is free at its end
         other.end()

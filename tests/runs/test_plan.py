@@ -34,6 +34,7 @@ def test_steps_follow_frames_until_the_time_is_over():
     plan = make_plan(WALK, "normal", OWN)
     assert plan.max_gaussians == 1_036_800
     assert step_milliseconds(1_036_800, WALK.pixels, True) == pytest.approx(14.9416)
+    assert step_milliseconds(20_000, 320 * 180, False) == pytest.approx(18 + 31.104 + 6.8)
     assert plan.steps == round(18_000 * (20 / 3) / 14.9416) == 8031
     assert plan.seconds == pytest.approx(120.0, abs=0.1)
     assert plan.max_points == round(300_000 * 1_036_800 / 500_000)

@@ -9,6 +9,7 @@ import pytest
 from nerfstudio.engine.trainer import Trainer
 from nerfstudio.scripts.train import launch
 
+from das3r_ns import pipeline
 from das3r_ns.pipeline import Das3rTrainer, forget_run
 from das3r_ns.runtime import failures
 from das3r_ns.video import VideoConfig
@@ -101,6 +102,22 @@ def test_ctrl_c_ends_in_one_line_with_exit_code_130(monkeypatch, capsys, tmp_pat
         launch(loop, num_devices_per_machine=1, config=Config())
     assert ended.value.code == 130
     assert capsys.readouterr().err == "ns-train das3r: stopped by Ctrl-C.\n"
+
+
+@pytest.mark.parametrize("error", [OSError("no room"), TypeError("not iterable")])
+def test_a_report_that_fails_does_not_fail_the_training_before_it(monkeypatch, capsys, tmp_path, error):
+    def fails(*_, **__) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "write_report", fails)
+    monkeypatch.setattr(Das3rTrainer, "record_training", lambda self: None)
+    trainer = Das3rTrainer.__new__(Das3rTrainer)
+    trainer.base_dir, trainer.local_rank, trainer.train_lock = tmp_path, 0, None
+    dataset = SimpleNamespace(metadata={"scene_folder": tmp_path})
+    trainer.pipeline = SimpleNamespace(datamanager=SimpleNamespace(train_dataset=dataset))
+    trainer.config = SimpleNamespace(report=True)
+    trainer.finish(3)
+    assert f"No report was written: {'' if isinstance(error, OSError) else 'TypeError: '}" in capsys.readouterr().out
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path):

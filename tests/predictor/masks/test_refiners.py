@@ -300,6 +300,21 @@ def test_torch_and_opencv_find_the_same_salience():
 
 
 @needs_weights
+def test_weights_are_read_by_the_engine_of_opencv_5_that_gives_them(monkeypatch):
+    asked = {}
+    read = cv2.dnn.readNetFromONNX
+
+    def reading(file, **options):
+        asked.update(options)
+        return read(file)
+
+    monkeypatch.setattr(cv2.dnn, "ENGINE_CLASSIC", 1, raising=False)  # OpenCV 4 has but one
+    monkeypatch.setattr(cv2.dnn, "readNetFromONNX", reading)
+    u2netp.U2NetP.read(find_weights())
+    assert asked == {"engine": 1}
+
+
+@needs_weights
 def test_weights_of_another_network_are_refused(monkeypatch):
     monkeypatch.setattr(u2netp, "ENCODERS", (6, 5, 4))
     with pytest.raises(ValueError, match="is not U2NetP"):
